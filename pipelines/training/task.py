@@ -1,0 +1,60 @@
+"""What the trainer asks of a task: the one border between the training loop and the stages."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class StepOutput(Protocol):
+    """What one forward pass of an objective gives; both stages' records have this shape."""
+
+    @property
+    def loss(self) -> Tensor:
+        """float32 () — the mean over the batch, in the units the objective documents."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Detached float32 () figures by name, each a mean over the batch."""
+        ...
+
+
+class Task(Protocol):
+    """A thing to train: an objective, its training examples by index, and how it is judged.
+
+    The trainer owns the order of the examples, accumulation, the optimizer, the averaged weights,
+    precision, checkpoints and logs. A task must be stateless apart from `objective`: everything
+    that changes during training has to live in its parameters and buffers, because that is what a
+    checkpoint holds.
+    """
+
+    name: str
+    """Short identifier, used in file names and logs (`vqvae`, `prior`)."""
+
+    objective: nn.Module
+    """Owns every trained tensor; `objective(*batch)` gives a `StepOutput`."""
+
+    monitor: str
+    """The key of `validate()` that chooses the best weights; lower is better."""
+
+    num_training_examples: int
+    """Size of the training split."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Runs once before the first step and never on resume (data-driven initialisation)."""
+        ...
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
+        """Loads the training examples `indices` (int64 (B,), on the CPU) onto `device`."""
+        ...
+
+    def set_progress(self, fraction: float) -> None:
+        """Tells the objective how much of training is done, in [0, 1], before each step."""
+        ...
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Measures the weights `objective` holds now on the validation split."""
+        ...
