@@ -1,0 +1,1 @@
+"""Image sets: `config.DataConfig` says which, `load.load_splits` reads and splits them."""

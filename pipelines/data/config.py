@@ -1,0 +1,120 @@
+"""Which images to train on, and how they are cut into training, validation and test splits."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
+PATH_SOURCES = ("folder", "npz")
+
+
+def parse_source(source: str) -> tuple[str, Path | None]:
+    """Splits a source such as `mnist` or `folder:photos` into its kind and its path.
+
+    Args:
+        source: one of `NAMED_SOURCES`, or `KIND:PATH` with a kind of `PATH_SOURCES`.
+
+    Returns:
+        The kind, and the path with `~` expanded; None for a named source.
+
+    Raises:
+        ValueError: unknown source, or a kind that needs a path came without one.
+    """
+    kind, _, path = source.partition(":")
+    if kind in PATH_SOURCES:
+        if not path:
+            raise ValueError(f"data.source {kind} needs a path, got {source!r}: write {kind}:PATH")
+        return kind, Path(path).expanduser()
+    if source in NAMED_SOURCES:
+        return source, None
+    nearest = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+    suggestion = f"did you mean {nearest[0]}?" if nearest else f"for a folder write folder:{source}"
+    choices = ", ".join((*NAMED_SOURCES, "folder:PATH", "npz:PATH"))
+    raise ValueError(f"data.source must be one of {choices}, got {source!r}: {suggestion}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the images come from, what form they take, and how they are split.
+
+    Raises:
+        ValueError: a field is out of the range its description gives, or the source is unknown.
+    """
+
+    source: str = "fashion-mnist-mini"
+    """The image set: fashion-mnist-mini (comes with the package), fashion-mnist, mnist, cifar10,
+    svhn, folder:PATH (a tree of PNG, JPEG or WebP images; sub-folders are classes, or the splits
+    train, val and test) or npz:PATH (uint8 `images` (N, H, W) or (N, H, W, C), optionally
+    `labels`, `test_images` and `test_labels`)."""
+
+    root: Path = Path("data")
+    """Data folder: where named sets are looked for and downloaded to, and where the temporary file
+    of a folder above `max_memory_mib` lives."""
+
+    download: bool = True
+    """Whether a named set that is not found may be downloaded into `root`."""
+
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels; every image is resized to cover it and cropped about its centre.
+    None keeps the images' own size, which must then be the same for all."""
+
+    channels: Literal[1, 3] | None = None
+    """1 for gray, 3 for RGB; images are converted. None keeps what the source has (a folder: gray
+    if every file in it is, else RGB)."""
+
+    labels: bool = True
+    """Whether class labels are used where there are any; without them the sub-folders of a folder
+    are only a place to find images in."""
+
+    validation_fraction: float = 0.05
+    """Fraction in (0, 1) of the training images carved off as the validation split, always by the
+    same permutation. Unused where a folder brings a validation split of its own."""
+
+    test_fraction: float = 0.1
+    """Fraction in (0, 1) of all images carved off as the test split, by the same permutation, where
+    the set brings no test split of its own."""
+
+    limit: int | None = None
+    """At most so many images in each split, the first ones of the fixed permutation. None takes
+    all."""
+
+    skip_broken: bool = False
+    """Whether files of a folder that cannot be read are left out (and counted) instead of stopping
+    the run."""
+
+    max_memory_mib: int = 2048
+    """Decoded pixels of one split of a folder stay in RAM up to this many MiB; above, they go to a
+    memory-mapped temporary file in `root`, deleted when the process ends."""
+
+    def __post_init__(self) -> None:
+        parse_source(self.source)
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise ValueError(
+                f"data.image_size must be a height and a width of at least 1 pixel, got "
+                f"{self.image_size}: give for example --data.image-size 64 64"
+            )
+        if self.channels not in (None, 1, 3):
+            raise ValueError(
+                f"data.channels must be 1 (gray) or 3 (RGB), got {self.channels}: "
+                "leave it out to keep what the source has"
+            )
+        for name in ("validation_fraction", "test_fraction"):
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise ValueError(
+                    f"data.{name} must lie strictly between 0 and 1, got {value}: "
+                    "every run needs a training, a validation and a test split"
+                )
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(
+                f"data.limit must be at least 1 image, got {self.limit}: "
+                "leave it out to take all images"
+            )
+        if self.max_memory_mib < 0:
+            raise ValueError(
+                f"data.max_memory_mib must be at least 0 MiB, got {self.max_memory_mib}: "
+                "0 always uses a temporary file"
+            )

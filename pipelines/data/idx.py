@@ -1,0 +1,102 @@
+"""The IDX file format of MNIST and its relatives: big-endian sizes, then bytes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.data.image_set import ImageSet
+
+GZIP_MAGIC = b"\x1f\x8b"
+UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Gives the array that an IDX file holds, gzipped or not.
+
+    The format: two zero bytes, the element type (0x08 for unsigned bytes, the only one read here),
+    the number of axes, one big-endian uint32 per axis, then the elements in C order.
+
+    Args:
+        path: the file; whether it is gzipped is told by its first bytes, not by its name.
+
+    Returns:
+        uint8 array of the shape the header gives.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not IDX of unsigned bytes, or is truncated or too long.
+    """
+    with path.open("rb") as file:
+        is_gzipped = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        if not is_gzipped:
+            return _read_stream(file, path)
+        try:
+            with gzip.open(file) as unzipped:
+                return _read_stream(unzipped, path)  # type: ignore[arg-type]
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path} must be a whole gzip file, but {_sentence(error)}: fetch it again"
+            ) from error
+
+
+def _read_stream(file: BinaryIO, path: Path) -> NDArray[np.uint8]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] != UNSIGNED_BYTE or not magic[3]:
+        raise ValueError(
+            f"{path} must be an IDX file of unsigned bytes (0x000008..), got 0x{magic.hex()}: "
+            "fetch it again"
+        )
+    axes = magic[3]
+    header = file.read(4 * axes)
+    if len(header) < 4 * axes:
+        raise ValueError(f"{path} ends within its header: fetch it again")
+    shape = struct.unpack(f">{axes}I", header)
+    size = math.prod(shape)
+    data = file.read(size + 1)
+    if len(data) != size:
+        got = f"only {len(data)}" if len(data) < size else "more"
+        raise ValueError(
+            f"{path} must hold {size} bytes for its shape {shape}, got {got}: fetch it again"
+        )
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def read_labelled_idx(images_path: Path, labels_path: Path) -> ImageSet:
+    """Gives the labelled images of a pair of IDX files.
+
+    Args:
+        images_path: IDX file of gray images, (N, H, W).
+        labels_path: IDX file of their labels, (N,).
+
+    Returns:
+        Images (N, 1, H, W) with labels (N,).
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: one of the files is broken, or they do not belong together.
+    """
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim != 3:
+        raise ValueError(
+            f"{images_path} must hold images (N, H, W), got shape {images.shape}: "
+            "check that images and labels are not swapped"
+        )
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{labels_path} must hold one label for each of the {len(images)} images in "
+            f"{images_path.name}, got shape {labels.shape}: fetch both again"
+        )
+    return ImageSet(images[:, None], labels.astype(np.int64))
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).rstrip(".").replace("\n", " ") or type(error).__name__

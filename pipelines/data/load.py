@@ -1,0 +1,75 @@
+"""From a `DataConfig` to the three splits, whatever the source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.data.config import DataConfig, parse_source
+from pipelines.data.folder import load_folder
+from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.data.named_sets import (
+    FASHION_CLASSES,
+    load_cifar10,
+    load_fashion_mnist,
+    load_mnist,
+    load_svhn,
+)
+from pipelines.data.npz import read_npz
+from pipelines.data.pixels import fit_images
+from pipelines.data.splitting import GivenSplits, split
+
+EMBEDDED = Path(__file__).parent / "fashion_mnist_mini" / "fashion_mnist_mini.npz"
+DOWNLOADABLE = {
+    "fashion-mnist": load_fashion_mnist,
+    "mnist": load_mnist,
+    "cifar10": load_cifar10,
+    "svhn": load_svhn,
+}
+
+
+def load_splits(config: DataConfig) -> DataSplits:
+    """Gives the training, validation and test images that `config` asks for.
+
+    Args:
+        config: source, form and splits.
+
+    Returns:
+        Splits of uint8 images, with int64 labels where the source has them.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing and cannot be downloaded.
+        OSError: a file cannot be read, or the disk is full.
+        RuntimeError: a download failed, or a package that the source needs is missing.
+        TypeError: an npz file holds the wrong type of numbers.
+        ValueError: a file is damaged, or the images do not fit together or are too few.
+    """
+    kind, path = parse_source(config.source)
+    if kind == "folder":
+        assert path is not None
+        return load_folder(path, config)
+    given = _read_arrays(kind, path, config)
+    parts = split(
+        given,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        limit=config.limit,
+    )
+    train, validation, test = (
+        fit_images(
+            part if config.labels else replace(part, labels=None),
+            config.image_size,
+            config.channels,
+        )
+        for part in parts
+    )
+    return DataSplits(train, validation, test, given.class_names if config.labels else ())
+
+
+def _read_arrays(kind: str, path: Path | None, config: DataConfig) -> GivenSplits[ImageSet]:
+    """Reads a source that comes as whole arrays."""
+    if kind == "fashion-mnist-mini":
+        return read_npz(EMBEDDED, FASHION_CLASSES)
+    if path is not None:
+        return read_npz(path)
+    return DOWNLOADABLE[kind](config.root, may_download=config.download)

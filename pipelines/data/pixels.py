@@ -1,0 +1,118 @@
+"""From an image of any mode and size to uint8 pixels of the asked one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pipelines.data.image_set import ImageSet
+
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+
+
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes `image` to just cover `size` (height, width) and crops it about its centre."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
+
+
+def to_mode(image: Image.Image, channels: int) -> Image.Image:
+    """Converts any image to 8 bits, opaque, gray or RGB.
+
+    Transparent places become white, 16-bit gray is rounded to 8 bits, CMYK and palettes are
+    resolved.
+
+    Args:
+        image: an image of any mode that PNG, JPEG or WebP files have.
+        channels: 1 for gray, 3 for RGB.
+
+    Returns:
+        An image of mode L or RGB, of the same size.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def to_pixels(
+    image: Image.Image, image_size: tuple[int, int] | None, channels: int
+) -> NDArray[np.uint8]:
+    """Gives the pixels of an opened image file, upright, in the asked size and channels.
+
+    Args:
+        image: a freshly opened image; its EXIF orientation is honoured.
+        image_size: height and width to cover and crop to, or None to keep the image's own.
+        channels: 1 for gray, 3 for RGB.
+
+    Returns:
+        uint8 (C, H, W).
+
+    Raises:
+        OSError: the pixels cannot be decoded.
+    """
+    if image_size is not None:
+        # A JPEG decodes at a fraction of its size for a fraction of the time; twice the asked size
+        # is kept, from which the resampling below cannot be told from one of the full size.
+        image.draft(None, (2 * max(image_size), 2 * max(image_size)))
+    image = to_mode(ImageOps.exif_transpose(image), channels)
+    if image_size is not None:
+        image = cover(image, image_size)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def fit_images(
+    images: ImageSet, image_size: tuple[int, int] | None, channels: int | None
+) -> ImageSet:
+    """Brings images in memory to the asked size and channels.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        image_size: height and width to cover and crop to, or None to keep them.
+        channels: 1 for gray, 3 for RGB, or None to keep them.
+
+    Returns:
+        uint8 (N, channels, *image_size) with the same labels; `images` itself where nothing
+        changes.
+
+    Raises:
+        ValueError: channels are asked for and the images are neither gray nor RGB.
+    """
+    pixels = images.images
+    count, have, *size = pixels.shape
+    if channels is not None and channels != have:
+        if have not in (1, 3):
+            raise ValueError(
+                f"only images of 1 or 3 channels can be converted to {channels}, got {have}: "
+                "leave data.channels out"
+            )
+        pixels = _to_gray(pixels) if channels == 1 else np.repeat(pixels, 3, axis=1)
+    if image_size is not None and list(image_size) != size:
+        resized = np.empty((count, pixels.shape[1], *image_size), np.uint8)
+        for index in np.ndindex(resized.shape[:2]):
+            resized[index] = np.asarray(cover(Image.fromarray(pixels[index]), image_size))
+        pixels = resized
+    return images if pixels is images.images else ImageSet(pixels, images.labels)
+
+
+def _to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Gives the luma (ITU-R 601-2, as Pillow computes it) of uint8 RGB (N, 3, H, W): (N, 1, H, W).
+
+    One image at a time: the 32-bit products of a whole set would need several times its memory.
+    """
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    gray = np.empty((len(pixels), 1, *pixels.shape[2:]), np.uint8)
+    for target, rgb in zip(gray, pixels, strict=True):
+        target[0] = cast(NDArray[np.uint32], np.tensordot(weights, rgb, axes=1) + 0x8000) >> 16
+    return gray
