@@ -1,0 +1,1 @@
+"""The training loop both stages share: order, optimizer, averages, checkpoints and logs."""

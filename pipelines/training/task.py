@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -17,7 +18,7 @@ class StepOutput(Protocol):
         ...
 
     @property
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> Mapping[str, Tensor]:
         """Detached float32 () figures by name, each a mean over the batch."""
         ...
 
@@ -27,21 +28,32 @@ class Task(Protocol):
 
     The trainer owns the order of the examples, accumulation, the optimizer, the averaged weights,
     precision, checkpoints and logs. A task must be stateless apart from `objective`: everything
-    that changes during training has to live in its parameters and buffers, because that is what a
-    checkpoint holds.
+    that changes during training has to live in its parameters and persistent buffers, because that
+    is what a checkpoint holds. A plain attribute satisfies each property below.
+
+    Randomness may be drawn from torch's global stream wherever the trainer calls the task: the
+    trainer seeds that stream before each step, before `prepare` and before each `validate`.
     """
 
-    name: str
-    """Short identifier, used in file names and logs (`vqvae`, `prior`)."""
+    @property
+    def name(self) -> str:
+        """Short identifier, used in file names and logs (`vqvae`, `prior`)."""
+        ...
 
-    objective: nn.Module
-    """Owns every trained tensor; `objective(*batch)` gives a `StepOutput`."""
+    @property
+    def objective(self) -> nn.Module:
+        """Owns every trained tensor; `objective(*batch)` gives a `StepOutput`."""
+        ...
 
-    monitor: str
-    """The key of `validate()` that chooses the best weights; lower is better."""
+    @property
+    def monitor(self) -> str:
+        """The key of `validate()` that chooses the best weights; lower is better."""
+        ...
 
-    num_training_examples: int
-    """Size of the training split."""
+    @property
+    def num_training_examples(self) -> int:
+        """Size of the training split."""
+        ...
 
     def prepare(self, device: torch.device) -> None:
         """Runs once before the first step and never on resume (data-driven initialisation)."""
@@ -55,6 +67,10 @@ class Task(Protocol):
         """Tells the objective how much of training is done, in [0, 1], before each step."""
         ...
 
-    def validate(self, device: torch.device) -> dict[str, float]:
-        """Measures the weights `objective` holds now on the validation split."""
+    def validate(self, device: torch.device) -> Mapping[str, float]:
+        """Measures the weights `objective` holds now on the validation split.
+
+        Runs in evaluation mode, without gradients and under the training precision's autocast.
+        Under torchrun every process calls it, and the figures are averaged over the processes.
+        """
         ...

@@ -1,0 +1,66 @@
+"""Weights averaged over training (Polyak averaging with an exponential window)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.training.state_tensors import cloned, copy_into, state_tensors
+
+
+def ramped_decay(decay: float, updates: int) -> float:
+    """min(decay, (1 + t) / (10 + t)) after t updates: a young average forgets its start sooner."""
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+class WeightAverage:
+    """A running average of everything a module's state holds.
+
+    Floating-point parameters and buffers are averaged; integer and boolean buffers, which have no
+    mean, are copied.
+
+    Args:
+        module: Gives the first values.
+        decay: Share of the old average that one update keeps, in [0, 1).
+
+    Attributes:
+        tensors: The averaged state by name, on the module's device.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors = cloned(state_tensors(module))
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, updates: int) -> None:
+        """Moves the average towards the weights: d * average + (1 - d) * weights.
+
+        With d = `ramped_decay(decay, updates)`.
+
+        Args:
+            module: The module of the constructor, after an optimizer step.
+            updates: Number of updates before this one.
+        """
+        averaged: list[Tensor] = []
+        live: list[Tensor] = []
+        # The state is read anew each time: a module may replace a buffer instead of writing to it.
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                averaged.append(self.tensors[name])
+                live.append(tensor)
+            else:
+                self.tensors[name].copy_(tensor)
+        torch._foreach_lerp_(averaged, live, 1 - ramped_decay(self.decay, updates))
+
+    @contextmanager
+    def swapped_into(self, module: nn.Module) -> Iterator[None]:
+        """Lends `module` the averaged state for the block, then puts its own back exactly."""
+        own = cloned(state_tensors(module))
+        copy_into(state_tensors(module), self.tensors, "the weight average")
+        try:
+            yield
+        finally:
+            copy_into(state_tensors(module), own, "the weights before averaging")

@@ -1,0 +1,93 @@
+"""The training loop's settings; importing this module does not import torch (`--help` is quick)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How long, in which batches and with which optimizer one stage is trained."""
+
+    epochs: float = 10.0
+    """Passes over the training split; fractions are allowed (0.5 is half of the images)."""
+
+    batch_size: int = 64
+    """Images per optimizer step, over all processes and all accumulated parts together."""
+
+    accumulation: int = 1
+    """Parts each batch is cut into to save memory; the gradient is that of the whole batch."""
+
+    learning_rate: float = 2e-3
+    """AdamW's peak learning rate, reached at the end of the warm-up."""
+
+    final_learning_rate: float = 0.0
+    """Where the cosine ends, as a share of `learning_rate` in [0, 1]; 1 keeps the rate constant."""
+
+    warmup_fraction: float = 0.05
+    """Share of all steps in [0, 1] over which the learning rate rises linearly; 0 for none."""
+
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay, on tensors of two or more dimensions only; 0 for none."""
+
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's decay rates of the gradient's first and second moments, each in [0, 1)."""
+
+    clip_norm: float | None = 1.0
+    """Largest global L2 norm of the gradient, above which it is scaled down; None never clips."""
+
+    average_decay: float = 0.999
+    """Decay per step of the averaged weights used after training, in [0, 1); 0 for the last ones.
+    The first steps use min(decay, (1 + step) / (10 + step)), so that short runs average too."""
+
+    precision: PrecisionChoice = "auto"
+    """Number format of convolutions and matrix products: auto takes bf16 where a short test at the
+    start shows it to be right and faster on this machine, and fp32 elsewhere."""
+
+    validate_every: float = 1.0
+    """Epochs between two validations; the end of training is always validated."""
+
+    patience: int | None = None
+    """Validations without improvement after which training stops early; None never stops."""
+
+    checkpoint_every: int = 250
+    """Optimizer steps between two checkpoints, which is what a kill can cost; does not change the
+    result. The end of training is always saved."""
+
+    log_every: int = 50
+    """Optimizer steps that one line of training figures is the mean of."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "validate_every"):
+            self._require(name, 0 < getattr(self, name) < math.inf, "positive and finite")
+        for name in ("batch_size", "accumulation", "checkpoint_every", "log_every"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("final_learning_rate", "warmup_fraction"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        self._require("average_decay", 0 <= self.average_decay < 1, "in [0, 1)")
+        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "zero or more and finite")
+        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
+        self._require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive or None")
+        self._require("patience", self.patience is None or self.patience >= 1, "1 or more, or None")
+        self._require("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
+        if self.batch_size % self.accumulation != 0:
+            raise ValueError(
+                f"batch_size must be a multiple of accumulation, got {self.batch_size} and "
+                f"{self.accumulation}: every part of a batch has to be equally large"
+            )
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+    def total_steps(self, num_examples: int) -> int:
+        """Optimizer steps in all for a training split of `num_examples`; at least 1."""
+        return max(1, round(self.epochs * num_examples / self.batch_size))
+
+    def steps_between_validations(self, num_examples: int) -> int:
+        """`validate_every` in optimizer steps; at least 1."""
+        return max(1, round(self.validate_every * num_examples / self.batch_size))

@@ -1,0 +1,55 @@
+"""Training figures collected without waiting for the device at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pipelines.training.distributed import mean_over_ranks
+
+
+class FigureWindow:
+    """Running means of named figures since the last line of the log.
+
+    `add` only keeps references; `fold` reads all of them at once, so that a GPU is waited for once
+    per reading. The sums are Python floats added in the order of the steps: where a window is
+    folded, saved and resumed does not change its means by a single bit.
+
+    Attributes:
+        sums: Sum of the folded values by name.
+        counts: Number of folded values by name.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self._pending: dict[str, list[Tensor]] = {}
+
+    def add(self, figures: Mapping[str, Tensor]) -> None:
+        """Adds one value () per name; the tensors must not be written to afterwards."""
+        for name, value in figures.items():
+            self._pending.setdefault(name, []).append(value.detach())
+
+    def fold(self) -> None:
+        """Moves what was added into the sums, averaged over all processes."""
+        if not self._pending:
+            return
+        stacked = torch.cat([torch.stack(values).float() for values in self._pending.values()])
+        folded = mean_over_ranks(stacked).tolist()
+        start = 0
+        for name, values in self._pending.items():
+            for value in folded[start : start + len(values)]:
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + len(values)
+            start += len(values)
+        self._pending.clear()
+
+    def take_means(self) -> dict[str, float]:
+        """The mean of each figure since the last call; the next window starts empty."""
+        self.fold()
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums.clear()
+        self.counts.clear()
+        return means

@@ -1,0 +1,131 @@
+"""The run's figures: one JSON object per line, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsRow:
+    """One line of `metrics.jsonl`."""
+
+    phase: str
+    """Which training it belongs to, e.g. `vqvae`."""
+
+    kind: Literal["train", "validation"]
+    """Means over the steps since the last line, or one measurement on the validation split."""
+
+    step: int
+    """Optimizer steps done."""
+
+    images_seen: int
+    """Training images seen, repetitions included."""
+
+    seconds: float
+    """Training time of the phase so far, without the time between a stop and its resume."""
+
+    values: Mapping[str, float]
+    """The figures by name; what is not finite is written as null, which JSON can hold."""
+
+
+class MetricsLog:
+    """Appends rows to a JSON-lines file and, if wanted, to TensorBoard.
+
+    Args:
+        path: The file, created at the first row; several phases may share it.
+        tensorboard_directory: Where TensorBoard's event files go, one sub-directory per phase. None
+            writes none, and neither does a machine without the `tensorboard` package.
+    """
+
+    def __init__(self, path: Path, tensorboard_directory: Path | None = None) -> None:
+        self.path = path
+        self._tensorboard_directory = tensorboard_directory
+        self._writers: dict[str, SummaryWriter] = {}
+        self._purge_after: dict[str, int] = {}
+
+    def write(self, row: MetricsRow) -> None:
+        """Appends `row`; it is in the file when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(_as_json(row), allow_nan=False) + "\n")
+        writer = self._writer(row.phase)
+        if writer is not None:
+            for name, value in row.values.items():
+                writer.add_scalar(f"{row.kind}/{name}", value, row.step)
+
+    def trim(self, phase: str, last_step: int) -> None:
+        """Drops the rows of `phase` beyond `last_step`, and a line that a kill cut short.
+
+        After this a training resumed at `last_step` can append, and the log has each step once.
+        """
+        self._purge_after[phase] = last_step
+        if not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _is_kept(line, phase, last_step)]
+        if kept != lines:
+            temporary = self.path.with_name(f".{self.path.name}.unfinished")
+            with temporary.open("w") as file:
+                file.writelines(kept)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+
+    def flush(self) -> None:
+        """Brings everything written to the disk, so that a checkpoint is never ahead of its log."""
+        if self.path.exists():
+            with self.path.open("a") as file:
+                os.fsync(file.fileno())
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Ends TensorBoard's files; the JSON file is never left open."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, phase: str) -> SummaryWriter | None:
+        if self._tensorboard_directory is None or not importlib.util.find_spec("tensorboard"):
+            return None
+        if phase not in self._writers:
+            from torch.utils.tensorboard.writer import SummaryWriter  # seconds to import
+
+            self._writers[phase] = SummaryWriter(
+                str(self._tensorboard_directory / phase),
+                purge_step=self._purge_after.get(phase, -1) + 1,
+            )
+        return self._writers[phase]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file as dictionaries, in the order of writing."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _as_json(row: MetricsRow) -> dict[str, Any]:
+    record = asdict(row)
+    record["values"] = {
+        name: value if math.isfinite(value) else None for name, value in row.values.items()
+    }
+    return record
+
+
+def _is_kept(line: str, phase: str, last_step: int) -> bool:
+    if not line.endswith("\n"):
+        return False
+    try:
+        row = json.loads(line)
+        return bool(row["phase"] != phase or row["step"] <= last_step)
+    except (ValueError, KeyError, TypeError):
+        return False

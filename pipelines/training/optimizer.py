@@ -1,0 +1,66 @@
+"""AdamW for a module, and its state as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from pipelines.training.config import TrainingConfig
+
+
+def build_optimizer(module: nn.Module, config: TrainingConfig) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over every parameter of `module` that wants a gradient.
+
+    Matrices and convolution kernels decay; biases, gains and other vectors do not, because
+    shrinking them limits no capacity. The fused kernel is the fastest on every device (on a CPU
+    by 2 to 3 times) and, being elementwise, as deterministic as the others.
+
+    Raises:
+        ValueError: If the module has nothing to train.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("the objective must have at least one parameter to train, got none")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def optimizer_tensors(optimizer: AdamW, module: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as `<entry>/<parameter name>`, e.g. `exp_avg/encoder.stem.weight`."""
+    return {
+        f"{entry}/{name}": value
+        for name, parameter in module.named_parameters()
+        if parameter in optimizer.state
+        for entry, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: AdamW, module: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Puts back what `optimizer_tensors` gave.
+
+    Raises:
+        ValueError: If a tensor belongs to no parameter or has another shape than its parameter.
+    """
+    parameters = dict(module.named_parameters())
+    for key, value in tensors.items():
+        entry, _, name = key.partition("/")
+        parameter = parameters.get(name)
+        if parameter is None or value.shape not in (parameter.shape, torch.Size()):
+            raise ValueError(
+                f"the optimizer's state must belong to this model, got {key!r} of shape "
+                f"{tuple(value.shape)}: it was made with another model"
+            )
+        if value.shape == parameter.shape:
+            # The fused kernel walks raw memory: the moments need their parameter's memory format.
+            optimizer.state[parameter][entry] = torch.empty_like(parameter.detach()).copy_(value)
+        else:
+            optimizer.state[parameter][entry] = value.to(parameter.device)

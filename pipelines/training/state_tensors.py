@@ -1,0 +1,68 @@
+"""A module's state as a plain dictionary of tensors, strictly checked on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def state_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and persistent buffer by name; the tensors share memory with the module.
+
+    Raises:
+        TypeError: If the module keeps state that is not a tensor, which no checkpoint could hold.
+    """
+    state = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the state of a trained module must be tensors, got {type(value).__name__} for "
+                f"{name!r}: register it as a buffer"
+            )
+    return dict(state)
+
+
+def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An independent copy of `tensors`, in the same memory format."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def copy_into(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
+    """Overwrites `targets` with `sources`, keeping the targets' device and memory format.
+
+    Args:
+        targets: Tensors by name, written in place.
+        sources: Exactly the same names, shapes and dtypes; any device.
+        what: What is being loaded, for the message.
+
+    Raises:
+        ValueError: If names, shapes or dtypes differ; nothing has been written then.
+    """
+    unmatched = sorted(targets.keys() ^ sources.keys())
+    if unmatched:
+        raise ValueError(
+            f"{what} must hold the tensors of this model, but {unmatched[0]!r} (and "
+            f"{len(unmatched) - 1} more) is on one side only: it was made with another model"
+        )
+    for name, target in targets.items():
+        source = sources[name]
+        if source.shape != target.shape or source.dtype != target.dtype:
+            raise ValueError(
+                f"{what} must hold {name!r} as {target.dtype} {tuple(target.shape)}, got "
+                f"{source.dtype} {tuple(source.shape)}: it was made with another model"
+            )
+    for name, target in targets.items():
+        target.copy_(sources[name])
+
+
+def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first floating-point tensor that holds a NaN or an infinity, or None."""
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if not floating:
+        return None
+    # One reading for all tensors: on a GPU each single one would wait for the device.
+    finite = torch.stack([tensor.isfinite().all() for tensor in floating.values()]).tolist()
+    return next((name for name, ok in zip(floating, finite, strict=True) if not ok), None)

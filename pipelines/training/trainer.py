@@ -1,0 +1,300 @@
+"""The training loop of both stages."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipelines.training.checkpoint import Checkpoint, CheckpointStore
+from pipelines.training.config import TrainingConfig
+from pipelines.training.distributed import from_main, is_main, mean_figures
+from pipelines.training.metrics_log import MetricsLog, MetricsRow
+from pipelines.training.optimisation import Optimisation
+from pipelines.training.precision import Precision, resolve_precision
+from pipelines.training.progress import NoProgress, Progress
+from pipelines.training.randomness import derive_seed
+from pipelines.training.run_state import (
+    RunState,
+    environment,
+    fingerprint,
+    refuse_other_run,
+    warn_other_machine,
+)
+from pipelines.training.state_tensors import cloned, copy_into, first_non_finite, state_tensors
+from pipelines.training.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingResult:
+    """How a training ended."""
+
+    step: int
+    """Optimizer steps done."""
+
+    images_seen: int
+    """Training images seen, repetitions included."""
+
+    best_step: int
+    """The step whose averaged weights were the best on the validation split and are kept."""
+
+    best_metrics: dict[str, float]
+    """All validation figures of those weights."""
+
+    seconds: float
+    """Training time, without the time between a stop and its resume."""
+
+    precision: Precision
+    """The number format it was trained in, and why."""
+
+    stopped_early: bool
+    """Whether patience ran out before the last epoch."""
+
+
+class Trainer:
+    """Trains a task's objective and leaves its best averaged weights in it.
+
+    Interrupted at any moment and called again with `resume=True`, `fit` ends bit for bit as it
+    would have without the interruption, on the same machine with as many threads: the examples and
+    the random draws of a step are functions of (seed, step), and everything else is in the
+    checkpoint.
+
+        trainer = Trainer(task, TrainingConfig(epochs=10), checkpoint_dir=run / "checkpoints",
+                          metrics=MetricsLog(run / "metrics.jsonl"),
+                          device=choose_device("auto"), seed=0)
+        result = trainer.fit(resume=False)
+
+    Under torchrun (inside `distributed.process_group`) every process calls `fit`; each takes its
+    share of every batch, and rank 0 writes the files. All processes read the checkpoints, which
+    therefore have to be on a file system that they share.
+
+    Args:
+        task: What to train.
+        config: For how long, in which batches, with which optimizer.
+        checkpoint_dir: Belongs to this training alone.
+        metrics: Where the figures go; may be shared with other phases.
+        device: Where to compute.
+        seed: Same seed, same result. Torch's global random stream is re-seeded from it.
+        progress: Told how far the training is; None shows nothing.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainingConfig,
+        *,
+        checkpoint_dir: Path,
+        metrics: MetricsLog,
+        device: torch.device,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self.task = task
+        self.config = config
+        self.metrics = metrics
+        self.device = device
+        self.seed = seed
+        self.progress = progress if progress is not None and is_main() else NoProgress()
+        self._store = CheckpointStore(checkpoint_dir)
+        self._fingerprint = fingerprint(task, config, seed)
+        self._validation_interval = config.steps_between_validations(task.num_training_examples)
+
+    def fit(self, *, resume: bool) -> TrainingResult:
+        """Trains to the end; afterwards `task.objective` holds the best averaged weights.
+
+        Args:
+            resume: Whether to go on from the newest checkpoint. Without any checkpoint this is a
+                fresh start, since the interruption may have come before the first.
+
+        Raises:
+            FileExistsError: If `resume` is False and there are checkpoints.
+            ValueError: If the checkpoint is of other settings or another model, or unreadable.
+            RuntimeError: If the loss, the gradient, the weights or the monitored figure is not
+                finite, or if a checkpoint cannot be written. The last good checkpoint stays.
+        """
+        self._start(self._find_checkpoint(resume))
+        try:
+            while self._state.step < self._optimisation.total_steps:
+                if self._state.stopped_early:
+                    break
+                self._optimisation.step(self._state.step)
+                self._state.step += 1
+                self.progress.advance(self.config.batch_size)
+                self._after_step()
+        finally:
+            self.progress.close()
+        return self._finish()
+
+    def _find_checkpoint(self, resume: bool) -> Checkpoint | None:
+        if not resume and self._store.steps():
+            raise FileExistsError(
+                f"{self._store.directory} holds a checkpoint of step {self._store.steps()[-1]}: "
+                "resume it, or choose another directory for a new run"
+            )
+        checkpoint = self._store.load_newest()
+        step = checkpoint.step if checkpoint else 0
+        main_step = from_main(step, self.device)
+        if step != main_step:
+            raise RuntimeError(
+                f"all processes must see the same checkpoints, but one finds step {step} and rank "
+                f"0 step {main_step}: put {self._store.directory} on a shared file system"
+            )
+        if checkpoint is not None:
+            refuse_other_run(checkpoint.state["fingerprint"], self._fingerprint)
+            warn_other_machine(checkpoint.state["environment"], environment(self.device))
+        return checkpoint
+
+    def _start(self, checkpoint: Checkpoint | None) -> None:
+        """Brings objective, optimizer, log and progress to where the training begins or goes on."""
+        objective = self.task.objective.train().to(self.device)
+        if self.device.type != "mps":  # where channels_last kernels are neither fast nor reliable
+            objective.to(memory_format=torch.channels_last)
+        if checkpoint is None:
+            torch.manual_seed(derive_seed(self.seed, self.task.name, "prepare"))
+            with torch.no_grad():
+                self.task.prepare(self.device)
+        self._state = RunState()
+        self._best: dict[str, Tensor] = {}
+        self._optimisation = Optimisation(
+            self.task, self.config, self.device, self._precision(checkpoint), self.seed
+        )
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        if is_main():
+            self.metrics.trim(self.task.name, self._state.step)
+        total_images = self._optimisation.total_steps * self.config.batch_size
+        self.progress.start(self.task.name, total_images, self._images_seen())
+        self._resumed_at = time.perf_counter() - self._state.seconds
+
+    def _precision(self, checkpoint: Checkpoint | None) -> Precision:
+        """The checkpoint's precision or rank 0's: measured again, it could come out otherwise."""
+        if checkpoint is not None:
+            return Precision(**checkpoint.state["precision"])
+        precision = resolve_precision(self.config.precision, self.device)
+        name: Literal["fp32", "bf16"] = (
+            "bf16" if from_main(int(precision.name == "bf16"), self.device) else "fp32"
+        )
+        return Precision(name=name, reason=precision.reason)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self._optimisation.load(checkpoint.tensors)
+        self._state = RunState(**checkpoint.state["run"])
+        self._optimisation.figures.sums = checkpoint.state["figures"]["sums"]
+        self._optimisation.figures.counts = checkpoint.state["figures"]["counts"]
+        if "best" in checkpoint.tensors:
+            self._best = cloned(self._optimisation.average.tensors)
+            copy_into(self._best, checkpoint.tensors["best"], "the checkpoint's best weights")
+
+    def _after_step(self) -> None:
+        """Logs, validates and saves, as far as the step asks for it."""
+        step = self._state.step
+        is_last = step == self._optimisation.total_steps
+        if step % self.config.log_every == 0 or is_last:
+            self._log_training()
+        if step % self._validation_interval == 0 or is_last:
+            self._validate()
+        if step % self.config.checkpoint_every == 0 or is_last or self._state.stopped_early:
+            self._save()
+
+    def _log_training(self) -> None:
+        self._optimisation.check_finite()
+        values = self._optimisation.figures.take_means()
+        values["learning_rate"] = self._optimisation.learning_rate
+        self._write_row("train", values)
+        self.progress.show({"loss": values["loss"]})
+
+    def _validate(self) -> None:
+        """Measures the averaged weights and keeps them if they are the best so far."""
+        self._optimisation.check_finite()
+        objective = self.task.objective.eval()
+        torch.manual_seed(derive_seed(self.seed, self.task.name, "validate", self._state.step))
+        with (
+            self._optimisation.average.swapped_into(objective),
+            torch.no_grad(),
+            self._optimisation.precision.autocast(self.device),
+        ):
+            metrics = mean_figures(self.task.validate(self.device), self.device)
+        objective.train()
+        monitored = metrics.get(self.task.monitor)
+        if monitored is None or not math.isfinite(monitored):
+            raise RuntimeError(
+                f"validation of {self.task.name} must give a finite {self.task.monitor!r}, got "
+                f"{monitored} at step {self._state.step}; the last checkpoint is intact"
+            )
+        if self._state.judge(metrics, self.task.monitor):
+            self._best = cloned(self._optimisation.average.tensors)
+        patience = self.config.patience
+        self._state.stopped_early = (
+            patience is not None and self._state.validations_since_best >= patience
+        )
+        self._write_row("validation", metrics)
+        self.progress.show({self.task.monitor: monitored})
+
+    def _save(self) -> None:
+        """Writes a checkpoint, unless it would hold weights that no one can use.
+
+        Raises:
+            RuntimeError: If a weight is not finite, or if writing fails.
+        """
+        self._optimisation.check_finite()
+        self._optimisation.figures.fold()
+        if not is_main():
+            return
+        tensors = self._optimisation.tensors()
+        if self._best:
+            tensors["best"] = self._best
+        for group, members in tensors.items():
+            name = first_non_finite(members)
+            if name is not None:
+                raise RuntimeError(
+                    f"training {self.task.name} stopped at step {self._state.step}: {name!r} of "
+                    f"its {group} tensors is not finite; the last checkpoint is intact"
+                )
+        figures = self._optimisation.figures
+        state = {
+            "run": asdict(self._state) | {"seconds": self._seconds()},
+            "figures": {"sums": figures.sums, "counts": figures.counts},
+            "precision": asdict(self._optimisation.precision),
+            "fingerprint": self._fingerprint,
+            "environment": environment(self.device),
+        }
+        self.metrics.flush()
+        self._store.save(self._state.step, tensors, state)
+
+    def _finish(self) -> TrainingResult:
+        objective = self.task.objective.eval()
+        copy_into(state_tensors(objective), self._best, "the best weights")
+        # As it came: writers of safetensors refuse other memory formats than the plain one.
+        objective.to(memory_format=torch.contiguous_format)
+        return TrainingResult(
+            step=self._state.step,
+            images_seen=self._images_seen(),
+            best_step=self._state.best_step,
+            best_metrics=self._state.best_metrics,
+            seconds=self._seconds(),
+            precision=self._optimisation.precision,
+            stopped_early=self._state.stopped_early,
+        )
+
+    def _write_row(self, kind: Literal["train", "validation"], values: dict[str, float]) -> None:
+        if is_main():
+            row = MetricsRow(
+                phase=self.task.name,
+                kind=kind,
+                step=self._state.step,
+                images_seen=self._images_seen(),
+                seconds=self._seconds(),
+                values=values,
+            )
+            self.metrics.write(row)
+
+    def _images_seen(self) -> int:
+        return self._state.step * self.config.batch_size
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._resumed_at
