@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Protocol, TextIO
+from typing import Never, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -55,13 +55,13 @@ class BarProgress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
         self._figures: dict[str, float] = {}
 
     def start(self, phase: str, total_images: int, images_seen: int) -> None:
         """Draws the bar."""
         self._figures.clear()
-        self._bar = tqdm[None](
+        self._bar = tqdm(
             desc=phase,
             total=total_images,
             initial=images_seen,

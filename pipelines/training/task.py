@@ -56,7 +56,10 @@ class Task(Protocol):
         ...
 
     def prepare(self, device: torch.device) -> None:
-        """Runs once before the first step and never on resume (data-driven initialisation)."""
+        """Runs once before the first step and never on resume (data-driven initialisation).
+
+        The objective is on `device` and in training mode; gradients are off.
+        """
         ...
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:

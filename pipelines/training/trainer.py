@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from pipelines.training.optimisation import Optimisation
 from pipelines.training.precision import Precision, resolve_precision
 from pipelines.training.progress import NoProgress, Progress
 from pipelines.training.randomness import derive_seed
+from pipelines.training.result import TrainingResult
 from pipelines.training.run_state import (
     RunState,
     environment,
@@ -28,32 +29,6 @@ from pipelines.training.run_state import (
 )
 from pipelines.training.state_tensors import cloned, copy_into, first_non_finite, state_tensors
 from pipelines.training.task import Task
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingResult:
-    """How a training ended."""
-
-    step: int
-    """Optimizer steps done."""
-
-    images_seen: int
-    """Training images seen, repetitions included."""
-
-    best_step: int
-    """The step whose averaged weights were the best on the validation split and are kept."""
-
-    best_metrics: dict[str, float]
-    """All validation figures of those weights."""
-
-    seconds: float
-    """Training time, without the time between a stop and its resume."""
-
-    precision: Precision
-    """The number format it was trained in, and why."""
-
-    stopped_early: bool
-    """Whether patience ran out before the last epoch."""
 
 
 class Trainer:
@@ -152,12 +127,13 @@ class Trainer:
     def _start(self, checkpoint: Checkpoint | None) -> None:
         """Brings objective, optimizer, log and progress to where the training begins or goes on."""
         objective = self.task.objective.train().to(self.device)
-        if self.device.type != "mps":  # where channels_last kernels are neither fast nor reliable
-            objective.to(memory_format=torch.channels_last)
         if checkpoint is None:
             torch.manual_seed(derive_seed(self.seed, self.task.name, "prepare"))
             with torch.no_grad():
                 self.task.prepare(self.device)
+        if self.device.type != "mps":  # where channels_last kernels are neither fast nor reliable
+            # After `prepare`, which may replace weights: on resume they must have the same format.
+            objective.to(memory_format=torch.channels_last)
         self._state = RunState()
         self._best: dict[str, Tensor] = {}
         self._optimisation = Optimisation(

@@ -1,0 +1,33 @@
+"""What a training came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.training.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingResult:
+    """How a training ended."""
+
+    step: int
+    """Optimizer steps done."""
+
+    images_seen: int
+    """Training images seen, repetitions included."""
+
+    best_step: int
+    """The step whose averaged weights were the best on the validation split and are kept."""
+
+    best_metrics: dict[str, float]
+    """All validation figures of those weights."""
+
+    seconds: float
+    """Training time, without the time between a stop and its resume."""
+
+    precision: Precision
+    """The number format it was trained in, and why."""
+
+    stopped_early: bool
+    """Whether patience ran out before the last epoch."""
