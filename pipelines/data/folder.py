@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ BROKEN = (
     EOFError,
     IndexError,
     struct.error,
+    zlib.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -49,6 +51,8 @@ class BrokenImageError(ValueError):
 def image_reader() -> Iterator[ThreadPoolExecutor]:
     """Gives a pool of threads in which Pillow refuses decompression bombs instead of warning."""
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # Damaged metadata (EXIF) in a file whose pixels are sound is nobody's concern here.
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield pool
 

@@ -99,7 +99,9 @@ class DataSplits:
     def __post_init__(self) -> None:
         for name, images in self.by_name.items():
             if len(images) == 0:
-                raise ValueError(f"the {name} split must hold at least one image, got none")
+                raise ValueError(
+                    f"the {name} split must hold at least one image, got none: add images"
+                )
             if images.image_shape != self.image_shape:
                 raise ValueError(
                     f"all splits must hold images of one shape (C, H, W), got {self.image_shape} "

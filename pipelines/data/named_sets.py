@@ -125,11 +125,16 @@ def _download_idx(
 
 def _read_idx_set(paths: list[Path], class_names: tuple[str, ...]) -> GivenSplits[ImageSet]:
     train_images, train_labels, test_images, test_labels = paths
-    return GivenSplits(
-        train=read_labelled_idx(train_images, train_labels),
-        test=read_labelled_idx(test_images, test_labels),
-        class_names=class_names,
-    )
+    train = read_labelled_idx(train_images, train_labels)
+    test = read_labelled_idx(test_images, test_labels)
+    for path, part in ((train_labels, train), (test_labels, test)):
+        largest = np.max(part.labels, initial=0)
+        if largest >= len(class_names):
+            raise ValueError(
+                f"{path} must hold labels in [0, {len(class_names)}), got {largest}: the files "
+                "are those of another set"
+            )
+    return GivenSplits(train, test=test, class_names=class_names)
 
 
 def load_cifar10(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:

@@ -1,0 +1,205 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.data import folder as folder_module
+from pipelines.data.config import DataConfig
+from pipelines.data.folder import empty_pixels, load_folder
+
+
+def load(folder: Path, **options):
+    return load_folder(folder, DataConfig(source=f"folder:{folder}", **options))
+
+
+def first_values(splits):
+    """The first pixel value of every image of every split."""
+    return sorted(
+        int(value) for part in splits.by_name.values() for value in part.images[:, 0, 0, 0]
+    )
+
+
+@pytest.fixture
+def gray_levels(tmp_path, write_image):
+    """Twenty gray images whose level is their number; labels tell even from odd."""
+    for level in range(20):
+        name = f"{'odd' if level % 2 else 'even'}/{level:02}.png"
+        write_image(tmp_path / name, level, mode="L")
+    return tmp_path
+
+
+def test_load_folder_reads_every_image_once(gray_levels):
+    assert first_values(load(gray_levels)) == list(range(20))
+
+
+def test_load_folder_keeps_labels_with_their_images(gray_levels):
+    splits = load(gray_levels)
+    assert splits.class_names == ("even", "odd")
+    for part in splits.by_name.values():
+        np.testing.assert_array_equal(part.labels, part.images[:, 0, 0, 0] % 2)
+
+
+def test_load_folder_gives_the_same_order_whatever_the_threads(gray_levels, monkeypatch):
+    before = load(gray_levels)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(folder_module, "WINDOW", 3)
+    np.testing.assert_array_equal(before.train.images, load(gray_levels).train.images)
+
+
+def test_load_folder_of_gray_images_has_one_channel(gray_levels):
+    assert load(gray_levels).image_shape == (1, 4, 6)
+
+
+def test_load_folder_with_one_colour_image_is_rgb(gray_levels, write_image):
+    write_image(gray_levels / "odd" / "colour.png")
+    assert load(gray_levels).image_shape == (3, 4, 6)
+
+
+def test_load_folder_converts_to_the_asked_channels(gray_levels):
+    assert load(gray_levels, channels=3).image_shape == (3, 4, 6)
+
+
+def test_load_folder_resizes_to_height_and_width(gray_levels):
+    assert load(gray_levels, image_size=(8, 3)).image_shape == (1, 8, 3)
+
+
+def test_load_folder_decodes_no_more_than_the_limit(gray_levels, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        folder_module,
+        "to_pixels",
+        lambda image, *_: decoded.append(image.filename) or np.zeros((1, 4, 6), np.uint8),
+    )
+    load(gray_levels, limit=2)
+    assert len(decoded) == 2 + 1 + 2
+
+
+def test_load_folder_uses_the_splits_of_the_folder(tmp_path, write_image):
+    for name, level in (("train/1", 1), ("train/2", 2), ("val/3", 3), ("test/4", 4)):
+        write_image(tmp_path / f"{name}.png", level, mode="L")
+    splits = load(tmp_path)
+    assert sorted(splits.train.images[:, 0, 0, 0].tolist()) == [1, 2]
+    assert splits.validation.images[:, 0, 0, 0].tolist() == [3]
+    assert splits.test.images[:, 0, 0, 0].tolist() == [4]
+
+
+def test_load_folder_refuses_mixed_sizes_with_a_cure(gray_levels, write_image):
+    write_image(gray_levels / "odd" / "99.png", 0, size=(7, 5), mode="L")
+    message = r"one size, got .* in .*\.png and .* in .*\.png: .* --data\.image-size 64 64"
+    with pytest.raises(ValueError, match=message):
+        load(gray_levels)
+
+
+def test_load_folder_refuses_two_images(tmp_path, write_image):
+    for name in "ab":
+        write_image(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"at least 3 images are needed .*, got 2: add images"):
+        load(tmp_path)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("not an image")
+
+
+def other_format(path):
+    Image.new("L", (6, 4)).save(path, "GIF")
+
+
+BREAKS = {
+    truncate: "(image file is truncated|unrecognized data stream|Truncated)",
+    empty: "it is not a PNG, JPEG or WebP file",
+    text: "it is not a PNG, JPEG or WebP file",
+    other_format: "it is not a PNG, JPEG or WebP file",
+}
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_load_folder_names_a_broken_file_and_the_cure(gray_levels, write_image, damage, ending):
+    damage(write_image(gray_levels / "odd" / f"99.{ending}"))
+    message = rf"99\.{ending} must be a readable image, but .*: .* with --data\.skip-broken"
+    with pytest.raises(ValueError, match=message):
+        load(gray_levels)
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+def test_load_folder_says_why_a_file_is_broken(gray_levels, write_image, damage):
+    damage(write_image(gray_levels / "odd" / "99.png", 0, mode="L"))
+    with pytest.raises(ValueError, match=f"but {BREAKS[damage]}"):
+        load(gray_levels)
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+def test_load_folder_skips_and_counts_broken_files(gray_levels, damage):
+    damage(gray_levels / "odd" / "07.png")
+    damage(gray_levels / "even" / "12.png")
+    splits = load(gray_levels, skip_broken=True)
+    assert splits.skipped == 2
+    assert first_values(splits) == [level for level in range(20) if level not in (7, 12)]
+
+
+def test_load_folder_moves_no_image_when_another_breaks(gray_levels):
+    before = load(gray_levels).validation.images
+    text(gray_levels / "even" / "00.png")
+    after = load(gray_levels, skip_broken=True)
+    np.testing.assert_array_equal(before, after.validation.images)
+
+
+def test_load_folder_refuses_a_split_of_broken_files(tmp_path, write_image):
+    for name in ("train/1", "train/2", "train/3", "test/4"):
+        write_image(tmp_path / f"{name}.png")
+    text(tmp_path / "test/4.png")
+    message = r"at least one readable image, got 1 broken files, such as .*4\.png: add"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, skip_broken=True)
+
+
+@pytest.mark.parametrize("pixels", [15, 8], ids=["above the limit", "above twice the limit"])
+def test_load_folder_refuses_a_decompression_bomb(gray_levels, monkeypatch, pixels):
+    # The images have 24 pixels; Pillow itself only warns up to twice its limit.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
+    message = r"\.png must be a readable image, but .*decompression bomb.*: replace or remove"
+    with pytest.raises(ValueError, match=message):
+        load(gray_levels)
+
+
+def test_load_folder_reads_sound_pixels_under_damaged_metadata(tmp_path, write_image):
+    exif = Image.Exif()
+    exif[0x010E] = "a description long enough to lie outside of the directory"
+    for name in "abc":
+        path = write_image(tmp_path / f"{name}.jpg", exif=exif)
+        # The count of the description's entry, the only one: now far beyond the data.
+        path.write_bytes(
+            path.read_bytes().replace(b"\x01\x0e\x00\x02\x00\x00", b"\x01\x0e\x00\x02\x7f\xff")
+        )
+    assert len(load(tmp_path).train) == 1
+
+
+def test_load_folder_above_the_memory_limit_equals_memory(gray_levels, tmp_path):
+    in_memory = load(gray_levels)
+    mapped = load(gray_levels, max_memory_mib=0, root=tmp_path / "root")
+    assert isinstance(mapped.train.images, np.memmap)
+    assert mapped.fingerprint == in_memory.fingerprint
+
+
+def test_load_folder_leaves_no_temporary_file(gray_levels, tmp_path):
+    splits = load(gray_levels, max_memory_mib=0, root=tmp_path / "root")
+    assert len(splits.train) == 17
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_empty_pixels_refuses_a_full_disk(tmp_path):
+    config = DataConfig(root=tmp_path, max_memory_mib=1)
+    message = r"images need \d+ MiB in .*, which has \d+ MiB left: free some space or choose"
+    with pytest.raises(OSError, match=message):
+        empty_pixels((2**40, 3, 1024, 1024), config)

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+
+from pipelines.data.npz import MAX_CLASSES, read_npz
+
+IMAGES = np.arange(48, dtype=np.uint8).reshape(4, 3, 4)
+LABELS = np.array([0, 2, 1, 0])
+
+
+@pytest.fixture
+def npz(tmp_path):
+    def write(**arrays):
+        np.savez(tmp_path / "set.npz", **arrays)
+        return tmp_path / "set.npz"
+
+    return write
+
+
+def test_read_npz_adds_a_channel_to_gray_images(npz):
+    given = read_npz(npz(images=IMAGES))
+    np.testing.assert_array_equal(given.train.images, IMAGES.reshape(4, 1, 3, 4))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_read_npz_moves_channels_first(npz, channels):
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, channels), dtype=np.uint8)
+    given = read_npz(npz(images=images))
+    np.testing.assert_array_equal(given.train.images, images.transpose(0, 3, 1, 2))
+
+
+def test_read_npz_without_labels_has_no_classes(npz):
+    given = read_npz(npz(images=IMAGES))
+    assert given.train.labels is None
+    assert given.class_names == ()
+
+
+def test_read_npz_names_classes_by_number(npz):
+    given = read_npz(npz(images=IMAGES, labels=LABELS.astype(np.uint8)))
+    assert given.train.labels.tolist() == [0, 2, 1, 0]
+    assert given.class_names == ("0", "1", "2")
+
+
+def test_read_npz_counts_the_classes_of_both_splits(npz):
+    path = npz(images=IMAGES, labels=LABELS, test_images=IMAGES, test_labels=LABELS + 1)
+    assert read_npz(path).class_names == ("0", "1", "2", "3")
+
+
+def test_read_npz_gives_the_test_split(npz):
+    given = read_npz(npz(images=IMAGES, test_images=IMAGES[:2]))
+    np.testing.assert_array_equal(given.test.images[:, 0], IMAGES[:2])
+
+
+def test_read_npz_names_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"npz file .*/none\.npz does not exist: check"):
+        read_npz(tmp_path / "none.npz")
+
+
+def test_read_npz_refuses_another_format(tmp_path):
+    path = tmp_path / "set.npz"
+    path.write_text("text")
+    message = r"set\.npz must be an npz file .* the archive cannot be read \(File is not a zip file"
+    with pytest.raises(ValueError, match=message):
+        read_npz(path)
+
+
+def test_read_npz_refuses_a_truncated_file(npz):
+    path = npz(images=IMAGES)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"set\.npz must be an npz file .*: write it again with"):
+        read_npz(path)
+
+
+def test_read_npz_refuses_a_damaged_array(npz):
+    path = npz(images=IMAGES)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(IMAGES.tobytes(), IMAGES[::-1].tobytes()))
+    with pytest.raises(ValueError, match=r"but images cannot be read \(Bad CRC-32"):
+        read_npz(path)
+
+
+def test_read_npz_never_unpickles(npz):
+    path = npz(images=np.array([IMAGES[0], None], dtype=object))
+    with pytest.raises(ValueError, match=r"but images cannot be read \(Object arrays"):
+        read_npz(path)
+
+
+def test_read_npz_refuses_other_names(npz):
+    message = "must hold images and may hold labels, .*, got x_train: rename or remove its arrays"
+    with pytest.raises(ValueError, match=message):
+        read_npz(npz(x_train=IMAGES))
+
+
+def test_read_npz_refuses_an_unknown_array_beside_images(npz):
+    with pytest.raises(ValueError, match="got images, lables: rename or remove its arrays"):
+        read_npz(npz(images=IMAGES, lables=LABELS))
+
+
+@pytest.mark.parametrize("name", ["images", "test_images"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_read_npz_refuses_images_that_are_not_uint8(npz, name, dtype):
+    arrays = {"images": IMAGES} | {name: IMAGES.astype(dtype)}
+    message = rf"{name} in .*set\.npz must be uint8 in 0\.\.255, got {np.dtype(dtype)}: scale"
+    with pytest.raises(TypeError, match=message):
+        read_npz(npz(**arrays))
+
+
+@pytest.mark.parametrize("shape", [(48,), (4, 12), (4, 3, 4, 1, 1), (0, 3, 4), (4, 0, 4)])
+def test_read_npz_refuses_a_wrong_shape(npz, shape):
+    with pytest.raises(
+        ValueError, match=r"must be \(N, H, W\) .* not empty, got shape .*: reshape"
+    ):
+        read_npz(npz(images=np.zeros(shape, np.uint8)))
+
+
+def test_read_npz_refuses_channels_first(npz):
+    message = (
+        r"must have channels last, .* got shape \(2, 3, 8, 8\): move them with numpy\.moveaxis"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_npz(npz(images=np.zeros((2, 3, 8, 8), np.uint8)))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.bool_, "<U1"])
+def test_read_npz_refuses_labels_that_are_not_integers(npz, dtype):
+    with pytest.raises(TypeError, match=r"labels in .*set\.npz must be integers, got .*: convert"):
+        read_npz(npz(images=IMAGES, labels=LABELS.astype(dtype)))
+
+
+@pytest.mark.parametrize("labels", [LABELS[:3], LABELS[:, None]])
+def test_read_npz_refuses_labels_of_other_length(npz, labels):
+    with pytest.raises(ValueError, match=r"labels in .* must be one per image, \(4,\), got shape"):
+        read_npz(npz(images=IMAGES, labels=labels))
+
+
+@pytest.mark.parametrize("label", [-1, MAX_CLASSES])
+def test_read_npz_refuses_labels_out_of_range(npz, label):
+    message = r"labels in .* must be in \[0, 65536\), got .*: number the classes from 0"
+    with pytest.raises(ValueError, match=message):
+        read_npz(npz(images=IMAGES, labels=np.array([0, 0, 0, label])))
+
+
+def test_read_npz_refuses_test_labels_alone(npz):
+    with pytest.raises(ValueError, match="has test_labels without test_images: add the images"):
+        read_npz(npz(images=IMAGES, test_labels=LABELS))
+
+
+def test_read_npz_refuses_labels_of_one_split_only(npz):
+    with pytest.raises(ValueError, match="must have labels for both or neither of images and test"):
+        read_npz(npz(images=IMAGES, labels=LABELS, test_images=IMAGES))
+
+
+def test_read_npz_refuses_test_images_of_another_shape(npz):
+    message = r"test_images of one shape .*, got \(1, 3, 4\) and \(1, 4, 3\): resize one of them"
+    with pytest.raises(ValueError, match=message):
+        read_npz(npz(images=IMAGES, test_images=IMAGES.reshape(4, 4, 3)))

@@ -1,0 +1,157 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipelines.data.image_set import ImageSet
+from pipelines.data.pixels import cover, fit_images, to_pixels
+
+RANDOM = np.random.default_rng(1).integers(0, 256, (4, 8, 3), dtype=np.uint8)
+
+
+def through_file(image, file_format, **options):
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    file.seek(0)
+    return Image.open(file)
+
+
+def first_pixel(image, channels):
+    return to_pixels(image, None, channels)[:, 0, 0].tolist()
+
+
+def test_to_pixels_moves_channels_first():
+    image = through_file(Image.fromarray(RANDOM), "PNG")
+    np.testing.assert_array_equal(to_pixels(image, None, 3), np.moveaxis(RANDOM, -1, 0))
+
+
+def test_to_pixels_gives_gray_one_channel():
+    image = through_file(Image.fromarray(RANDOM[..., 0]), "PNG")
+    np.testing.assert_array_equal(to_pixels(image, None, 1), RANDOM[None, ..., 0])
+
+
+def test_to_pixels_repeats_gray_for_rgb():
+    assert first_pixel(through_file(Image.new("L", (2, 2), 77), "PNG"), 3) == [77, 77, 77]
+
+
+def test_to_pixels_rounds_16_bits_to_8():
+    levels = np.array([[0, 128, 129, 255, 257 * 7, 65535 - 129, 65535 - 128, 65535]], np.uint16)
+    pixels = to_pixels(through_file(Image.fromarray(levels), "PNG"), None, 1)
+    assert pixels[0, 0].tolist() == np.round(levels[0] / 257).astype(int).tolist()
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, 255), (255, 10)])
+def test_to_pixels_puts_transparent_rgb_on_white(alpha, expected):
+    image = through_file(Image.new("RGBA", (2, 2), (10, 10, 10, alpha)), "PNG")
+    assert first_pixel(image, 3) == [expected] * 3
+
+
+def test_to_pixels_puts_half_transparent_gray_on_white():
+    # 10 * 51/255 + 255 * 204/255 = 206
+    assert first_pixel(through_file(Image.new("LA", (2, 2), (10, 51)), "PNG"), 1) == [206]
+
+
+@pytest.mark.parametrize(
+    ("mode", "color"), [("L", 9), ("RGB", (1, 2, 3)), ("P", 0)], ids=["gray", "rgb", "palette"]
+)
+def test_to_pixels_puts_a_transparent_colour_on_white(mode, color):
+    image = through_file(Image.new(mode, (2, 2), color), "PNG", transparency=color)
+    assert first_pixel(image, 3) == [255, 255, 255]
+
+
+def test_to_pixels_resolves_a_palette():
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    assert first_pixel(through_file(image, "PNG"), 3) == [10, 20, 30]
+
+
+def test_to_pixels_reads_one_bit_images():
+    assert first_pixel(through_file(Image.new("1", (2, 2), 1), "PNG"), 1) == [255]
+
+
+def test_to_pixels_converts_cmyk():
+    image = through_file(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
+    assert first_pixel(image, 3) == [255, 0, 0]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_to_pixels_turns_an_image_upright(file_format):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Turn by 90 degrees clockwise to display.
+    image = through_file(Image.fromarray(RANDOM), file_format, exif=exif, lossless=True)
+    upright = np.moveaxis(np.rot90(RANDOM, k=-1), -1, 0)
+    np.testing.assert_array_equal(to_pixels(image, None, 3), upright)
+
+
+def test_to_pixels_of_a_large_jpeg_equals_a_full_decode_and_resize():
+    rows, columns = np.mgrid[:400, :600]
+    smooth = np.stack([rows / 2, columns / 3, 128 + 100 * np.sin(columns / 40)], -1)
+    image, same_image = (
+        through_file(Image.fromarray(smooth.astype(np.uint8)), "JPEG", quality=95) for _ in range(2)
+    )
+    pixels = to_pixels(image, (24, 32), 3)
+    assert image.size == (150, 100)  # A quarter was decoded, at least twice what is asked.
+    full = ImageOps.fit(same_image, (32, 24), Image.Resampling.LANCZOS)
+    difference = pixels.astype(int) - np.moveaxis(np.asarray(full), -1, 0)
+    assert np.abs(difference).max() <= 3  # Rounding of two resamplings; measured 1.
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [((4, 4), np.s_[:, 2:6]), ((2, 8), np.s_[1:3, :]), ((4, 8), np.s_[:, :])],
+)
+def test_cover_crops_about_the_centre(size, kept):
+    # One side fits exactly, so nothing is resampled.
+    np.testing.assert_array_equal(np.asarray(cover(Image.fromarray(RANDOM), size)), RANDOM[kept])
+
+
+@pytest.mark.parametrize("size", [(3, 11), (16, 2), (1, 1)])
+def test_cover_gives_the_asked_size(size):
+    assert np.asarray(cover(Image.fromarray(RANDOM), size)).shape == (*size, 3)
+
+
+def rgb_set():
+    pixels = np.random.default_rng(2).integers(0, 256, (5, 3, 6, 4), dtype=np.uint8)
+    return ImageSet(pixels, np.arange(5))
+
+
+def test_fit_images_without_wishes_gives_the_same_object():
+    images = rgb_set()
+    assert fit_images(images, None, None) is images
+    assert fit_images(images, (6, 4), 3) is images
+
+
+def test_fit_images_to_gray_equals_pillow():
+    images = rgb_set()
+    gray = fit_images(images, None, 1)
+    for pixels, rgb in zip(gray.images, images.images, strict=True):
+        pillow = Image.fromarray(np.moveaxis(rgb, 0, -1)).convert("L")
+        np.testing.assert_array_equal(pixels[0], np.asarray(pillow))
+
+
+def test_fit_images_to_rgb_repeats_the_gray_channel():
+    gray = ImageSet(rgb_set().images[:, :1])
+    rgb = fit_images(gray, None, 3)
+    np.testing.assert_array_equal(rgb.images, np.concatenate([gray.images] * 3, axis=1))
+
+
+def test_fit_images_resizes_rgb_as_pillow_does():
+    images = rgb_set()
+    resized = fit_images(images, (3, 3), None)
+    for pixels, rgb in zip(resized.images, images.images, strict=True):
+        pillow = ImageOps.fit(
+            Image.fromarray(np.moveaxis(rgb, 0, -1)), (3, 3), Image.Resampling.LANCZOS
+        )
+        np.testing.assert_array_equal(pixels, np.moveaxis(np.asarray(pillow), -1, 0))
+
+
+def test_fit_images_keeps_the_labels():
+    assert fit_images(rgb_set(), (3, 3), 1).labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_fit_images_refuses_to_guess_colours():
+    two_channels = ImageSet(np.zeros((1, 2, 4, 4), np.uint8))
+    message = r"only images of 1 or 3 channels can be converted to 3, got 2: leave data\.channels"
+    with pytest.raises(ValueError, match=message):
+        fit_images(two_channels, None, 3)
