@@ -1,0 +1,77 @@
+"""p(x | z): what the decoder's output means, as a loss to train with and an image to show."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from stage1_vqvae.config import Likelihood
+
+
+class ImageLikelihood(Protocol):
+    """The meaning of a decoder output of the image's own shape (B, C, H, W)."""
+
+    def loss(self, output: Tensor, images: Tensor) -> Tensor:
+        """-log p(x | z) up to constants, averaged over all elements.
+
+        Args:
+            output: The decoder's output, float32 (B, C, H, W).
+            images: The images, float32 (B, C, H, W) in [-1, 1].
+
+        Returns:
+            float32 ().
+        """
+        ...
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The image to show: E[x | z] (the median for Laplace) in [-1, 1], (B, C, H, W)."""
+        ...
+
+
+class GaussianLikelihood:
+    """Unit-variance Gaussian: the mean squared error of the VQ-VAE paper's experiments."""
+
+    def loss(self, output: Tensor, images: Tensor) -> Tensor:
+        """Mean of (x - output)^2."""
+        return F.mse_loss(output, images)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The output itself, clamped to the range of images."""
+        return output.clamp(-1, 1)
+
+
+class LaplaceLikelihood:
+    """Unit-scale Laplace: the mean absolute error."""
+
+    def loss(self, output: Tensor, images: Tensor) -> Tensor:
+        """Mean of |x - output|."""
+        return F.l1_loss(output, images)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The output itself, clamped to the range of images."""
+        return output.clamp(-1, 1)
+
+
+class BernoulliLikelihood:
+    """Pixels as intensities in [0, 1] under a Bernoulli whose logits the decoder gives.
+
+    For pixels strictly between 0 and 1 the cross-entropy is no normalised likelihood, but its
+    minimum is still at the mean intensity.
+    """
+
+    def loss(self, output: Tensor, images: Tensor) -> Tensor:
+        """Mean binary cross-entropy of (x + 1) / 2, in nats per element."""
+        return F.binary_cross_entropy_with_logits(output, (images + 1) / 2)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """2 sigmoid(output) - 1."""
+        return 2 * output.sigmoid() - 1
+
+
+LIKELIHOODS: dict[Likelihood, ImageLikelihood] = {
+    "mse": GaussianLikelihood(),
+    "l1": LaplaceLikelihood(),
+    "bernoulli": BernoulliLikelihood(),
+}

@@ -1,0 +1,190 @@
+"""The VQ-VAE as one object: images to code grids and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from stage1_vqvae.artifact import load_artifact, load_weights, save_artifact, weights_hash
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.decoder import Decoder
+from stage1_vqvae.encoder import Encoder
+from stage1_vqvae.images import pad_to_multiple, to_float, to_uint8
+from stage1_vqvae.likelihoods import LIKELIHOODS
+from stage1_vqvae.quantizers import QuantizerOutput, build_quantizer
+
+ARTIFACT_KIND = "vqvae"
+
+
+@dataclass(frozen=True)
+class VQVAEOutput:
+    """Everything one pass through a VQ-VAE computes."""
+
+    output: Tensor
+    """(B, C, H, W): the decoder's output, whose meaning the likelihood knows."""
+    z_e: Tensor
+    """(B, D, h, w): the encoder's output."""
+    quantized: QuantizerOutput
+    """Codes, z_q and the quantizer's loss terms."""
+
+
+class VQVAE(nn.Module):
+    """Vector-quantised variational autoencoder (van den Oord et al. 2017).
+
+    Fully convolutional: it encodes images of any size, padding to a multiple of the downsampling
+    and cropping back; `image_shape` is the size it was trained on and decodes to by default.
+
+        model = VQVAE.from_pretrained("runs/latest/vqvae")
+        codes = model.encode(images)       # uint8 (B, C, H, W) -> tuple of int64 (B, h, w)
+        images = model.decode(codes)       # and back
+
+    Args:
+        config: Networks, quantizer, likelihood.
+        image_shape: (C, H, W) of the training images.
+
+    Raises:
+        ValueError: A side of `image_shape` is below 1.
+    """
+
+    def __init__(self, config: VQVAEConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape must be (C, H, W), each at least 1, got {image_shape}")
+        self.config = config
+        self.image_shape = image_shape
+        self.encoder = Encoder(config, image_shape[0])
+        self.quantizer = build_quantizer(config.quantizer)
+        self.decoder = Decoder(config, image_shape[0])
+        self.likelihood = LIKELIHOODS[config.likelihood]
+
+    @property
+    def grid_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(h, w) of each code grid of an image of `image_shape`."""
+        _, height, width = self.image_shape
+        factor = self.config.downsampling
+        shape = (-(-height // factor), -(-width // factor))
+        return (shape,) * len(self.codebook_sizes)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The number of codes of each grid."""
+        return self.quantizer.codebook_sizes
+
+    def forward(self, images: Tensor) -> VQVAEOutput:
+        """Encodes, quantizes and decodes float images in [-1, 1], (B, C, H, W)."""
+        z_e = self.encode_features(images)
+        quantized = self.quantizer(z_e)
+        output = self._crop(self.decoder(quantized.z_q), (images.shape[-2], images.shape[-1]))
+        return VQVAEOutput(output=output, z_e=z_e, quantized=quantized)
+
+    def encode_features(self, images: Tensor) -> Tensor:
+        """z_e, (B, D, h, w), of float images in [-1, 1], (B, C, H, W)."""
+        return self.encoder(pad_to_multiple(images, self.config.downsampling))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The code grids of images.
+
+        Args:
+            images: uint8 (B, C, H, W), any H and W.
+
+        Returns:
+            int64 (B, ceil(H / f), ceil(W / f)) per grid.
+
+        Raises:
+            TypeError: The images are not uint8.
+            ValueError: They do not have the model's number of channels.
+        """
+        floats = to_float(images.to(self._device))
+        if images.shape[1] != self.image_shape[0]:
+            raise ValueError(
+                f"images must have {self.image_shape[0]} channels as in training, got "
+                f"{images.shape[1]}: convert them or train a model on such images"
+            )
+        return self.quantizer.encode(self.encode_features(floats))
+
+    @torch.no_grad()
+    def decode(self, codes: tuple[Tensor, ...], size: tuple[int, int] | None = None) -> Tensor:
+        """The images of code grids.
+
+        Args:
+            codes: int64 (B, h, w) per grid, each in [0, codebook_size).
+            size: (H, W) to crop to; None takes the training size where the grids have its shape,
+                else the whole decoded area.
+
+        Returns:
+            uint8 (B, C, H, W).
+
+        Raises:
+            TypeError: The codes are not int64.
+            ValueError: Their number, shape or range does not fit.
+        """
+        self._check_codes(codes)
+        z_q = self.quantizer.decode(tuple(grid.to(self._device) for grid in codes))
+        output = self.decoder(z_q.contiguous(memory_format=torch.channels_last))
+        if size is None:
+            trained = tuple(tuple(grid.shape[1:]) for grid in codes) == self.grid_shapes
+            size = self.image_shape[1:] if trained else (output.shape[-2], output.shape[-1])
+        return to_uint8(self.likelihood.mean(self._crop(output.float(), size)))
+
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights: what a code dump and a prior remember this model by."""
+        return weights_hash(self.state_dict())
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors` to a new `directory`, atomically.
+
+        Raises:
+            FileExistsError: `directory` exists.
+        """
+        config = {"image_shape": list(self.image_shape), "model": self.config.to_dict()}
+        save_artifact(directory, ARTIFACT_KIND, config, self)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Self:
+        """Loads what `save_pretrained` wrote, in evaluation mode, on the CPU.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: The files are damaged or do not belong together.
+        """
+        config, state = load_artifact(directory, ARTIFACT_KIND)
+        if config.keys() != {"image_shape", "model"}:
+            raise ValueError(f"config.json in {directory} lacks image_shape or model: save it again")
+        channels, height, width = config["image_shape"]
+        model = cls(VQVAEConfig.from_dict(config["model"]), (channels, height, width))
+        load_weights(model, state, directory)
+        return model.to(memory_format=torch.channels_last).eval()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _check_codes(self, codes: tuple[Tensor, ...]) -> None:
+        if not isinstance(codes, tuple) or len(codes) != len(self.codebook_sizes):
+            raise ValueError(
+                f"codes must be a tuple of {len(self.codebook_sizes)} grids, got "
+                f"{len(codes) if isinstance(codes, tuple) else type(codes).__name__}"
+            )
+        for grid, codebook_size in zip(codes, self.codebook_sizes, strict=True):
+            if grid.dtype != torch.int64:
+                raise TypeError(f"codes must be int64, got {grid.dtype}: convert them with .long()")
+            if grid.ndim != 3:
+                raise ValueError(f"codes must have shape (B, h, w), got {tuple(grid.shape)}")
+            if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < codebook_size:
+                raise ValueError(
+                    f"codes must be in [0, {codebook_size}), got {int(grid.min())} to "
+                    f"{int(grid.max())}: they were made with another codebook"
+                )
+
+    @staticmethod
+    def _crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+        if size[0] > images.shape[-2] or size[1] > images.shape[-1]:
+            raise ValueError(
+                f"size must be at most the decoded {tuple(images.shape[-2:])}, got {size}"
+            )
+        return images[..., : size[0], : size[1]]

@@ -1,0 +1,36 @@
+"""Vector quantization with a codebook learned by gradient descent.
+
+van den Oord, Vinyals, Kavukcuoglu 2017, "Neural Discrete Representation Learning", equation 3.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stage1_vqvae.config import GradientQuantizerConfig
+from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+
+
+class GradientQuantizer(CodebookQuantizer):
+    """The paper's loss ||sg[z_e] - e||^2 + beta ||z_e - sg[e]||^2, averaged over elements."""
+
+    config: GradientQuantizerConfig
+
+    def __init__(self, config: GradientQuantizerConfig) -> None:
+        super().__init__(config)
+        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
+
+    def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
+        """The codebook term moves the codes only, the commitment term the encoder only."""
+        return {
+            "codebook": self.config.codebook_weight * F.mse_loss(z_q, z.detach()),
+            "commitment": self.config.commitment_weight * F.mse_loss(z, z_q.detach()),
+        }
+
+    @torch.no_grad()
+    def replace(self, codes: Tensor, points: Tensor, count: Tensor) -> None:
+        """Moves codes and resets how often they are used."""
+        self.codebook.copy_(torch.where(codes[:, None], points, self.codebook))
+        self.usage_average.copy_(torch.where(codes, count, self.usage_average))

@@ -1,0 +1,53 @@
+"""k-means, to start a codebook where the data is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stage1_vqvae.quantizers.nearest import code_statistics, nearest_codes
+
+
+def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
+    """Starting centres, each drawn with probability proportional to its squared distance to the
+    centres so far (Arthur and Vassilvitskii 2007, section 2.2).
+
+    Args:
+        points: float32 (N, D).
+        num_clusters: K; may exceed N, then points repeat.
+
+    Returns:
+        float32 (K, D).
+    """
+    first = torch.randint(points.shape[0], (1,), device=points.device)
+    centres = [points[first]]
+    squared = (points - centres[0]).square().sum(dim=1)  # (N,)
+    for _ in range(num_clusters - 1):
+        # All points are centres already: any choice is as good as another.
+        weights = squared if squared.sum() > 0 else torch.ones_like(squared)
+        # multinomial refuses more than 2^24 categories; inverse-CDF sampling has no such limit.
+        cumulative = weights.double().cumsum(dim=0)
+        threshold = torch.rand(1, dtype=torch.float64, device=points.device) * cumulative[-1]
+        chosen = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=len(points) - 1)
+        centres.append(points[chosen])
+        squared = torch.minimum(squared, (points - centres[-1]).square().sum(dim=1))
+    return torch.cat(centres)
+
+
+def kmeans(points: Tensor, num_clusters: int, iterations: int = 10) -> Tensor:
+    """Lloyd's algorithm from k-means++ centres; an empty cluster keeps its centre.
+
+    Args:
+        points: float32 (N, D).
+        num_clusters: K.
+        iterations: Rounds of assignment and averaging.
+
+    Returns:
+        Centres, float32 (K, D).
+    """
+    centres = kmeans_plus_plus(points, num_clusters)
+    for _ in range(iterations):
+        counts, sums = code_statistics(points, nearest_codes(points, centres), num_clusters)
+        filled = counts > 0
+        centres = torch.where(filled[:, None], sums / counts.clamp(min=1)[:, None], centres)
+    return centres

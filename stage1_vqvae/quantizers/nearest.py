@@ -1,0 +1,84 @@
+"""Pure functions around the nearest code: search, straight-through, batch statistics, usage."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Entries of the (rows, K) score block: 4 MiB of float32 stays in a core's share of the cache.
+_BLOCK_ENTRIES = 1 << 20
+
+
+def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
+    """argmin_k ||z - e_k||^2 (VQ-VAE paper, equation 1), in memory bounded for any N and K.
+
+    ||z||^2 is the same for every code and left out: argmin_k ||e_k||^2 / 2 - z . e_k.
+
+    Args:
+        z: float32 (N, D).
+        codebook: float32 (K, D).
+
+    Returns:
+        int64 (N,), the lowest index where several codes are equally near.
+    """
+    half_norms = codebook.square().sum(dim=1).div_(2)  # (K,)
+    rows = max(1, _BLOCK_ENTRIES // codebook.shape[0])
+    if z.shape[0] <= rows:
+        return torch.addmm(half_norms, z, codebook.T, alpha=-1).argmin(dim=1)
+    codes = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for start in range(0, z.shape[0], rows):
+        block = z[start : start + rows]
+        scores = torch.addmm(half_norms, block, codebook.T, alpha=-1)  # (rows, K)
+        codes[start : start + rows] = scores.argmin(dim=1)
+    return codes
+
+
+def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
+    """z_q in value, with the gradient copied to z_e unchanged (VQ-VAE paper, section 3.2)."""
+    return z_e + (z_q - z_e).detach()
+
+
+def unit_length(z: Tensor) -> Tensor:
+    """Scales the last axis to unit Euclidean length."""
+    return F.normalize(z, dim=-1)
+
+
+def code_statistics(z: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """How often each code was chosen and the sum of the vectors that chose it.
+
+    Args:
+        z: float32 (N, D).
+        codes: int64 (N,) in [0, codebook_size).
+        codebook_size: K.
+
+    Returns:
+        counts float32 (K,) and sums float32 (K, D).
+    """
+    counts = torch.bincount(codes, minlength=codebook_size).to(z.dtype)
+    sums = z.new_zeros(codebook_size, z.shape[1]).index_add_(0, codes, z)
+    return counts, sums
+
+
+def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
+    """How often each code occurs: int64 (K,)."""
+    return torch.bincount(codes.flatten(), minlength=codebook_size)
+
+
+def entropy_bits(counts: Tensor) -> float:
+    """Entropy of the empirical distribution of `counts` (K,), in bits per code (order 0)."""
+    p = counts.double() / counts.sum()
+    return -(p * p.log2()).nan_to_num(nan=0.0).sum().item()
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp of the entropy of `counts` (K,): the effective number of codes, in [1, K].
+
+    Meaningful over a whole data set only; over a batch it is bounded by the batch.
+    """
+    return float(2.0 ** entropy_bits(counts))
+
+
+def usage(counts: Tensor) -> float:
+    """Fraction of the K codes that occur at all."""
+    return (counts > 0).double().mean().item()

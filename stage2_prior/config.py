@@ -1,0 +1,149 @@
+"""What a user chooses about a prior. Imports no torch, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """Decoder-only transformer over the codes in raster order."""
+
+    kind: Literal["transformer"] = "transformer"
+    """Prior: `transformer` or `pixelcnn`."""
+    num_layers: int = 6
+    """Transformer blocks."""
+    width: int = 192
+    """E, the features per position."""
+    num_heads: int = 6
+    """Attention heads; must divide `width`."""
+    dropout: float = 0.1
+    """Probability of dropping a feature of the embeddings and of each residual branch."""
+    label_dropout: float = 0.1
+    """Probability of training an image without its label; above 0 a guidance scale can be used."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        _require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
+        _require(self.num_heads >= 1, "num_heads", "at least 1", self.num_heads)
+        _require(
+            self.width >= 1 and self.width % self.num_heads == 0,
+            "width",
+            f"a positive multiple of num_heads ({self.num_heads})",
+            self.width,
+        )
+        _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
+        _require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelCNNConfig:
+    """Gated PixelCNN with a vertical and a horizontal stack."""
+
+    kind: Literal["pixelcnn"] = "pixelcnn"
+    """Prior: `transformer` or `pixelcnn`."""
+    num_layers: int = 10
+    """Gated layers; each extends the receptive field by half a kernel."""
+    width: int = 96
+    """E, the features per position in each stack."""
+    kernel_size: int = 5
+    """Side of the square that a layer looks at, odd."""
+    dropout: float = 0.1
+    """Probability of dropping a feature after each layer's gate."""
+    label_dropout: float = 0.1
+    """Probability of training an image without its label; above 0 a guidance scale can be used."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        _require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
+        _require(self.width >= 1, "width", "at least 1", self.width)
+        _require(
+            self.kernel_size >= 3 and self.kernel_size % 2 == 1,
+            "kernel_size",
+            "odd and at least 3",
+            self.kernel_size,
+        )
+        _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
+        _require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
+
+
+PriorConfig: TypeAlias = TransformerConfig | PixelCNNConfig
+PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
+    "transformer": TransformerConfig,
+    "pixelcnn": PixelCNNConfig,
+}
+
+
+def prior_config_to_dict(config: PriorConfig) -> dict[str, Any]:
+    """The config as JSON-ready values."""
+    return asdict(config)
+
+
+def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
+    """Rebuilds a config from `prior_config_to_dict`; every field must be there and none left over.
+
+    Raises:
+        ValueError: A field is missing, unknown or out of range.
+    """
+    kind = values.get("kind")
+    if kind not in PRIOR_CONFIGS:
+        raise ValueError(
+            f"kind must be one of {', '.join(PRIOR_CONFIGS)}, got {kind!r}: "
+            "the config is of another version"
+        )
+    cls = PRIOR_CONFIGS[kind]
+    expected = {f.name for f in fields(cls)}
+    if expected != values.keys():
+        raise ValueError(
+            f"a {cls.__name__} must have exactly the fields it was saved with, but "
+            f"{sorted(expected ^ values.keys())} are missing or unknown: "
+            "the config is of another version"
+        )
+    return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingSettings:
+    """How codes are drawn from a prior; the defaults draw from the model as it is."""
+
+    temperature: float = 1.0
+    """Divides the logits: below 1 safer and less varied, above 1 wilder; 0 takes the likeliest."""
+    top_k: int | None = None
+    """Keep only the k likeliest codes at each position; None keeps all."""
+    top_p: float | None = None
+    """Keep only the likeliest codes that together have at least this probability (nucleus
+    sampling), in (0, 1]; None keeps all."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance: 1 follows the labels as trained, above 1 more strongly, 0 ignores
+    them. Needs labels and a prior trained with label dropout."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        _require(0 <= self.temperature < float("inf"), "temperature", "at least 0", self.temperature)
+        _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
+        _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
+        _require(
+            0 <= self.guidance_scale < float("inf"),
+            "guidance_scale",
+            "at least 0",
+            self.guidance_scale,
+        )
+
+
+def _require(holds: bool, name: str, requirement: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {requirement}, got {value}")
