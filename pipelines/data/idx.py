@@ -70,12 +70,13 @@ def _read_stream(file: BinaryIO, path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def read_labelled_idx(images_path: Path, labels_path: Path) -> ImageSet:
+def read_labelled_idx(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:
     """Gives the labelled images of a pair of IDX files.
 
     Args:
         images_path: IDX file of gray images, (N, H, W).
         labels_path: IDX file of their labels, (N,).
+        num_classes: number of classes; labels must be below it.
 
     Returns:
         Images (N, 1, H, W) with labels (N,).
@@ -94,6 +95,11 @@ def read_labelled_idx(images_path: Path, labels_path: Path) -> ImageSet:
         raise ValueError(
             f"{labels_path} must hold one label for each of the {len(images)} images in "
             f"{images_path.name}, got shape {labels.shape}: fetch both again"
+        )
+    if labels.max(initial=0) >= num_classes:
+        raise ValueError(
+            f"{labels_path} must hold labels in [0, {num_classes}), got {labels.max()}: the files "
+            "are those of another set"
         )
     return ImageSet(images[:, None], labels.astype(np.int64))
 

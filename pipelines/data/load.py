@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pipelines.data.cifar10 import load_cifar10
 from pipelines.data.config import DataConfig, parse_source
 from pipelines.data.folder import load_folder
 from pipelines.data.image_set import DataSplits, ImageSet
-from pipelines.data.named_sets import (
-    FASHION_CLASSES,
-    load_cifar10,
-    load_fashion_mnist,
-    load_mnist,
-    load_svhn,
-)
+from pipelines.data.mnist import FASHION_CLASSES, load_fashion_mnist, load_mnist
 from pipelines.data.npz import read_npz
 from pipelines.data.pixels import fit_images
 from pipelines.data.splitting import GivenSplits, split
+from pipelines.data.svhn import load_svhn
 
 EMBEDDED = Path(__file__).parent / "fashion_mnist_mini" / "fashion_mnist_mini.npz"
 DOWNLOADABLE = {

@@ -75,7 +75,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
                 name = member.removesuffix(".npy")
                 with archive.open(member) as file:
                     arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, MemoryError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise ValueError(
             f"{path} must be an npz file of plain arrays, but {name} cannot be read ({reason}): "

@@ -65,7 +65,9 @@ def build(
     """
     train, test = (
         read_labelled_idx(
-            source / f"{prefix}-images-idx3-ubyte.gz", source / f"{prefix}-labels-idx1-ubyte.gz"
+            source / f"{prefix}-images-idx3-ubyte.gz",
+            source / f"{prefix}-labels-idx1-ubyte.gz",
+            NUM_CLASSES,
         )
         for prefix in ("train", "t10k")
     )

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.data.fashion_mnist_mini.build import FILE_NAME, build, first_of_each_class
 from pipelines.data.load import EMBEDDED
-from pipelines.data.named_sets import DEBIAN_FASHION_MNIST
+from pipelines.data.mnist import DEBIAN_FASHION_MNIST
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_read_idx_refuses_a_damaged_gzip(tmp_path, write_idx):
 def test_read_labelled_idx_adds_the_channel_axis(tmp_path, write_idx):
     images = write_idx(tmp_path / "images", IMAGES)
     labels = write_idx(tmp_path / "labels", np.array([7, 1], np.uint8))
-    result = read_labelled_idx(images, labels)
+    result = read_labelled_idx(images, labels, 10)
     np.testing.assert_array_equal(result.images, IMAGES.reshape(2, 1, 3, 4))
     assert result.labels.tolist() == [7, 1]
 
@@ -78,7 +78,7 @@ def test_read_labelled_idx_adds_the_channel_axis(tmp_path, write_idx):
 def test_read_labelled_idx_refuses_swapped_files(tmp_path, write_idx):
     labels = write_idx(tmp_path / "labels", np.array([7, 1], np.uint8))
     with pytest.raises(ValueError, match=r"must hold images \(N, H, W\), got shape \(2,\): check"):
-        read_labelled_idx(labels, labels)
+        read_labelled_idx(labels, labels, 10)
 
 
 def test_read_labelled_idx_refuses_a_label_too_few(tmp_path, write_idx):
@@ -86,4 +86,12 @@ def test_read_labelled_idx_refuses_a_label_too_few(tmp_path, write_idx):
     labels = write_idx(tmp_path / "labels", np.array([7], np.uint8))
     message = r"labels must hold one label for each of the 2 images in images, got shape \(1,\)"
     with pytest.raises(ValueError, match=message):
-        read_labelled_idx(images, labels)
+        read_labelled_idx(images, labels, 10)
+
+
+def test_read_labelled_idx_refuses_the_labels_of_another_set(tmp_path, write_idx):
+    images = write_idx(tmp_path / "images", IMAGES)
+    labels = write_idx(tmp_path / "labels", np.array([7, 10], np.uint8))
+    message = r"labels must hold labels in \[0, 10\), got 10: the files are those of another set"
+    with pytest.raises(ValueError, match=message):
+        read_labelled_idx(images, labels, 10)

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -82,6 +85,18 @@ def test_read_npz_never_unpickles(npz):
     path = npz(images=np.array([IMAGES[0], None], dtype=object))
     with pytest.raises(ValueError, match=r"but images cannot be read \(Object arrays"):
         read_npz(path)
+
+
+def test_read_npz_refuses_a_header_that_lies_about_the_size(tmp_path):
+    header = io.BytesIO()
+    shape = (2**30, 2**10, 2**10)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"but images cannot be read \(Unable to allocate"):
+        read_npz(tmp_path / "set.npz")
 
 
 def test_read_npz_refuses_other_names(npz):
