@@ -1,0 +1,38 @@
+"""Stage two: distributions over code grids, whatever the codes stand for.
+
+Names are imported on first use, so that reading a config does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stage2_prior.base import CodePrior
+    from stage2_prior.build import build_prior
+    from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
+    from stage2_prior.grids import GridSpec
+
+_EXPORTS = {
+    "CodePrior": "base",
+    "GridSpec": "grids",
+    "PixelCNNConfig": "config",
+    "SamplingSettings": "config",
+    "TransformerConfig": "config",
+    "build_prior": "build",
+}
+__all__ = [
+    "CodePrior",
+    "GridSpec",
+    "PixelCNNConfig",
+    "SamplingSettings",
+    "TransformerConfig",
+    "build_prior",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -1,0 +1,242 @@
+"""The contract every prior keeps: exact log-probabilities and samples of code grids."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stage2_prior.artifact import load_artifact, load_weights, save_artifact
+from stage2_prior.config import (
+    PriorConfig,
+    SamplingSettings,
+    prior_config_from_dict,
+    prior_config_to_dict,
+)
+from stage2_prior.grids import GridSpec, check_codes, to_grids, to_sequence
+from stage2_prior.noise import addressed_uniform
+
+ARTIFACT_KIND = "prior"
+
+
+class CodePrior(nn.Module, ABC):
+    """A distribution p(codes | labels) over a tuple of code grids.
+
+        prior = CodePrior.from_pretrained("runs/latest/prior")
+        nats = prior.log_prob(codes, labels)                          # (B,)
+        codes = prior.sample(64, labels, SamplingSettings(top_p=0.95), seed=0)
+
+    Args:
+        config: The network.
+        grids: Shape and codebook size of each grid.
+        num_classes: Labels are in [0, num_classes); None for a prior without labels.
+        vqvae_hash: `weights_hash` of the VQ-VAE that made the codes, if known.
+
+    Raises:
+        ValueError: There are no grids, or num_classes is below 1.
+    """
+
+    def __init__(
+        self,
+        config: PriorConfig,
+        grids: tuple[GridSpec, ...],
+        num_classes: int | None = None,
+        vqvae_hash: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not grids:
+            raise ValueError("at least one grid is required, got none")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1 or None, got {num_classes}")
+        self.config = config
+        self.grids = grids
+        self.num_classes = num_classes
+        self.vqvae_hash = vqvae_hash
+
+    @property
+    def num_codes(self) -> int:
+        """L, the codes of one image over all grids."""
+        return sum(grid.num_codes for grid in self.grids)
+
+    @property
+    def null_label(self) -> int:
+        """The label that stands for `no label`, one past the classes."""
+        return self.num_classes or 0
+
+    @abstractmethod
+    def forward(self, sequence: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every code given the codes before it (teacher forcing).
+
+        Args:
+            sequence: int64 (B, L), the codes in raster order, grid after grid.
+            labels: int64 (B,) in [0, num_classes], `null_label` for no label.
+
+        Returns:
+            float32 (B, h_i * w_i, K_i) per grid.
+        """
+
+    @abstractmethod
+    def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+        """Draws int64 (B, L) from labels (B,) and one uniform number per code, float64 (B, L)."""
+
+    @torch.no_grad()
+    def log_prob(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> Tensor:
+        """log p(codes | labels), exact.
+
+        Args:
+            codes: int64 (B, h_i, w_i) per grid.
+            labels: int64 (B,), or None for the distribution without labels.
+
+        Returns:
+            float64 (B,), in nats; divide by ln(2) * num_codes for bits per code.
+
+        Raises:
+            TypeError: Codes or labels are not integers.
+            ValueError: Codes or labels do not fit the prior.
+        """
+        check_codes(codes, self.grids)
+        sequence = to_sequence(codes).long().to(self._device)
+        return -self.nll(sequence, self._labels_or_null(labels, len(sequence))).double().sum(dim=1)
+
+    def nll(self, sequence: Tensor, labels: Tensor) -> Tensor:
+        """-log p of each code given those before it, differentiable: float32 (B, L), in nats.
+
+        Args:
+            sequence: int64 (B, L), as for `forward`.
+            labels: int64 (B,), as for `forward`.
+        """
+        parts = sequence.split([grid.num_codes for grid in self.grids], dim=1)
+        return torch.cat(
+            [
+                F.cross_entropy(logits.transpose(1, 2), part, reduction="none")
+                for logits, part in zip(self(sequence, labels), parts, strict=True)
+            ],
+            dim=1,
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        count: int,
+        labels: Tensor | None = None,
+        settings: SamplingSettings | None = None,
+        *,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+    ) -> tuple[Tensor, ...]:
+        """Draws samples number `first_index` to `first_index + count - 1` of `seed`.
+
+        Args:
+            count: How many.
+            labels: int64 (count,), or None for the distribution without labels.
+            settings: How to draw; None draws from the model as it is.
+            seed: In [0, 2^63). A sample depends on the seed, its index, its label and the
+                settings, and not on the batches it is drawn in.
+            first_index: Index of the first sample.
+            batch_size: How many are drawn at once; memory grows with it and not with `count`.
+
+        Returns:
+            int64 (count, h_i, w_i) per grid.
+
+        Raises:
+            TypeError: Labels are not integers.
+            ValueError: Labels, settings or seed do not fit the prior.
+        """
+        settings = settings or SamplingSettings()
+        self._check_request(count, labels, settings, seed, batch_size)
+        all_labels = self._labels_or_null(labels, count)
+        indices = torch.arange(first_index, first_index + count, device=self._device)
+        batches = [
+            self.draw_sequence(
+                all_labels[start : start + batch_size],
+                settings,
+                addressed_uniform(seed, indices[start : start + batch_size], self.num_codes),
+            )
+            for start in range(0, count, batch_size)
+        ]
+        return to_grids(torch.cat(batches), self.grids)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors` to a new `directory`, atomically.
+
+        Raises:
+            FileExistsError: `directory` exists.
+        """
+        config = {
+            "grids": [asdict(grid) for grid in self.grids],
+            "num_classes": self.num_classes,
+            "vqvae_sha256": self.vqvae_hash,
+            "model": prior_config_to_dict(self.config),
+        }
+        save_artifact(directory, ARTIFACT_KIND, config, self)
+
+    @staticmethod
+    def from_pretrained(directory: str | Path) -> CodePrior:
+        """Loads what `save_pretrained` wrote, of whatever kind, in evaluation mode, on the CPU.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: The files are damaged or do not belong together.
+        """
+        from stage2_prior.build import build_prior  # it imports the kinds, which import this file
+
+        config, state = load_artifact(directory, ARTIFACT_KIND)
+        if config.keys() != {"grids", "num_classes", "vqvae_sha256", "model"}:
+            raise ValueError(f"config.json in {directory} has missing or unknown fields: save it again")
+        prior = build_prior(
+            prior_config_from_dict(config["model"]),
+            tuple(GridSpec(**grid) for grid in config["grids"]),
+            config["num_classes"],
+            config["vqvae_sha256"],
+        )
+        load_weights(prior, state, directory)
+        return prior.eval()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _labels_or_null(self, labels: Tensor | None, count: int) -> Tensor:
+        if labels is None:
+            return torch.full((count,), self.null_label, device=self._device)
+        if self.num_classes is None:
+            raise ValueError("this prior was trained without labels: leave labels out")
+        if labels.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"labels must be int64, got {labels.dtype}: convert them with .long()")
+        if labels.shape != (count,):
+            raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            raise ValueError(
+                f"labels must be in [0, {self.num_classes}), got {int(labels.min())} to "
+                f"{int(labels.max())}"
+            )
+        return labels.long().to(self._device)
+
+    def _check_request(
+        self,
+        count: int,
+        labels: Tensor | None,
+        settings: SamplingSettings,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        if count < 1 or batch_size < 1:
+            raise ValueError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
+        if not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed must be in [0, 2^63), got {seed}")
+        null_is_used = labels is None or settings.guidance_scale != 1
+        if self.num_classes is not None and null_is_used and not self.config.label_dropout:
+            raise ValueError(
+                "sampling without labels or with a guidance scale needs a prior trained with "
+                "label_dropout above 0, got 0: name labels and keep guidance_scale at 1"
+            )
+        if labels is None and settings.guidance_scale != 1:
+            raise ValueError(
+                f"guidance_scale {settings.guidance_scale} needs labels to guide towards: "
+                "name labels or keep it at 1"
+            )

@@ -1,0 +1,21 @@
+"""From a config to a prior of its kind."""
+
+from __future__ import annotations
+
+from stage2_prior.base import CodePrior
+from stage2_prior.config import PriorConfig, TransformerConfig
+from stage2_prior.grids import GridSpec
+from stage2_prior.pixelcnn import PixelCNNPrior
+from stage2_prior.transformer import TransformerPrior
+
+
+def build_prior(
+    config: PriorConfig,
+    grids: tuple[GridSpec, ...],
+    num_classes: int | None = None,
+    vqvae_hash: str | None = None,
+) -> CodePrior:
+    """The prior that `config` describes, with fresh weights; see `CodePrior` for the arguments."""
+    if isinstance(config, TransformerConfig):
+        return TransformerPrior(config, grids, num_classes, vqvae_hash)
+    return PixelCNNPrior(config, grids, num_classes, vqvae_hash)

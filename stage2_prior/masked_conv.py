@@ -1,0 +1,63 @@
+"""Convolutions that see only what comes before, by kernels cut to size instead of masks.
+
+A masked kernel multiplies by its zeros; a smaller kernel on a padded input does not.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class VerticalConv(nn.Module):
+    """Looks at rows above, at all columns within reach (van den Oord et al. 2016b, section 2.2).
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        kernel_size: k, odd; reaches k // 2 columns to each side and k // 2 rows up.
+        include_current: Also look at the row itself; only features that do not know their own row
+            may be looked at so.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, include_current: bool
+    ) -> None:
+        super().__init__()
+        reach = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, (reach + include_current, kernel_size))
+        self._reach = reach
+        self._include_current = include_current
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
+        if not self._include_current:
+            x = x[:, :, :-1]
+        return self.conv(F.pad(x, (self._reach, self._reach, self._reach, 0)))
+
+
+class HorizontalConv(nn.Module):
+    """Looks at positions to the left in the same row.
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        kernel_size: k, odd; reaches k // 2 columns to the left.
+        include_current: Also look at the position itself; only features that do not know their own
+            code may be looked at so.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, include_current: bool
+    ) -> None:
+        super().__init__()
+        reach = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, reach + include_current))
+        self._left = reach
+        self._include_current = include_current
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
+        if not self._include_current:
+            x = x[:, :, :, :-1]
+        return self.conv(F.pad(x, (self._left, 0, 0, 0)))

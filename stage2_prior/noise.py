@@ -1,0 +1,45 @@
+"""Random numbers addressed by (seed, sample, position) instead of drawn from a stream.
+
+A sample is then the same whichever other samples are drawn with it, in whatever batches, on
+whatever device or machine.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Constants of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit integers.
+_GOLDEN_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def addressed_uniform(seed: int, samples: Tensor, num_positions: int) -> Tensor:
+    """Uniform random numbers in [0, 1), one per sample and position.
+
+    Args:
+        seed: Any integer in [0, 2^63).
+        samples: int64 (B,), the indices of the samples.
+        num_positions: L.
+
+    Returns:
+        float64 (B, L); an entry depends on (seed, sample, position) alone.
+    """
+    positions = torch.arange(num_positions, device=samples.device)
+    state = _mix(torch.full_like(samples, seed) + _GOLDEN_GAMMA)
+    state = _mix((state ^ samples) + _GOLDEN_GAMMA)
+    bits = _mix((state[:, None] ^ positions) + _GOLDEN_GAMMA)  # (B, L)
+    return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The output function of splitmix64: a bijection of 64 bits that scatters neighbours."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's own keeps the sign of an int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

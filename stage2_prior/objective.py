@@ -1,0 +1,67 @@
+"""What one training step of stage two computes, and how a prior is judged on a whole split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stage2_prior.base import CodePrior
+
+
+@dataclass(frozen=True)
+class PriorStep:
+    """One training step's loss and figures."""
+
+    loss: Tensor
+    """float32 (): nats per code."""
+    metrics: dict[str, Tensor]
+    """Detached float32 (): `bits_per_code`."""
+
+
+class PriorObjective(nn.Module):
+    """Mean -log p(c_t | c_<t, label), with labels dropped at random in training.
+
+    Dropping them trains the same network without labels too, which guidance needs (Ho and
+    Salimans 2022, algorithm 1).
+    """
+
+    def __init__(self, prior: CodePrior) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, sequence: Tensor, labels: Tensor | None) -> PriorStep:
+        """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None."""
+        null = torch.full((len(sequence),), self.prior.null_label, device=sequence.device)
+        if labels is None:
+            labels = null
+        elif self.training and self.prior.config.label_dropout:
+            dropped = torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
+            labels = torch.where(dropped, null, labels)
+        loss = self.prior.nll(sequence, labels).mean()
+        return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})
+
+
+def measure_bits_per_code(
+    prior: CodePrior, batches: Iterable[tuple[tuple[Tensor, ...], Tensor | None]]
+) -> float:
+    """-log2 p(codes | labels) per code, averaged over every image of `batches`.
+
+    Args:
+        prior: Is put into evaluation mode and left there.
+        batches: Code grids (B, h_i, w_i) with labels (B,) or None; B may differ.
+
+    Raises:
+        ValueError: There are no images.
+    """
+    prior.eval()
+    nats, images = 0.0, 0
+    for codes, labels in batches:
+        nats -= prior.log_prob(codes, labels).sum().item()
+        images += len(codes[0])
+    if not images:
+        raise ValueError("at least one image is required to measure bits per code, got none")
+    return nats / (images * prior.num_codes * math.log(2))

@@ -1,0 +1,73 @@
+"""From logits to a drawn code: five pure functions, each doing one thing to (B, K)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stage2_prior.config import SamplingSettings
+
+
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance on logits (Ho and Salimans 2022, equation 6 with scale = 1 + w).
+
+    Scale 1 gives the conditional logits, 0 the unconditional ones.
+    """
+    return unconditional + scale * (conditional - unconditional)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Sets all but the k largest logits (B, K) to -inf; equal ones at the edge all stay."""
+    if k >= logits.shape[-1]:
+        return logits
+    smallest_kept = logits.topk(k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < smallest_kept, float("-inf"))
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keeps the smallest set of likeliest codes whose probability reaches p.
+
+    Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", equation 3.
+    """
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # mass of all likelier codes
+    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)
+    return logits.masked_fill(dropped, float("-inf"))
+
+
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draws from softmax(logits) by inverting its distribution function.
+
+    Args:
+        logits: float64 (B, K), -inf allowed but not everywhere.
+        uniform: float64 (B,) in [0, 1).
+
+    Returns:
+        int64 (B,).
+    """
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]  # the sum may miss 1 by rounding
+    # right=True never lands on a code of probability zero, whose step has no width.
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+
+
+def choose(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+    """Draws codes under `settings`: temperature, then top-k, then top-p, then the draw.
+
+    Args:
+        logits: float (B, K), guidance already applied.
+        settings: What to do to them.
+        uniform: float64 (B,) in [0, 1).
+
+    Returns:
+        int64 (B,).
+    """
+    if settings.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits.double() / settings.temperature
+    if settings.top_k is not None:
+        logits = keep_top_k(logits, settings.top_k)
+    if settings.top_p is not None:
+        logits = keep_top_p(logits, settings.top_p)
+    return draw(logits, uniform)
