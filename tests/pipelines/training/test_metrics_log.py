@@ -1,0 +1,100 @@
+import importlib.util
+import json
+
+import pytest
+
+from pipelines.training.metrics_log import MetricsLog, MetricsRow, read_metrics
+
+
+def row(phase, step, kind="train", **values):
+    return MetricsRow(
+        phase=phase, kind=kind, step=step, images_seen=step * 8, seconds=1.5, values=values
+    )
+
+
+def written(path):
+    return [(entry["phase"], entry["step"]) for entry in read_metrics(path)]
+
+
+def test_log_writes_one_json_object_per_line(tmp_path):
+    log = MetricsLog(tmp_path / "run" / "metrics.jsonl")
+    log.write(row("vqvae", 5, loss=0.5))
+    log.write(row("vqvae", 10, kind="validation", mse=0.25))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {
+        "phase": "vqvae",
+        "kind": "train",
+        "step": 5,
+        "images_seen": 40,
+        "seconds": 1.5,
+        "values": {"loss": 0.5},
+    }
+    assert json.loads(lines[1])["kind"] == "validation"
+
+
+def test_log_writes_null_for_what_is_not_finite(tmp_path):
+    MetricsLog(tmp_path / "m").write(row("vqvae", 5, psnr=float("inf"), mse=float("nan")))
+    assert read_metrics(tmp_path / "m")[0]["values"] == {"psnr": None, "mse": None}
+
+
+def test_trim_drops_later_rows_of_the_phase_only(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    for phase, step in [("vqvae", 5), ("vqvae", 10), ("prior", 5), ("prior", 10), ("prior", 15)]:
+        log.write(row(phase, step))
+    log.trim("prior", 5)
+    assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10), ("prior", 5)]
+
+
+@pytest.mark.parametrize("rubbish", ['{"phase": "vqvae", "st', "\0\0\0\n", "[]\n", "{}\n"])
+def test_trim_drops_a_line_that_a_kill_cut_short(tmp_path, rubbish):
+    log = MetricsLog(tmp_path / "m")
+    log.write(row("vqvae", 5))
+    with (tmp_path / "m").open("a") as file:
+        file.write(rubbish)
+    log.trim("vqvae", 5)
+    log.write(row("vqvae", 10))
+    assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10)]
+
+
+def test_trim_leaves_nothing_but_the_log(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    log.write(row("vqvae", 5))
+    log.trim("vqvae", 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert written(tmp_path / "m") == []
+
+
+def test_trim_and_flush_do_nothing_without_a_file(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    log.trim("vqvae", 5)
+    log.flush()
+    assert not (tmp_path / "m").exists()
+
+
+def test_log_works_where_tensorboard_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    log = MetricsLog(tmp_path / "m", tensorboard_directory=tmp_path / "tensorboard")
+    log.write(row("vqvae", 5))
+    log.close()
+    assert written(tmp_path / "m") == [("vqvae", 5)]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own imports
+def test_log_gives_tensorboard_each_step_once_after_a_resume(tmp_path):
+    for steps, last_step in [((5, 10, 15), 0), ((10, 15), 5)]:
+        log = MetricsLog(tmp_path / "m", tensorboard_directory=tmp_path / "tensorboard")
+        log.trim("vqvae", last_step)
+        for step in steps:
+            log.write(row("vqvae", step, loss=1.0 / step))
+        log.flush()
+        log.close()
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "vqvae"))
+    events.Reload()
+    scalars = events.Scalars("train/loss")
+    assert [scalar.step for scalar in scalars] == [5, 10, 15]
+    assert [scalar.value for scalar in scalars] == pytest.approx([1 / 5, 1 / 10, 1 / 15])

@@ -1,0 +1,138 @@
+"""Tasks small enough to know what training must make of them."""
+
+# ruff: noqa: ARG002 (they have the arguments of the protocol, and need few of them)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.training.config import TrainingConfig
+from pipelines.training.metrics_log import MetricsLog
+from pipelines.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Output:
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Quadratic(nn.Module):
+    """loss = mean of (weight - x)**2 / 2, so that d loss / d weight = weight - mean(x)."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([start]))
+
+    def forward(self, x: Tensor) -> Output:
+        loss = ((self.weight - x) ** 2).mean() / 2
+        return Output(loss, {"mean_x": x.mean()})
+
+
+class QuadraticTask:
+    name = "quadratic"
+    monitor = "distance"
+
+    def __init__(self, values: Tensor, start: float = 0.0, target: float = 0.0) -> None:
+        self.objective: nn.Module = Quadratic(start)
+        self.values = values
+        self.target = target
+        self.num_training_examples = len(values)
+        self.seen: list[list[int]] = []
+        self.fractions: list[float] = []
+        self.preparations = 0
+
+    def prepare(self, device: torch.device) -> None:
+        self.preparations += 1
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
+        self.seen.append(indices.tolist())
+        return (self.values[indices].to(device),)
+
+    def set_progress(self, fraction: float) -> None:
+        self.fractions.append(fraction)
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        return {"distance": abs(self.objective.weight.item() - self.target)}
+
+
+class Net(nn.Module):
+    """What makes a resume hard: dropout, averaged buffers, counters, replaced buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(4, 1)
+        self.register_buffer("running", torch.zeros(4))
+        self.register_buffer("batches", torch.tensor(0))
+
+    def forward(self, x: Tensor, y: Tensor) -> Output:
+        hidden = self.dropout(self.conv(x).relu().mean((2, 3)))
+        if self.training:
+            self.running = 0.9 * self.running + 0.1 * hidden.detach().mean(0)
+            self.batches += 1
+        loss = ((self.head(hidden - self.running).squeeze(1).float() - y) ** 2).mean()
+        return Output(loss, {"hidden": hidden.detach().mean()})
+
+
+class NetTask:
+    """`on_call` is told the name of every call, and may raise to play a kill at that moment."""
+
+    name = "net"
+    monitor = "mse"
+    num_training_examples = 20
+
+    def __init__(self, on_call: Callable[[str], None] = lambda _: None) -> None:
+        generator = torch.Generator().manual_seed(1)
+        torch.manual_seed(2)
+        self.objective: nn.Module = Net()
+        self.x = torch.randn(24, 2, 5, 5, generator=generator)
+        self.y = self.x.mean((1, 2, 3)) * 5
+        self.on_call = on_call
+
+    def prepare(self, device: torch.device) -> None:
+        self.on_call("prepare")
+        self.objective.running = torch.rand(4)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
+        self.on_call("batch")
+        x = self.x[indices]
+        return x + 0.1 * torch.randn_like(x), self.y[indices]
+
+    def set_progress(self, fraction: float) -> None:
+        self.on_call("set_progress")
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        self.on_call("validate")
+        return {"mse": self.objective(self.x[20:], self.y[20:]).loss.item()}
+
+
+def small_config(**changes) -> TrainingConfig:
+    """12 steps of 8 images, in float32, with every event at another step."""
+    settings = {
+        "epochs": 4.8,
+        "batch_size": 8,
+        "accumulation": 2,
+        "learning_rate": 0.05,
+        "validate_every": 2.0,
+        "checkpoint_every": 3,
+        "log_every": 4,
+        "precision": "fp32",
+    }
+    return TrainingConfig(**(settings | changes))
+
+
+def trainer_for(task, config: TrainingConfig, directory: Path, **changes) -> Trainer:
+    settings = {
+        "checkpoint_dir": directory / "checkpoints",
+        "metrics": MetricsLog(directory / "metrics.jsonl"),
+        "device": torch.device("cpu"),
+        "seed": 0,
+    }
+    return Trainer(task, config, **(settings | changes))
