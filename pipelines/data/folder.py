@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.config import DataConfig
-from pipelines.data.folder_tree import FileList, read_tree
+from pipelines.data.folder_tree import FileList, find_images, read_tree
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.pixels import GRAY_MODES, to_pixels
 from pipelines.data.splitting import split
@@ -225,3 +225,25 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
         )
     validation, test = others
     return DataSplits(train, validation, test, given.class_names, sum(skipped))
+
+
+def read_images(path: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    """Reads one image file, or all of a folder, without splits or labels.
+
+    Args:
+        path: a PNG, JPEG or WebP file, or a folder of them at any depth.
+        image_shape: (C, H, W) that every image is brought to, C = 1 or 3.
+
+    Returns:
+        The images in the order of their paths.
+
+    Raises:
+        OSError: the path is missing or cannot be listed.
+        ValueError: a file is broken, or there is no image.
+    """
+    channels, *size = image_shape
+    paths = [path] if path.is_file() else find_images(path)
+    config = DataConfig(image_size=(size[0], size[1]))
+    with image_reader() as pool:
+        images, _ = decode(pool, FileList(tuple(paths), None), channels, config)
+    return images

@@ -89,6 +89,7 @@ class CheckpointStore:
                 f"({error.strerror or error}): make room or fix the directory, then resume from "
                 f"{f'step {left[-1]}, which is intact' if left else 'the start'}"
             ) from error
+        self.remove_unfinished()
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
 
@@ -118,7 +119,7 @@ class CheckpointStore:
     def remove_unfinished(self) -> None:
         """Removes what interrupted writing left behind."""
         for path in self.directory.glob(f"{_TEMPORARY_PREFIX}*"):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
 
     def _replace(self, temporary: Path, final: Path) -> None:
         if final.exists():  # only after a damaged checkpoint was skipped and its steps repeated

@@ -70,3 +70,9 @@ def from_main(number: int, device: torch.device) -> int:
     tensor = torch.tensor(number, dtype=torch.int64, device=device)
     dist.broadcast(tensor, src=0)
     return int(tensor)
+
+
+def barrier() -> None:
+    """Waits until every process has come this far."""
+    if world_size() > 1:
+        dist.barrier()

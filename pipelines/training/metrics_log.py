@@ -22,8 +22,9 @@ class MetricsRow:
     phase: str
     """Which training it belongs to, e.g. `vqvae`."""
 
-    kind: Literal["train", "validation"]
-    """Means over the steps since the last line, or one measurement on the validation split."""
+    kind: Literal["train", "validation", "test"]
+    """Means over the steps since the last line, or one measurement on the validation split or, of
+    the finished model, on the test split."""
 
     step: int
     """Optimizer steps done."""
@@ -67,6 +68,7 @@ class MetricsLog:
         """Drops the rows of `phase` beyond `last_step`, and a line that a kill cut short.
 
         After this a training resumed at `last_step` can append, and the log has each step once.
+        Rows of the test split go too: whoever trains on will measure the finished model again.
         """
         self._purge_after[phase] = last_step
         if not self.path.exists():
@@ -126,6 +128,7 @@ def _is_kept(line: str, phase: str, last_step: int) -> bool:
         return False
     try:
         row = json.loads(line)
-        return bool(row["phase"] != phase or row["step"] <= last_step)
+        is_later = row["step"] > last_step or row["kind"] == "test"
+        return not (row["phase"] == phase and is_later)
     except (ValueError, KeyError, TypeError):
         return False

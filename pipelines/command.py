@@ -1,0 +1,109 @@
+"""What every command shares: options from typed dataclasses, errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from pipelines.config import RunConfig
+from pipelines.recipes import RECIPES, fashion_mnist_mini
+from stage1_vqvae.config import QUANTIZER_CONFIGS
+from stage2_prior.config import PRIOR_CONFIGS, PriorConfig
+
+T = TypeVar("T")
+
+# Kinds of errors that a user's input or machine can cause; anything else is a bug and shows itself.
+_USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
+
+
+def parse(options: type[T], *, default: T | None = None, description: str | None = None) -> T:
+    """Reads the command line into `options`, a dataclass whose docstrings are the help.
+
+    Args:
+        options: The dataclass.
+        default: Values of options that are not given; None takes those of the class.
+        description: Head of the help; None takes the docstring of the class.
+
+    Leaves the process with a message and a non-zero status where an option is unknown (naming the
+    nearest) or a value impossible.
+    """
+    module = sys.modules["__main__"].__spec__
+    return tyro.cli(
+        options,
+        prog=f"python -m {module.name}" if module else None,
+        description=description or options.__doc__,
+        default=default,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Runs `main` and leaves the process; what a user can cause is one sentence, no traceback.
+
+    Set TRACEBACK=1 in the environment to see where an error comes from.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        sys.exit(130)
+    except _USER_ERRORS as error:
+        if os.environ.get("TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def say(text: str) -> None:
+    """Prints a line for the user, from one process of a run only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)  # noqa: T201 - the one place where commands talk
+
+
+def option_value(argv: Sequence[str], name: str) -> str | None:
+    """The value of `--name value` or `--name=value`, the last where it stands several times."""
+    value = None
+    for i, argument in enumerate(argv):
+        if argument == name and i + 1 < len(argv):
+            value = argv[i + 1]
+        elif argument.startswith(f"{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def recipe_defaults(argv: Sequence[str]) -> RunConfig:
+    """The config that `argv` starts from: its recipe, with the kinds it names swapped in.
+
+    The kind of a part decides which options there are, so it has to be known before the options
+    can be read. A name that does not exist is left to the parser to refuse.
+    """
+    named = option_value(argv, "--recipe")
+    config = next((make() for name, make in RECIPES.items() if name == named), fashion_mnist_mini())
+    quantizer = _of_kind(config.vqvae.quantizer, QUANTIZER_CONFIGS, argv, "--vqvae.quantizer.kind")
+    return replace(
+        config,
+        vqvae=replace(config.vqvae, quantizer=quantizer),
+        prior=with_prior_kind(config.prior, argv),
+    )
+
+
+def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
+    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value."""
+    return _of_kind(config, PRIOR_CONFIGS, argv, "--prior.kind")
+
+
+def _of_kind(config: Any, kinds: Mapping[str, type[Any]], argv: Sequence[str], option: str) -> Any:
+    kind = option_value(argv, option)
+    if kind is None or kind == config.kind:
+        return config
+    if kind not in kinds:
+        raise ValueError(f"{option} must be one of {', '.join(kinds)}, got {kind}")
+    target = kinds[kind]
+    shared = {f.name for f in fields(target)} & {f.name for f in fields(config)} - {"kind"}
+    return target(**{name: getattr(config, name) for name in shared})

@@ -1,0 +1,83 @@
+"""`python -m pipelines.dump_codes`: the code grids of a run's whole data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.command import parse, run_command, say
+from pipelines.run_dir import LATEST, RunDirectory
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.data.image_set import DataSplits
+    from stage1_vqvae.code_dump import CodeDump
+    from stage1_vqvae.model import VQVAE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DumpOptions:
+    """Encode every image of a run's data with its VQ-VAE and write the codes to RUN/codes."""
+
+    run: Path = LATEST
+    """Run directory with a trained VQ-VAE."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+
+
+def dump_codes(
+    directory: RunDirectory, splits: DataSplits, model: VQVAE, device: torch.device
+) -> CodeDump:
+    """Writes the codes of every split, or reads those that are there if this model made them.
+
+    Raises:
+        ValueError: The codes that are there were made by another model.
+    """
+    from pipelines.tasks import labelled_batches
+    from pipelines.training.distributed import barrier, is_main
+    from stage1_vqvae.code_dump import read_code_dump, write_code_dump
+
+    if is_main() and not directory.codes.exists():
+        batches = {
+            name: (len(images), labelled_batches(images, device))
+            for name, images in splits.by_name.items()
+        }
+        write_code_dump(directory.codes, model, batches, splits.num_classes)
+    barrier()
+    dump = read_code_dump(directory.codes)
+    if dump.vqvae_hash != model.weights_hash():
+        raise ValueError(
+            f"{directory.codes} must hold the codes of {directory.vqvae}, but they were made by "
+            "another VQ-VAE (the weights' hash differs): remove the codes and dump them again"
+        )
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
+    grids = " + ".join(
+        f"{h}x{w} of {size}"
+        for (h, w), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
+    )
+    say(f"codes: {grids} codes an image; images: {sizes}")
+    return dump
+
+
+def main() -> None:
+    """Reads the options and dumps."""
+    options = parse(DumpOptions)
+    directory = RunDirectory(options.run)
+    config = directory.config()
+
+    from pipelines.atomic_files import refuse_existing
+    from pipelines.summaries import load_run_splits
+    from pipelines.training.device import choose_device
+    from stage1_vqvae.model import VQVAE
+
+    refuse_existing(directory.codes)
+    device = choose_device(options.device)
+    model = VQVAE.from_pretrained(directory.vqvae).to(device)
+    dump_codes(directory, load_run_splits(config, directory), model, device)
+    say(f"next: python -m pipelines.train_prior --run {directory.path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

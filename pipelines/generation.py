@@ -1,0 +1,159 @@
+"""Prior and VQ-VAE as one object: labels in, images out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from stage1_vqvae.model import VQVAE
+from stage2_prior.base import CodePrior
+from stage2_prior.config import SamplingSettings
+
+
+class GenerationPipeline:
+    """Samples code grids from a prior and decodes them.
+
+        pipeline = GenerationPipeline.from_pretrained("runs/latest")
+        images = pipeline(n=64, seed=0)              # uint8 (64, C, H, W)
+
+    Args:
+        vqvae: Decodes.
+        prior: Samples; must have been trained on this VQ-VAE's codes.
+        class_names: What the labels mean; empty where that is not known.
+
+    Raises:
+        ValueError: Prior and VQ-VAE do not belong together.
+    """
+
+    def __init__(self, vqvae: VQVAE, prior: CodePrior, class_names: tuple[str, ...] = ()) -> None:
+        if prior.vqvae_hash is not None and prior.vqvae_hash != vqvae.weights_hash():
+            raise ValueError(
+                "the prior was trained on the codes of another VQ-VAE (the weights' hash differs): "
+                "use the pair that was trained together"
+            )
+        shapes = tuple((grid.height, grid.width) for grid in prior.grids)
+        sizes = tuple(grid.codebook_size for grid in prior.grids)
+        if shapes != vqvae.grid_shapes or sizes != vqvae.codebook_sizes:
+            raise ValueError(
+                f"prior and VQ-VAE must have the same code grids, got {shapes} of {sizes} codes "
+                f"and {vqvae.grid_shapes} of {vqvae.codebook_sizes}: use the pair that was trained "
+                "together"
+            )
+        self.vqvae = vqvae
+        self.prior = prior
+        self.class_names = class_names
+
+    def __call__(
+        self,
+        n: int,
+        labels: Tensor | int | None = None,
+        *,
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """Generates images number `first_index` to `first_index + n - 1` of `seed`.
+
+        Args:
+            n: How many.
+            labels: int64 (n,), or one label for all; None goes through the classes in turn (image
+                i shows class i mod the number of classes) where the prior knows classes.
+            settings: Temperature, top-k, top-p, guidance; None draws from the model as it is.
+            seed: Same seed, same images, whatever the batch size.
+            first_index: Index of the first image.
+            batch_size: How many are made at once; memory grows with it and not with `n`.
+
+        Returns:
+            uint8 (n, C, H, W), on the CPU.
+
+        Raises:
+            ValueError: Labels or settings do not fit the prior.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        resolved = self.resolve_labels(n, labels, first_index=first_index)
+        images = []
+        for start in range(0, n, batch_size):
+            count = min(batch_size, n - start)
+            codes = self.prior.sample(
+                count,
+                None if resolved is None else resolved[start : start + count],
+                settings,
+                seed=seed,
+                first_index=first_index + start,
+                batch_size=batch_size,
+            )
+            images.append(self.vqvae.decode(codes).cpu())
+        return torch.cat(images)
+
+    def resolve_labels(
+        self, n: int, labels: Tensor | int | None, *, first_index: int = 0
+    ) -> Tensor | None:
+        """The labels that `__call__` uses: int64 (n,), or None for a prior without classes."""
+        if isinstance(labels, int):
+            return torch.full((n,), labels)
+        if labels is None and self.prior.num_classes is not None:
+            return torch.arange(first_index, first_index + n) % self.prior.num_classes
+        return labels
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves both models to `device`."""
+        self.vqvae.to(device)
+        self.prior.to(device)
+        return self
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `vqvae/`, `prior/` and `classes.json` to a new `directory`, atomically.
+
+        Raises:
+            FileExistsError: `directory` exists.
+        """
+        directory = Path(directory)
+        if directory.exists():
+            raise FileExistsError(
+                f"a new directory is required to save to, but {directory} exists: "
+                "choose another path or remove it first"
+            )
+        partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+        try:
+            self.vqvae.save_pretrained(partial / "vqvae")
+            self.prior.save_pretrained(partial / "prior")
+            (partial / "classes.json").write_text(json.dumps(self.class_names), encoding="utf-8")
+            partial.rename(directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Self:
+        """Loads a run directory or what `save_pretrained` wrote, on the CPU.
+
+        Raises:
+            FileNotFoundError: A model is missing.
+            ValueError: The files are damaged or do not belong together.
+        """
+        directory = Path(directory)
+        if not directory.exists():
+            raise FileNotFoundError(
+                f"a finished run is required, but {directory} does not exist: name one, or train "
+                "one with `python -m pipelines.train_all`"
+            )
+        vqvae = VQVAE.from_pretrained(directory / "vqvae")
+        prior = CodePrior.from_pretrained(directory / "prior")
+        return cls(vqvae, prior, _class_names(directory))
+
+
+def _class_names(directory: Path) -> tuple[str, ...]:
+    """From the pipeline's own file or a run's config; names are a comfort and may be missing."""
+    saved, run = directory / "classes.json", directory / "config.json"
+    if saved.exists():
+        return tuple(json.loads(saved.read_text(encoding="utf-8")))
+    if run.exists():
+        return tuple(json.loads(run.read_text(encoding="utf-8"))["data"]["class_names"])
+    return ()

@@ -1,0 +1,70 @@
+"""`python -m pipelines.reconstruct`: what stage one keeps of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipelines.command import parse, run_command, say
+from pipelines.run_dir import LATEST, RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconstructOptions:
+    """Encode and decode images with a run's VQ-VAE; write originals above reconstructions."""
+
+    run: Path = LATEST
+    """Run directory with a trained VQ-VAE."""
+    n: int = 32
+    """How many images are shown, from the first on; the figures are over the whole split."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which split of the data."""
+    images: Path | None = None
+    """Your own images instead of a split: a file, or a folder of PNG, JPEG or WebP files. They are
+    brought to the size and channels the run was trained on."""
+    out: Path | None = None
+    """New PNG file; None takes the next free RUN/reconstructions/NUMBER.png."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+
+
+def main() -> None:
+    """Reads the options and reconstructs."""
+    options = parse(ReconstructOptions)
+    directory = RunDirectory(options.run)
+    config = directory.config()
+    if options.n < 1:
+        raise ValueError(f"n must be at least 1, got {options.n}")
+
+    from pipelines.data.folder import read_images
+    from pipelines.image_files import check_png, save_reconstructions
+    from pipelines.sample import next_free
+    from pipelines.summaries import load_run_splits
+    from pipelines.tasks import image_batches
+    from pipelines.training.device import choose_device
+    from stage1_vqvae.model import VQVAE
+    from stage1_vqvae.objective import measure_reconstruction
+
+    out = options.out or next_free(options.run / "reconstructions")
+    check_png(out)
+    device = choose_device(options.device)
+    model = VQVAE.from_pretrained(directory.vqvae).to(device)
+    if options.images is None:
+        images = load_run_splits(config, directory).by_name[options.split]
+        what = f"the {options.split} split"
+    else:
+        images = read_images(options.images, model.image_shape)
+        what = str(options.images)
+    figures = measure_reconstruction(model, image_batches(images, device))
+    save_reconstructions(out, model, images.images[: options.n])
+    say(
+        f"psnr {figures.psnr:.2f} dB, l1 {figures.l1:.2f} of 255, usage "
+        f"{min(figures.usage):.1%}, perplexity {min(figures.perplexity):.0f} over {len(images):,} "
+        f"images of {what}"
+    )
+    say(f"wrote {min(options.n, len(images))} pairs to {out}")
+
+
+if __name__ == "__main__":
+    run_command(main)

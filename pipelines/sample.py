@@ -1,0 +1,87 @@
+"""`python -m pipelines.sample`: images from a trained run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pipelines.command import parse, run_command, say
+from pipelines.run_dir import LATEST
+from stage2_prior.config import SamplingSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleOptions:
+    """Draw code grids from a run's prior, decode them, and write the images."""
+
+    n: int = 64
+    """How many images."""
+    run: Path = LATEST
+    """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""
+    label: str | None = None
+    """Class of all images, by number or name; None goes through all classes in turn."""
+    seed: int = 0
+    """Same seed, same images, whatever the batch size; in [0, 2^63)."""
+    settings: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
+        default_factory=SamplingSettings
+    )
+    """How codes are drawn."""
+    batch_size: int = 64
+    """Images made at once; memory grows with it and not with n."""
+    out: Path | None = None
+    """New file or directory: FILE.png (one grid), FILE.npz (arrays that --data.source
+    npz:FILE.npz reads), or a name without ending (a directory of single PNG files). None takes the
+    next free RUN/samples/NUMBER.png."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+
+
+def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:
+    """A label by number or by class name (upper and lower case alike).
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    folded = [name.casefold() for name in class_names]
+    if text.casefold() not in folded:
+        known = ", ".join(class_names) or "no names are known, use a number"
+        raise ValueError(f"label must be a class number or name ({known}), got {text}")
+    return folded.index(text.casefold())
+
+
+def next_free(directory: Path) -> Path:
+    """`directory/NUMBER.png` with the lowest number above all that are there."""
+    taken = [int(path.stem) for path in directory.glob("*.png") if path.stem.isdecimal()]
+    return directory / f"{max(taken, default=0) + 1:04d}.png"
+
+
+def main() -> None:
+    """Reads the options and samples."""
+    options = parse(SampleOptions)
+    out = options.out or next_free(options.run / "samples")
+
+    from pipelines.generation import GenerationPipeline
+    from pipelines.image_files import check_output, save_images
+    from pipelines.training.device import choose_device
+
+    check_output(out)
+    pipeline = GenerationPipeline.from_pretrained(options.run).to(choose_device(options.device))
+    label = parse_label(options.label, pipeline.class_names)
+    images = pipeline(
+        options.n,
+        label,
+        settings=options.settings,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    labels = pipeline.resolve_labels(options.n, label)
+    say("wrote " + save_images(out, images.numpy(), None if labels is None else labels.numpy()))
+
+
+if __name__ == "__main__":
+    run_command(main)

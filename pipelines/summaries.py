@@ -1,0 +1,102 @@
+"""What a run says about itself: the plan before, one line after each phase, records for files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pipelines.command import say
+from pipelines.config import RunConfig
+from pipelines.data.image_set import DataSplits
+from pipelines.data.load import load_splits
+from pipelines.run_dir import RunDirectory
+from pipelines.training.config import TrainingConfig
+from pipelines.training.metrics_log import MetricsRow
+from pipelines.training.progress import format_figures
+from pipelines.training.result import TrainingResult
+from stage1_vqvae.model import VQVAE
+from stage2_prior.build import build_prior
+from stage2_prior.grids import GridSpec
+
+
+def data_record(splits: DataSplits) -> dict[str, Any]:
+    """What a run remembers of its data, JSON-ready."""
+    return {
+        "image_shape": list(splits.image_shape),
+        "num_images": {name: len(images) for name, images in splits.by_name.items()},
+        "num_classes": splits.num_classes,
+        "class_names": list(splits.class_names),
+        "fingerprint": splits.fingerprint,
+    }
+
+
+def load_run_splits(config: RunConfig, directory: RunDirectory) -> DataSplits:
+    """The data a run was trained on.
+
+    Raises:
+        ValueError: The data are no longer those.
+    """
+    splits = load_splits(config.data)
+    if splits.fingerprint != directory.data()["fingerprint"]:
+        raise ValueError(
+            f"the data of {directory.path} must be those it was trained on, but "
+            f"{config.data.source} has changed since: restore them or train a new run"
+        )
+    return splits
+
+
+def plan(config: RunConfig, splits: DataSplits) -> str:
+    """What will be trained on what, in a few lines; builds both models without memory."""
+    with torch.device("meta"):
+        vqvae = VQVAE(config.vqvae, splits.image_shape)
+        grids = tuple(
+            GridSpec(height, width, size)
+            for (height, width), size in zip(vqvae.grid_shapes, vqvae.codebook_sizes, strict=True)
+        )
+        prior = build_prior(config.prior, grids, splits.num_classes)
+    channels, height, width = splits.image_shape
+    sizes = ", ".join(f"{name} {len(images):,}" for name, images in splits.by_name.items())
+    classes = "no labels" if splits.num_classes is None else f"{splits.num_classes} classes"
+    skipped = f"; {splits.skipped} broken files skipped" if splits.skipped else ""
+    codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
+    return "\n".join(
+        [
+            f"data:  {config.data.source}, {height}x{width}x{channels}, {classes}: {sizes}{skipped}",
+            f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, "
+            f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
+            f"prior: {config.prior.kind}, {_count(prior)}, "
+            f"{_length(config.prior_training, len(splits.train))}",
+        ]
+    )
+
+
+def test_row(phase: str, result: TrainingResult, values: dict[str, float]) -> MetricsRow:
+    """The finished model's figures on the test split as a line of the metrics file."""
+    return MetricsRow(
+        phase=phase,
+        kind="test",
+        step=result.step,
+        images_seen=result.images_seen,
+        seconds=result.seconds,
+        values=values,
+    )
+
+
+def say_training(phase: str, result: TrainingResult, values: dict[str, float], where: str) -> None:
+    """The one line after a training phase."""
+    early = ", stopped early" if result.stopped_early else ""
+    say(
+        f"{phase}: {format_figures(values)} {where}; {result.images_seen:,} images in "
+        f"{result.seconds:.0f} s ({result.precision.name}), best weights of step "
+        f"{result.best_step:,} of {result.step:,}{early}"
+    )
+
+
+def _count(model: torch.nn.Module) -> str:
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"
+
+
+def _length(training: TrainingConfig, num_images: int) -> str:
+    steps = training.total_steps(num_images)
+    return f"{training.epochs:g} epochs = {steps:,} steps of {training.batch_size} images"

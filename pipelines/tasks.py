@@ -1,0 +1,122 @@
+"""Both stages as tasks of the trainer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pipelines.data.image_set import ImageSet
+from stage1_vqvae.code_dump import CodeDump, SplitCodes
+from stage1_vqvae.model import VQVAE
+from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
+from stage2_prior.base import CodePrior
+from stage2_prior.grids import to_sequence
+from stage2_prior.objective import PriorObjective, measure_bits_per_code
+
+# Images measured or encoded at once: enough to be fast, little enough for any memory.
+_EVALUATION_BATCH = 256
+
+
+def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
+    """uint8 (B, C, H, W) on `device`, every image once and in order."""
+    for start in range(0, len(images), _EVALUATION_BATCH):
+        yield torch.from_numpy(images.images[start : start + _EVALUATION_BATCH].copy()).to(device)
+
+
+def labelled_batches(
+    images: ImageSet, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images as `image_batches` gives them, each batch with its labels int64 (B,) or None."""
+    starts = range(0, len(images), _EVALUATION_BATCH)
+    for start, batch in zip(starts, image_batches(images, device), strict=True):
+        labels = images.labels
+        yield (
+            batch,
+            None
+            if labels is None
+            else torch.from_numpy(labels[start : start + _EVALUATION_BATCH].copy()),
+        )
+
+
+def code_batches(split: SplitCodes) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
+    """Code grids int64 (B, h, w) and labels of a dumped split, in order."""
+    for start in range(0, len(split), _EVALUATION_BATCH):
+        rows = slice(start, start + _EVALUATION_BATCH)
+        labels = None if split.labels is None else split.labels[rows]
+        yield tuple(grid[rows].long() for grid in split.codes), labels
+
+
+class VQVAETask:
+    """Stage one on the images of a data set."""
+
+    name = "vqvae"
+    monitor = "loss"
+
+    def __init__(self, model: VQVAE, train: ImageSet, validation: ImageSet) -> None:
+        self.objective = VQVAEObjective(model)
+        self.num_training_examples = len(train)
+        self._train = train
+        self._validation = validation
+
+    def prepare(self, device: torch.device) -> None:
+        """Starts the codebook from the z_e of random training images."""
+        order = torch.randperm(len(self._train))
+        # Over and over: a small data set still gives as many batches as the quantizer takes.
+        batches = itertools.cycle(order.split(min(len(order), 64)))
+        self.objective.initialise(self._images(indices, device) for indices in batches)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor]:
+        """uint8 (B, C, H, W)."""
+        return (self._images(indices, device),)
+
+    def set_progress(self, fraction: float) -> None:
+        """Passes the fraction on."""
+        self.objective.set_progress(fraction)
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Loss, PSNR, and the codes' usage and perplexity on the whole validation split."""
+        batches = image_batches(self._validation, device)
+        figures = measure_reconstruction(self.objective.model, batches)
+        return {
+            "loss": figures.loss,
+            "psnr": figures.psnr,
+            "usage": min(figures.usage),
+            "perplexity": min(figures.perplexity),
+        }
+
+    def _images(self, indices: Tensor, device: torch.device) -> Tensor:
+        return torch.from_numpy(self._train.images[indices.numpy()]).to(device)
+
+
+class PriorTask:
+    """Stage two on the codes of a dump."""
+
+    name = "prior"
+    monitor = "bits_per_code"
+
+    def __init__(self, prior: CodePrior, dump: CodeDump) -> None:
+        train = dump.splits["train"]
+        self.objective = PriorObjective(prior)
+        self.num_training_examples = len(train)
+        self._sequences = to_sequence(train.codes)
+        self._labels = train.labels
+        self._validation = dump.splits["validation"]
+
+    def prepare(self, device: torch.device) -> None:
+        """A prior needs no data to start."""
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Codes int64 (B, L) and labels int64 (B,) or None."""
+        labels = None if self._labels is None else self._labels[indices].to(device)
+        return self._sequences[indices].long().to(device), labels
+
+    def set_progress(self, fraction: float) -> None:
+        """Nothing is annealed."""
+
+    def validate(self, device: torch.device) -> dict[str, float]:  # noqa: ARG002 - the prior moves its input itself
+        """Bits per code on the whole validation split."""
+        bits = measure_bits_per_code(self.objective.prior, code_batches(self._validation))
+        return {"bits_per_code": bits}

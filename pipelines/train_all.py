@@ -1,0 +1,46 @@
+"""`python -m pipelines.train_all`: both stages and a grid of samples, in one run directory."""
+
+from __future__ import annotations
+
+from pipelines.command import run_command, say
+from pipelines.dump_codes import dump_codes
+from pipelines.train_prior import train_prior
+from pipelines.train_vqvae import TrainOptions, open_run, read_train_options, train_vqvae
+
+_SHOWN_SAMPLES = 100
+
+
+def train_all(options: TrainOptions) -> None:
+    """Runs stage one, the dump, stage two and a sample grid; with `resume`, what is left of it."""
+    splits = open_run(options)
+    if options.dry_run:
+        return
+    from pipelines.generation import GenerationPipeline
+    from pipelines.image_files import save_grid
+    from pipelines.training.device import choose_device
+    from pipelines.training.distributed import is_main, process_group
+
+    run, config = options.directory, options.run
+    device = choose_device(config.device)
+    with process_group(device):
+        vqvae = train_vqvae(config, run, splits, device, resume=options.resume)
+        dump = dump_codes(run, splits, vqvae, device)
+        prior = train_prior(config, run, dump, device, resume=options.resume)
+        if is_main():
+            pipeline = GenerationPipeline(vqvae.to(device), prior, splits.class_names)
+            images = pipeline(_SHOWN_SAMPLES, seed=config.seed)
+            save_grid(run.samples, images.numpy())
+            run.mark_latest()
+    say(f"images: {run.samples} (drawn by the prior), {run.reconstructions} (by stage one)")
+    say(f"next: python -m pipelines.sample --run {run.path} --n 64")
+
+
+def main() -> None:
+    """Reads the options and trains."""
+    train_all(
+        read_train_options("Train a VQ-VAE, dump its codes, train a prior on them, and sample.")
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

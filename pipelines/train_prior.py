@@ -1,0 +1,145 @@
+"""`python -m pipelines.train_prior`: stage two on the codes of a run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.command import option_value, parse, run_command, say, with_prior_kind
+from pipelines.config import RunConfig
+from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.training.config import TrainingConfig
+from stage2_prior.config import PriorConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from stage1_vqvae.code_dump import CodeDump
+    from stage2_prior.base import CodePrior
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainPriorOptions:
+    """Train stage two, the prior over code grids, into a run directory that holds codes."""
+
+    run: Path = LATEST
+    """Run directory with a code dump; the options below start from its settings."""
+    resume: bool = False
+    """Go on from the last checkpoint; the options must be the same."""
+    seed: int = 0
+    """Seed of initial weights, data order and dropout, in [0, 2^63)."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+    prior: PriorConfig
+    """The prior."""
+    prior_training: TrainingConfig
+    """Its training."""
+
+
+def train_prior(
+    config: RunConfig,
+    directory: RunDirectory,
+    dump: CodeDump,
+    device: torch.device,
+    *,
+    resume: bool,
+) -> CodePrior:
+    """Trains stage two, measures it on the test split and saves it to the run directory.
+
+    A prior that is already there is loaded instead: it was saved whole, when it was finished.
+    """
+    import torch
+
+    from pipelines.summaries import say_training, test_row
+    from pipelines.tasks import PriorTask, code_batches
+    from pipelines.training.distributed import is_main
+    from pipelines.training.metrics_log import MetricsLog
+    from pipelines.training.progress import progress_for
+    from pipelines.training.randomness import derive_seed
+    from pipelines.training.trainer import Trainer
+    from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
+    from stage2_prior.base import CodePrior
+    from stage2_prior.build import build_prior
+    from stage2_prior.grids import GridSpec
+    from stage2_prior.objective import measure_bits_per_code
+
+    if directory.prior.exists():
+        say(f"prior: already trained, in {directory.prior}")
+        return CodePrior.from_pretrained(directory.prior).to(device)
+    grids = tuple(
+        GridSpec(height, width, size)
+        for (height, width), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
+    )
+    torch.manual_seed(derive_seed(config.seed, "prior weights"))
+    prior = build_prior(config.prior, grids, dump.num_classes, dump.vqvae_hash)
+    metrics = MetricsLog(directory.metrics, directory.tensorboard)
+    trainer = Trainer(
+        PriorTask(prior, dump),
+        config.prior_training,
+        checkpoint_dir=directory.checkpoints / "prior",
+        metrics=metrics,
+        device=device,
+        seed=config.seed,
+        progress=progress_for(),
+    )
+    result = trainer.fit(resume=resume)
+    test = dump.splits["test"]
+    entropies = [
+        entropy_bits(code_counts(grid, size))
+        for grid, size in zip(test.codes, dump.codebook_sizes, strict=True)
+    ]
+    bits = measure_bits_per_code(prior, code_batches(test))
+    values = {
+        "bits_per_code": bits,
+        "order_0_entropy": sum(
+            entropy * grid.num_codes for entropy, grid in zip(entropies, grids, strict=True)
+        )
+        / prior.num_codes,
+        "bits_per_image": bits * prior.num_codes,
+    }
+    if is_main():
+        metrics.write(test_row("prior", result, values))
+        prior.save_pretrained(directory.prior)
+    metrics.close()
+    say_training("prior", result, values, "on the test split")
+    return prior
+
+
+def main() -> None:
+    """Reads the options and trains."""
+    argv = sys.argv[1:]
+    directory = RunDirectory(option_value(argv, "--run") or LATEST)
+    wants_help = "--help" in argv or "-h" in argv
+    config = (
+        RunConfig() if wants_help and not directory.config_file.exists() else directory.config()
+    )
+    options = parse(
+        TrainPriorOptions,
+        default=TrainPriorOptions(
+            seed=config.seed,
+            prior=with_prior_kind(config.prior, argv),
+            prior_training=config.prior_training,
+        ),
+    )
+    config = replace(
+        config, seed=options.seed, prior=options.prior, prior_training=options.prior_training
+    )
+
+    from pipelines.atomic_files import refuse_existing
+    from pipelines.training.device import choose_device
+    from pipelines.training.distributed import process_group
+    from stage1_vqvae.code_dump import read_code_dump
+
+    refuse_existing(directory.prior)
+    dump = read_code_dump(directory.codes)
+    device = choose_device(options.device)
+    with process_group(device):
+        train_prior(config, directory, dump, device, resume=options.resume)
+    directory.mark_latest()
+    say(f"next: python -m pipelines.sample --run {directory.path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

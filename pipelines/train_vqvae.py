@@ -1,0 +1,143 @@
+"""`python -m pipelines.train_vqvae`: stage one alone."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from pipelines.command import parse, recipe_defaults, run_command, say
+from pipelines.config import RunConfig
+from pipelines.run_dir import RUNS, RunDirectory
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.data.image_set import DataSplits
+    from stage1_vqvae.model import VQVAE
+
+_SHOWN_RECONSTRUCTIONS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """Where a run goes and how it starts; every option of `run` follows."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    """What is trained."""
+    out: Path | None = None
+    """Run directory to make; None takes runs/RECIPE."""
+    resume: bool = False
+    """Go on with the run that is there, from its last checkpoint; the options must be the same.
+    Where there is none yet, begin."""
+    dry_run: bool = False
+    """Read the data, print every setting and what would be trained, and write nothing."""
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory."""
+        return RunDirectory(self.out or RUNS / self.run.recipe)
+
+
+def read_train_options(description: str) -> TrainOptions:
+    """Reads the command line of `train_all` and `train_vqvae`; `description` heads the help."""
+    return parse(
+        TrainOptions,
+        default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
+        description=description,
+    )
+
+
+def open_run(options: TrainOptions) -> DataSplits:
+    """Loads the data, says what will be trained, and begins or re-opens the run directory."""
+    from pipelines.data.load import load_splits
+    from pipelines.summaries import data_record, plan
+
+    splits = load_splits(options.run.data)
+    say(plan(options.run, splits))
+    if not options.dry_run:
+        options.directory.begin(options.run, data_record(splits), resume=options.resume)
+    return splits
+
+
+def train_vqvae(
+    config: RunConfig,
+    directory: RunDirectory,
+    splits: DataSplits,
+    device: torch.device,
+    *,
+    resume: bool,
+) -> VQVAE:
+    """Trains stage one, measures it on the test split and saves it to the run directory.
+
+    A model that is already there is loaded instead: it was saved whole, when it was finished.
+    """
+    import torch
+
+    from pipelines.image_files import save_reconstructions
+    from pipelines.summaries import say_training, test_row
+    from pipelines.tasks import VQVAETask, image_batches
+    from pipelines.training.distributed import is_main
+    from pipelines.training.metrics_log import MetricsLog
+    from pipelines.training.progress import progress_for
+    from pipelines.training.randomness import derive_seed
+    from pipelines.training.trainer import Trainer
+    from stage1_vqvae.model import VQVAE
+    from stage1_vqvae.objective import measure_reconstruction
+
+    if directory.vqvae.exists():
+        say(f"vqvae: already trained, in {directory.vqvae}")
+        return VQVAE.from_pretrained(directory.vqvae).to(device)
+    torch.manual_seed(derive_seed(config.seed, "vqvae weights"))
+    model = VQVAE(config.vqvae, splits.image_shape)
+    metrics = MetricsLog(directory.metrics, directory.tensorboard)
+    trainer = Trainer(
+        VQVAETask(model, splits.train, splits.validation),
+        config.vqvae_training,
+        checkpoint_dir=directory.checkpoints / "vqvae",
+        metrics=metrics,
+        device=device,
+        seed=config.seed,
+        progress=progress_for(),
+    )
+    result = trainer.fit(resume=resume)
+    model.to(memory_format=torch.channels_last)
+    figures = measure_reconstruction(model, image_batches(splits.test, device))
+    values = {
+        "psnr": figures.psnr,
+        "l1": figures.l1,
+        "usage": min(figures.usage),
+        "perplexity": min(figures.perplexity),
+        "entropy": sum(figures.entropy) / len(figures.entropy),
+    }
+    if is_main():
+        metrics.write(test_row("vqvae", result, values))
+        save_reconstructions(
+            directory.reconstructions, model, splits.test.images[:_SHOWN_RECONSTRUCTIONS]
+        )
+        model.save_pretrained(directory.vqvae)
+    metrics.close()
+    say_training("vqvae", result, values, "on the test split")
+    return model
+
+
+def main() -> None:
+    """Reads the options and trains."""
+    options = read_train_options("Train stage one, the VQ-VAE, into a run directory.")
+    splits = open_run(options)
+    if options.dry_run:
+        return
+    from pipelines.training.device import choose_device
+    from pipelines.training.distributed import process_group
+
+    device = choose_device(options.run.device)
+    with process_group(device):
+        train_vqvae(options.run, options.directory, splits, device, resume=options.resume)
+    say(f"next: python -m pipelines.dump_codes --run {options.directory.path}")
+
+
+if __name__ == "__main__":
+    run_command(main)
