@@ -1,5 +1,7 @@
 """Code grids of a whole data set on disk: one safetensors file per split and a `config.json`.
 
+A dump is a directory:
+
     codes/config.json             format version, shapes, codebook sizes, hash of the VQ-VAE
     codes/train.safetensors       codes.0 int32 (N, h, w), codes.1 ..., labels int64 (N,)
     codes/validation.safetensors
@@ -121,11 +123,16 @@ def read_code_dump(directory: str | Path) -> CodeDump:
     """
     directory = Path(directory)
     config = _read_config(directory)
-    sizes = tuple(config["codebook_sizes"])
+    sizes, num_images = tuple(config["codebook_sizes"]), config["num_images"]
     splits = {
-        name: _read_split(directory / f"{name}.safetensors", sizes, config["num_classes"])
+        name: _read_split(
+            directory / f"{name}.safetensors", num_images[name], sizes, config["num_classes"]
+        )
         for name in SPLITS
     }
+    shapes = {tuple(grid.shape[1:] for grid in split.codes) for split in splits.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"the splits in {directory} differ in grid shape: dump the codes again")
     return CodeDump(splits, sizes, config["num_classes"], config["vqvae_sha256"])
 
 
@@ -146,7 +153,7 @@ def _write_split(
             rows = {f"codes.{i}": c.int().cpu() for i, c in enumerate(model.encode(images))}
             if num_classes is not None:
                 if labels is None:
-                    raise ValueError("labels are required for every image where num_classes is given")
+                    raise ValueError("labels are required where num_classes is given, got None")
                 rows["labels"] = labels
             writer.append(rows)
 
@@ -161,7 +168,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         version = config["format_version"]
-        known = {"vqvae_sha256", "codebook_sizes", "num_classes"} <= config.keys()
+        known = {"vqvae_sha256", "codebook_sizes", "num_classes", "num_images"} <= config.keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): dump the codes again") from error
     if config.get("kind") != KIND or not known:
@@ -174,9 +181,11 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _read_split(path: Path, sizes: tuple[int, ...], num_classes: int | None) -> SplitCodes:
+def _read_split(
+    path: Path, num_images: int, sizes: tuple[int, ...], num_classes: int | None
+) -> SplitCodes:
     if not path.exists():
-        raise FileNotFoundError(f"a code dump needs {path}, which does not exist: dump the codes again")
+        raise FileNotFoundError(f"a code dump needs {path}, which is missing: dump the codes again")
     try:
         with safe_open(path, framework="pt") as file:
             codes = tuple(file.get_tensor(f"codes.{i}") for i in range(len(sizes)))
@@ -184,10 +193,25 @@ def _read_split(path: Path, sizes: tuple[int, ...], num_classes: int | None) -> 
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): dump the codes again") from error
     for grid, codebook_size in zip(codes, sizes, strict=True):
+        _require_layout(path, "codes", grid, (num_images, None, None), torch.int32)
         _require_range(path, "codes", grid, codebook_size)
     if labels is not None and num_classes is not None:
+        _require_layout(path, "labels", labels, (num_images,), torch.int64)
         _require_range(path, "labels", labels, num_classes)
     return SplitCodes(codes, labels)
+
+
+def _require_layout(
+    path: Path, what: str, values: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype
+) -> None:
+    fits = values.ndim == len(shape) and all(
+        expected in (None, size) for expected, size in zip(shape, values.shape, strict=True)
+    )
+    if not fits or values.dtype != dtype:
+        raise ValueError(
+            f"{what} in {path} must be {dtype} {shape} (None is any size), got {values.dtype} "
+            f"{tuple(values.shape)}: dump the codes again"
+        )
 
 
 def _require_range(path: Path, what: str, values: Tensor, limit: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -24,12 +23,3 @@ def broadcast(tensor: Tensor) -> Tensor:
     if is_distributed():
         dist.broadcast(tensor, src=0)
     return tensor
-
-
-def all_gather_rows(tensor: Tensor) -> Tensor:
-    """Concatenates equally shaped (n, ...) tensors of all processes, by rank: (world * n, ...)."""
-    if not is_distributed():
-        return tensor
-    parts = [tensor.new_empty(tensor.shape) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)

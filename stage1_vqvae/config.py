@@ -25,7 +25,7 @@ class CodebookConfig:
     """Decay per step of the moving statistics of how often each code is used (and, for the EMA
     quantizer, of the vectors it stands for)."""
     kmeans_batches: int = 8
-    """Training batches whose z_e initialise the codebook by k-means; 0 starts from random vectors."""
+    """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
     restart_threshold: float = 0.03
     """A code used less than this fraction of the mean usage is dead and restarts from a random
     z_e of the batch; 0 never restarts."""
@@ -40,10 +40,17 @@ class CodebookConfig:
         """
         _require(self.codebook_size >= 2, "codebook_size", "at least 2", self.codebook_size)
         _require(self.codebook_dim >= 1, "codebook_dim", "at least 1", self.codebook_dim)
-        _require(self.commitment_weight >= 0, "commitment_weight", "at least 0", self.commitment_weight)
+        _require(
+            self.commitment_weight >= 0, "commitment_weight", "at least 0", self.commitment_weight
+        )
         _require(0 < self.decay < 1, "decay", "in (0, 1)", self.decay)
         _require(self.kmeans_batches >= 0, "kmeans_batches", "at least 0", self.kmeans_batches)
-        _require(0 <= self.restart_threshold < 1, "restart_threshold", "in [0, 1)", self.restart_threshold)
+        _require(
+            0 <= self.restart_threshold < 1,
+            "restart_threshold",
+            "in [0, 1)",
+            self.restart_threshold,
+        )
         _require(0 <= self.restart_until <= 1, "restart_until", "in [0, 1]", self.restart_until)
         _require(
             not (self.cosine and self.codebook_dim == 1),
@@ -113,7 +120,9 @@ class VQVAEConfig:
         Raises:
             ValueError: A value is out of range.
         """
-        _require(self.downsampling in (2, 4, 8, 16), "downsampling", "2, 4, 8 or 16", self.downsampling)
+        _require(
+            self.downsampling in (2, 4, 8, 16), "downsampling", "2, 4, 8 or 16", self.downsampling
+        )
         _require(self.width >= 1, "width", "at least 1", self.width)
         _require(self.fine_width >= 1, "fine_width", "at least 1", self.fine_width)
         _require(self.num_layers >= 0, "num_layers", "at least 0", self.num_layers)

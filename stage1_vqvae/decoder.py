@@ -16,7 +16,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(config.quantizer.codebook_dim, config.width, 3, padding=1)
         layers: list[nn.Module] = [ResidualBlock(config.width) for _ in range(config.num_layers)]
-        channels, factor = config.width, config.downsampling
+        channels, factor = config.width, int(config.downsampling)
         while factor > 2:
             layers.append(Upsample(channels, config.fine_width))
             layers += [ResidualBlock(config.fine_width) for _ in range(config.fine_layers)]
@@ -26,4 +26,5 @@ class Decoder(nn.Module):
 
     def forward(self, z_q: Tensor) -> Tensor:
         """Maps z_q, (B, D, h, w), to the decoder's output, (B, C, h * f, w * f)."""
-        return self.to_pixels(F.silu(self.layers(self.project(z_q))))
+        output: Tensor = self.to_pixels(F.silu(self.layers(self.project(z_q))))
+        return output

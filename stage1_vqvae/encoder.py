@@ -29,4 +29,5 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images in [-1, 1], (B, C, H, W), to z_e, (B, D, H / f, W / f)."""
-        return self.project(F.silu(self.layers(images)))
+        z_e: Tensor = self.project(F.silu(self.layers(images)))
+        return z_e

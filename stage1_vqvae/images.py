@@ -27,7 +27,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Repeats the last row and column of (B, C, H, W) until both sides are multiples of `multiple`."""
+    """Repeats the last row and column of (B, C, H, W) up to the next multiples of `multiple`."""
     height, width = images.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:

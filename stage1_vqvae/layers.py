@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + conv1x1(silu(conv3x3(silu(x)))), the identity at initialisation.
+    """x + conv3x3(silu(conv3x3(silu(x)))), the identity at initialisation.
 
     The last convolution starts at zero, which keeps a deep stack without normalisation stable
     (Zhang et al. 2019, "Fixup initialization").
@@ -17,11 +17,13 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, width, h, w) to the same shape."""
-        return x + self.conv_out(F.silu(self.conv_in(F.silu(x))))
+        residual: Tensor = self.conv_out(F.silu(self.conv_in(F.silu(x))))
+        return x + residual
 
 
 class Downsample(nn.Module):
@@ -36,7 +38,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, 2h, 2w) to (B, out_channels, h, w)."""
-        return self.conv(F.pixel_unshuffle(x, 2))
+        halved: Tensor = self.conv(F.pixel_unshuffle(x, 2))
+        return halved
 
 
 class Upsample(nn.Module):

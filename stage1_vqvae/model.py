@@ -83,7 +83,8 @@ class VQVAE(nn.Module):
 
     def encode_features(self, images: Tensor) -> Tensor:
         """z_e, (B, D, h, w), of float images in [-1, 1], (B, C, H, W)."""
-        return self.encoder(pad_to_multiple(images, self.config.downsampling))
+        z_e: Tensor = self.encoder(pad_to_multiple(images, self.config.downsampling))
+        return z_e
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -121,7 +122,8 @@ class VQVAE(nn.Module):
 
         Raises:
             TypeError: The codes are not int64.
-            ValueError: Their number, shape or range does not fit.
+            ValueError: Their number, shape or range does not fit, or `size` is below 1 or more than
+                was decoded.
         """
         self._check_codes(codes)
         z_q = self.quantizer.decode(tuple(grid.to(self._device) for grid in codes))
@@ -154,9 +156,18 @@ class VQVAE(nn.Module):
         """
         config, state = load_artifact(directory, ARTIFACT_KIND)
         if config.keys() != {"image_shape", "model"}:
-            raise ValueError(f"config.json in {directory} lacks image_shape or model: save it again")
-        channels, height, width = config["image_shape"]
-        model = cls(VQVAEConfig.from_dict(config["model"]), (channels, height, width))
+            raise ValueError(
+                f"config.json in {directory} must have image_shape and model, got "
+                f"{sorted(config)}: restore it or train the model again"
+            )
+        try:
+            channels, height, width = config["image_shape"]
+            model = cls(VQVAEConfig.from_dict(config["model"]), (channels, height, width))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"config.json in {directory} must describe a VQ-VAE, but {error}: "
+                "restore it or train the model again"
+            ) from error
         load_weights(model, state, directory)
         return model.to(memory_format=torch.channels_last).eval()
 
@@ -183,8 +194,9 @@ class VQVAE(nn.Module):
 
     @staticmethod
     def _crop(images: Tensor, size: tuple[int, int]) -> Tensor:
-        if size[0] > images.shape[-2] or size[1] > images.shape[-1]:
+        if not (1 <= size[0] <= images.shape[-2] and 1 <= size[1] <= images.shape[-1]):
             raise ValueError(
-                f"size must be at most the decoded {tuple(images.shape[-2:])}, got {size}"
+                f"size must be at least 1 and at most the decoded {tuple(images.shape[-2:])}, "
+                f"got {tuple(size)}"
             )
         return images[..., : size[0], : size[1]]

@@ -40,7 +40,10 @@ class SafetensorsWriter:
         self._layout = layout
         self._rows = 0
         header, self._offsets, end = {}, {}, 0
-        for name, (dtype, shape) in layout.items():
+        # Widest entries first, as the library does: every tensor starts at a multiple of its width.
+        for name, (dtype, shape) in sorted(
+            layout.items(), key=lambda item: item[1][0].itemsize, reverse=True
+        ):
             start, end = end, end + math.prod(shape) * dtype.itemsize
             self._offsets[name] = start
             header[name] = {

@@ -44,7 +44,7 @@ class CodebookQuantizer(Quantizer):
         self.codebook_dim = config.codebook_dim
         self.codebook_sizes = (config.codebook_size,)
         self.register_buffer("usage_average", torch.ones(config.codebook_size))
-        self._restarting = config.restart_threshold > 0
+        self.set_progress(0.0)
 
     def vectors(self) -> Tensor:
         """The code vectors, float32 (K, D); of unit length with `cosine`."""
@@ -64,8 +64,11 @@ class CodebookQuantizer(Quantizer):
             count: float32 (), the usage they start with.
         """
 
-    def absorb(self, counts: Tensor, sums: Tensor) -> None:
-        """Moves the codebook by a batch's statistics, counts (K,) and sums (K, D)."""
+    def absorb(self, sums: Tensor) -> None:
+        """Moves the codebook by the sums (K, D) of a batch's points that chose each code.
+
+        `usage_average` has absorbed their number already.
+        """
 
     def forward(self, z_e: Tensor) -> QuantizerOutput:
         """Quantizes z_e; in training mode, also restarts dead codes and updates statistics."""
@@ -98,22 +101,32 @@ class CodebookQuantizer(Quantizer):
         (grid,) = codes
         return rearrange(F.embedding(grid, self.vectors()), "b h w d -> b d h w")
 
+    @torch.no_grad()
     def initialise(self, batches: Iterable[Tensor]) -> None:
-        """Runs k-means on the z_e of `kmeans_batches` batches."""
+        """Runs k-means on the z_e of `kmeans_batches` batches, or of all where there are fewer.
+
+        Raises:
+            ValueError: There are no batches.
+        """
         if not self.config.kmeans_batches:
             return
         batch_points = [self._points(z_e) for z_e in islice(batches, self.config.kmeans_batches)]
+        if not batch_points:
+            raise ValueError("at least one batch is required to initialise a codebook, got none")
         points = torch.cat(batch_points)
         kept = torch.randperm(len(points), device=points.device)
         points = points[kept[: _KMEANS_POINTS_PER_CODE * self.config.codebook_size]]
-        centres = broadcast(kmeans(points, self.config.codebook_size))
-        mean_usage = len(batch_points[0]) / self.config.codebook_size
+        with torch.autocast(points.device.type, enabled=False):
+            centres = broadcast(kmeans(points, self.config.codebook_size))
+        batch_size = all_reduce_sum(centres.new_tensor(len(batch_points[0])))
         everything = torch.ones(len(centres), dtype=torch.bool, device=points.device)
-        self.replace(everything, centres, self.usage_average.new_tensor(mean_usage))
+        self.replace(everything, centres, batch_size / self.config.codebook_size)
 
     def set_progress(self, fraction: float) -> None:
         """Ends restarts once `restart_until` of training is done."""
-        self._restarting = self.config.restart_threshold > 0 and fraction < self.config.restart_until
+        self._restarting = (
+            self.config.restart_threshold > 0 and fraction < self.config.restart_until
+        )
 
     def _points(self, z_e: Tensor) -> Tensor:
         points = rearrange(z_e.float(), "b d h w -> (b h w) d")
@@ -132,4 +145,4 @@ class CodebookQuantizer(Quantizer):
         counts, sums = code_statistics(z, codes, self.config.codebook_size)
         all_reduce_sum(counts)
         self.usage_average.lerp_(counts, 1 - self.config.decay)
-        self.absorb(counts, all_reduce_sum(sums))
+        self.absorb(all_reduce_sum(sums))

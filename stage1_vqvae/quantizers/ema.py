@@ -40,7 +40,7 @@ class EMAQuantizer(CodebookQuantizer):
         """The commitment term beta (z_e - sg[e])^2, averaged over elements."""
         return {"commitment": self.config.commitment_weight * F.mse_loss(z, z_q.detach())}
 
-    def absorb(self, counts: Tensor, sums: Tensor) -> None:
+    def absorb(self, sums: Tensor) -> None:
         """Equations 7 and 8; equation 6 has been done."""
         self.usage_sum.lerp_(sums, 1 - self.config.decay)
         used = (self.usage_average > _SMALLEST_COUNT)[:, None]

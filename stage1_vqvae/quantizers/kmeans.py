@@ -9,8 +9,10 @@ from stage1_vqvae.quantizers.nearest import code_statistics, nearest_codes
 
 
 def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
-    """Starting centres, each drawn with probability proportional to its squared distance to the
-    centres so far (Arthur and Vassilvitskii 2007, section 2.2).
+    """Starting centres for k-means, far apart from each other.
+
+    Each is drawn with probability proportional to its squared distance to the centres so far
+    (Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding", section 2.2).
 
     Args:
         points: float32 (N, D).

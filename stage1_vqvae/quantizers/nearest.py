@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,8 +37,12 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
 
 
 def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
-    """z_q in value, with the gradient copied to z_e unchanged (VQ-VAE paper, section 3.2)."""
-    return z_e + (z_q - z_e).detach()
+    """z_q in value, with the gradient copied to z_e unchanged (VQ-VAE paper, section 3.2).
+
+    The usual z_e + sg[z_q - z_e] rounds; adding an exact zero gives the decoder in training the
+    very vectors that it is given when codes are decoded.
+    """
+    return z_q.detach() + (z_e - z_e.detach())
 
 
 def unit_length(z: Tensor) -> Tensor:
@@ -68,11 +74,11 @@ def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
 def entropy_bits(counts: Tensor) -> float:
     """Entropy of the empirical distribution of `counts` (K,), in bits per code (order 0)."""
     p = counts.double() / counts.sum()
-    return -(p * p.log2()).nan_to_num(nan=0.0).sum().item()
+    return float(torch.special.entr(p).sum()) / math.log(2)
 
 
 def perplexity(counts: Tensor) -> float:
-    """exp of the entropy of `counts` (K,): the effective number of codes, in [1, K].
+    """The effective number of codes, in [1, K]: exp of the entropy of `counts` (K,).
 
     Meaningful over a whole data set only; over a batch it is bounded by the batch.
     """
