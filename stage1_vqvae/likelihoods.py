@@ -31,7 +31,7 @@ class ImageLikelihood(Protocol):
 
 
 class GaussianLikelihood:
-    """Unit-variance Gaussian: the mean squared error of the VQ-VAE paper's experiments."""
+    """Gaussian of variance 1/2: the mean squared error of the VQ-VAE paper's experiments."""
 
     def loss(self, output: Tensor, images: Tensor) -> Tensor:
         """Mean of (x - output)^2."""

@@ -1,0 +1,131 @@
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+import stage1_vqvae
+from stage1_vqvae.config import EMAQuantizerConfig, GradientQuantizerConfig, VQVAEConfig
+
+QUANTIZERS = [EMAQuantizerConfig, GradientQuantizerConfig]
+
+
+@pytest.mark.parametrize("config", QUANTIZERS)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"codebook_size": 1}, "codebook_size must be at least 2, got 1"),
+        ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0"),
+        ({"commitment_weight": -0.1}, "commitment_weight must be at least 0, got -0.1"),
+        ({"commitment_weight": float("nan")}, "commitment_weight must be at least 0, got nan"),
+        ({"decay": 0.0}, r"decay must be in \(0, 1\), got 0.0"),
+        ({"decay": 1.0}, r"decay must be in \(0, 1\), got 1.0"),
+        ({"kmeans_batches": -1}, "kmeans_batches must be at least 0, got -1"),
+        ({"restart_threshold": -0.1}, r"restart_threshold must be in \[0, 1\), got -0.1"),
+        ({"restart_threshold": 1.0}, r"restart_threshold must be in \[0, 1\), got 1.0"),
+        ({"restart_until": -0.1}, r"restart_until must be in \[0, 1\], got -0.1"),
+        ({"restart_until": 1.1}, r"restart_until must be in \[0, 1\], got 1.1"),
+        ({"codebook_dim": 1, "cosine": True}, "at least 2 with cosine=True .* got 1"),
+    ],
+)
+def test_quantizer_config_out_of_range_is_refused(config, values, message):
+    with pytest.raises(ValueError, match=message):
+        config(**values)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_gradient_codebook_weight_out_of_range_is_refused(weight):
+    with pytest.raises(ValueError, match=f"codebook_weight must be above 0, got {weight}"):
+        GradientQuantizerConfig(codebook_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"downsampling": 1}, "downsampling must be 2, 4, 8 or 16, got 1"),
+        ({"downsampling": 32}, "downsampling must be 2, 4, 8 or 16, got 32"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"fine_width": 0}, "fine_width must be at least 1, got 0"),
+        ({"num_layers": -1}, "num_layers must be at least 0, got -1"),
+        ({"fine_layers": -1}, "fine_layers must be at least 0, got -1"),
+        ({"likelihood": "l2"}, "likelihood must be mse, l1 or bernoulli, got l2"),
+    ],
+)
+def test_vqvae_config_out_of_range_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        VQVAEConfig(**values)
+
+
+@pytest.mark.parametrize("values", [{"restart_until": 0}, {"restart_until": 1}, {"num_layers": 0}])
+def test_limits_of_a_closed_range_are_allowed(values):
+    config = VQVAEConfig if "num_layers" in values else EMAQuantizerConfig
+    (name, value), *_ = values.items()
+    assert getattr(config(**values), name) == value
+
+
+@pytest.mark.parametrize("config", [VQVAEConfig(), EMAQuantizerConfig(), GradientQuantizerConfig()])
+def test_config_cannot_be_changed(config):
+    with pytest.raises(FrozenInstanceError):
+        setattr(config, "width" if isinstance(config, VQVAEConfig) else "decay", 0.5)
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        EMAQuantizerConfig(codebook_size=33, cosine=True),
+        GradientQuantizerConfig(codebook_dim=3, codebook_weight=0.5),
+    ],
+)
+def test_from_dict_inverts_to_dict(quantizer):
+    config = VQVAEConfig(downsampling=8, width=5, likelihood="l1", quantizer=quantizer)
+    assert VQVAEConfig.from_dict(config.to_dict()) == config
+
+
+def test_to_dict_names_every_choice():
+    values = VQVAEConfig(quantizer=GradientQuantizerConfig()).to_dict()
+    assert values["likelihood"] == "mse"
+    assert values["quantizer"]["kind"] == "gradient"
+    assert values["quantizer"]["commitment_weight"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda v: v.pop("width"), r"VQVAEConfig must .* \['width'\] are missing or unknown"),
+        (lambda v: v.update(depth=1), r"VQVAEConfig must .* \['depth'\] are missing or unknown"),
+        (lambda v: v.pop("quantizer"), "kind must be one of ema, gradient, got None"),
+        (lambda v: v.update(quantizer=[]), "kind must be one of ema, gradient, got None"),
+        (lambda v: v["quantizer"].update(kind="fsq"), "one of ema, gradient, got 'fsq'"),
+        (lambda v: v["quantizer"].pop("decay"), r"EMAQuantizerConfig must .* \['decay'\]"),
+        (
+            lambda v: v["quantizer"].update(codebook_weight=1.0),
+            r"\['codebook_weight'\] are missing",
+        ),
+        (lambda v: v.update(downsampling=3), "downsampling must be 2, 4, 8 or 16, got 3"),
+    ],
+)
+def test_from_dict_of_other_fields_is_refused(edit, message):
+    values = VQVAEConfig().to_dict()
+    edit(values)
+    with pytest.raises(ValueError, match=message):
+        VQVAEConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "statement", ["import stage1_vqvae.config", "from stage1_vqvae import VQVAEConfig"]
+)
+def test_importing_the_config_does_not_import_torch(statement):
+    program = f"import sys; {statement}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_package_exports_resolve_to_their_modules():
+    assert [getattr(stage1_vqvae, name).__name__ for name in stage1_vqvae.__all__] == [
+        *stage1_vqvae.__all__
+    ]
+
+
+def test_package_refuses_unknown_names():
+    with pytest.raises(AttributeError, match="module 'stage1_vqvae' has no attribute 'VQGAN'"):
+        stage1_vqvae.VQGAN  # noqa: B018

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from tiny_vqvae import KINDS, make_quantizer
+
+from stage1_vqvae.quantizers import kmeans as kmeans_module
+from stage1_vqvae.quantizers.kmeans import kmeans, kmeans_plus_plus
+
+CORNERS = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])
+
+
+def rows(tensor):
+    return sorted(map(tuple, tensor.tolist()))
+
+
+def points_at_corners(repeats=25):
+    return CORNERS.repeat_interleave(repeats, dim=0) + 0.1 * torch.randn(4 * repeats, 2)
+
+
+@pytest.fixture
+def given_centres(monkeypatch):
+    """Starts k-means from the centres it is called with."""
+
+    def give(*centres):
+        start = torch.tensor(centres)
+        monkeypatch.setattr(kmeans_module, "kmeans_plus_plus", lambda *_: start)
+
+    return give
+
+
+def test_kmeans_recovers_separated_clusters():
+    points = points_at_corners()
+    expected = points.numpy().astype(np.float64).reshape(4, 25, 2).mean(axis=1)
+    found = kmeans(points, 4).numpy()
+    found = found[[np.abs(found - corner).sum(axis=1).argmin() for corner in CORNERS.numpy()]]
+    # Means of 25 float32 values up to 100.
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_kmeans_takes_the_steps_of_lloyds_algorithm(given_centres):
+    points, centres = torch.randn(60, 2), torch.randn(4, 2)
+    given_centres(*centres.tolist())
+    expected = centres.numpy().astype(np.float64)
+    for _ in range(3):
+        distances = ((points.numpy()[:, None] - expected[None]) ** 2).sum(axis=2)
+        nearest = distances.argmin(axis=1)
+        expected = np.stack([points.numpy()[nearest == k].mean(axis=0) for k in range(4)])
+    # Means of some twenty float32 values near one.
+    np.testing.assert_allclose(kmeans(points, 4, iterations=3), expected, atol=1e-5)
+
+
+def test_kmeans_keeps_the_centre_of_an_empty_cluster(given_centres):
+    given_centres([0.0, 0.0], [50.0, 50.0])
+    centres = kmeans(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), 2)
+    assert centres.tolist() == [[2.0, 0.0], [50.0, 50.0]]
+
+
+def test_kmeans_plus_plus_picks_every_distinct_point_once():
+    points = torch.arange(20.0).view(20, 1)
+    assert rows(kmeans_plus_plus(points, 20)) == rows(points)
+
+
+def test_kmeans_plus_plus_prefers_distant_points():
+    # Squared distances within a corner are a millionth of those between corners.
+    chosen = kmeans_plus_plus(points_at_corners(), 4)
+    assert rows((chosen / 100).round() * 100) == rows(CORNERS)
+
+
+def test_kmeans_plus_plus_repeats_points_when_there_are_too_few():
+    chosen = kmeans_plus_plus(torch.tensor([[1.0], [2.0], [4.0]]), 8)
+    assert chosen.shape == (8, 1)
+    assert set(chosen.flatten().tolist()) == {1.0, 2.0, 4.0}
+
+
+def test_kmeans_of_more_clusters_than_points_has_a_centre_on_every_point():
+    centres = kmeans(torch.tensor([[1.0], [2.0], [4.0]]), 5)
+    assert set(centres.flatten().tolist()) == {1.0, 2.0, 4.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initialise_puts_codes_on_the_clusters_of_all_its_batches(kind):
+    quantizer = make_quantizer(kind, codebook_size=4, codebook_dim=2, kmeans_batches=4)
+    # One corner per batch: a start from a single batch would miss the others.
+    batches = [corner.view(1, 2, 1, 1).expand(1, 2, 3, 3) for corner in CORNERS]
+    quantizer.initialise(batches)
+    assert rows(quantizer.vectors()) == rows(CORNERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initialise_starts_every_code_with_the_mean_usage_of_a_batch(kind):
+    quantizer = make_quantizer(kind, kmeans_batches=2)
+    quantizer.initialise([torch.randn(3, 4, 2, 5), torch.randn(3, 4, 2, 5)])
+    torch.testing.assert_close(quantizer.usage_average, torch.full((7,), 3 * 2 * 5 / 7))
+
+
+def test_initialise_gives_the_ema_sums_of_its_codes():
+    quantizer = make_quantizer("ema", kmeans_batches=1)
+    quantizer.initialise([torch.randn(3, 4, 2, 5)])
+    expected = quantizer.codebook * quantizer.usage_average[:, None]
+    torch.testing.assert_close(quantizer.usage_sum, expected)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_initialise_consumes_exactly_the_configured_batches(batches):
+    quantizer = make_quantizer(kmeans_batches=batches)
+    stream = iter([torch.randn(2, 4, 3, 3) for _ in range(5)])
+    quantizer.initialise(stream)
+    assert len(list(stream)) == 5 - batches
+
+
+def test_initialise_makes_do_with_fewer_batches():
+    quantizer = make_quantizer(codebook_size=2, codebook_dim=1, kmeans_batches=8)
+    quantizer.initialise([torch.tensor([-1.0, 5.0]).view(2, 1, 1, 1)])
+    assert rows(quantizer.vectors()) == [(-1.0,), (5.0,)]
+
+
+def test_initialise_without_kmeans_keeps_the_random_codebook():
+    quantizer = make_quantizer(kmeans_batches=0)
+    before = quantizer.codebook.clone()
+    quantizer.initialise([torch.randn(2, 4, 3, 3)])
+    assert torch.equal(quantizer.codebook, before)
+
+
+def test_initialise_without_any_batch_is_refused():
+    with pytest.raises(ValueError, match="at least one batch is required to initialise a codebook"):
+        make_quantizer(kmeans_batches=2).initialise([])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initialise_computes_in_float32_under_autocast(kind):
+    z_e = torch.randn(4, 4, 5, 5)
+    codebooks = []
+    for enabled in (False, True):
+        torch.manual_seed(3)
+        quantizer = make_quantizer(kind, kmeans_batches=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            quantizer.initialise([z_e])
+        codebooks.append(quantizer.vectors())
+    assert torch.equal(*codebooks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initialise_keeps_no_gradient_history(kind):
+    quantizer = make_quantizer(kind, kmeans_batches=1)
+    quantizer.initialise([torch.randn(2, 4, 3, 3, requires_grad=True)])
+    assert quantizer.codebook.grad_fn is None
+    assert not quantizer.usage_average.requires_grad

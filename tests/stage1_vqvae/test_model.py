@@ -1,0 +1,139 @@
+import math
+
+import pytest
+import torch
+from tiny_vqvae import KINDS, changed, make_model, random_images, state_of
+
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.images import to_float, to_uint8
+from stage1_vqvae.model import VQVAE
+
+SHAPES = [(1, 28, 28), (3, 17, 23), (1, 1, 1), (3, 32, 16), (4, 5, 2)]
+
+
+@pytest.mark.parametrize("downsampling", [2, 4, 8, 16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_encode_gives_a_grid_of_ceiled_size(shape, downsampling):
+    model = make_model(shape, downsampling=downsampling)
+    (codes,) = model.encode(random_images(2, *shape))
+    grid = tuple(math.ceil(side / downsampling) for side in shape[1:])
+    assert codes.shape == (2, *grid)
+    assert codes.dtype == torch.int64
+    assert model.grid_shapes == (grid,)
+
+
+@pytest.mark.parametrize("downsampling", [2, 4, 8, 16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_decode_gives_uint8_images_of_the_training_size(shape, downsampling):
+    model = make_model(shape, downsampling=downsampling)
+    images = model.decode(model.encode(random_images(2, *shape)))
+    assert images.shape == (2, *shape)
+    assert images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("likelihood", ["mse", "l1", "bernoulli"])
+def test_decode_shows_what_forward_computes(kind, likelihood):
+    model = make_model((3, 9, 6), kind, likelihood=likelihood)
+    images = random_images(2, 3, 9, 6)
+    with torch.no_grad():
+        output = model(to_float(images)).output
+    expected = to_uint8(model.likelihood.mean(output)).int()
+    decoded = model.decode(model.encode(images)).int()
+    # The same convolutions, maybe summed in another order: a value may round to the next level.
+    assert (decoded - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 11), (1, 1), (30, 4)])
+def test_forward_keeps_the_size_of_any_images(size):
+    model = make_model((1, 8, 8), downsampling=4)
+    output = model(torch.zeros(2, 1, *size))
+    assert output.output.shape == (2, 1, *size)
+    assert output.z_e.shape == (2, 4, math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+
+
+def test_encode_takes_images_of_another_size_than_trained():
+    # Without residual blocks a code depends on its neighbours only: the middle of a big image has
+    # the codes of the part alone, except at the part's border.
+    model = make_model((1, 8, 8), num_layers=0)
+    images = random_images(1, 1, 20, 24)
+    (whole,), (part,) = model.encode(images), model.encode(images[..., 4:16, 6:20])
+    assert torch.equal(part[:, 1:-1, 1:-1], whole[:, 3:7, 4:9])
+
+
+def test_encode_sees_no_pixel_beyond_its_receptive_field():
+    model = make_model((1, 32, 32), num_layers=0)
+    images = random_images(1, 1, 32, 32)
+    changed_images = images.clone()
+    changed_images[..., :2, :2] = 255 - images[..., :2, :2]
+    differs = model.encode(images)[0] != model.encode(changed_images)[0]
+    assert not differs[:, 2:].any()
+    assert not differs[:, :, 2:].any()
+
+
+def test_encode_of_a_batch_is_that_of_its_images():
+    model = make_model((1, 8, 8))
+    images = random_images(5, 1, 8, 8)
+    alone = torch.cat([model.encode(image[None])[0] for image in images])
+    assert torch.equal(model.encode(images)[0], alone)
+
+
+def test_encode_in_training_mode_changes_nothing():
+    model = make_model((1, 8, 8)).train()
+    before = state_of(model)
+    model.encode(random_images(2, 1, 8, 8))
+    assert not changed(before, state_of(model))
+
+
+def test_decode_of_other_grids_gives_the_whole_area():
+    model = make_model((1, 7, 7), downsampling=4)
+    assert model.decode((torch.zeros(1, 3, 5, dtype=torch.int64),)).shape == (1, 1, 12, 20)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (8, 8)])
+def test_decode_crops_to_the_asked_size(size):
+    model = make_model((1, 6, 6), downsampling=4)
+    codes = (torch.randint(0, 7, (2, 2, 2)),)
+    whole = model.decode(codes, (8, 8))
+    assert torch.equal(model.decode(codes, size), whole[..., : size[0], : size[1]])
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 9), (0, 8), (8, -1)])
+def test_decode_to_an_impossible_size_is_refused(size):
+    model = make_model((1, 6, 6), downsampling=4)
+    message = r"size must be at least 1 and at most the decoded \(8, 8\), got"
+    with pytest.raises(ValueError, match=message):
+        model.decode((torch.zeros(1, 2, 2, dtype=torch.int64),), size)
+
+
+@pytest.mark.parametrize(
+    ("codes", "error", "message"),
+    [
+        (torch.zeros(1, 4, 4).long(), ValueError, "a tuple of 1 grids, got Tensor"),
+        ([torch.zeros(1, 4, 4).long()], ValueError, "a tuple of 1 grids, got list"),
+        ((torch.zeros(1, 4, 4).long(),) * 2, ValueError, "a tuple of 1 grids, got 2"),
+        ((torch.zeros(1, 4, 4).int(),), TypeError, "codes must be int64, got torch.int32"),
+        ((torch.zeros(4, 4).long(),), ValueError, r"shape \(B, h, w\), got \(4, 4\)"),
+        ((torch.full((1, 4, 4), 7),), ValueError, r"in \[0, 7\), got 7 to 7"),
+        ((torch.tensor([[[-1, 3]]]),), ValueError, r"in \[0, 7\), got -1 to 3"),
+    ],
+)
+def test_decode_of_impossible_codes_is_refused(codes, error, message):
+    with pytest.raises(error, match=message):
+        make_model((1, 8, 8)).decode(codes)
+
+
+def test_encode_of_floats_is_refused():
+    with pytest.raises(TypeError, match=r"images must be uint8 .* got torch.float32"):
+        make_model((1, 8, 8)).encode(torch.zeros(1, 1, 8, 8))
+
+
+def test_encode_of_other_channels_is_refused():
+    with pytest.raises(ValueError, match="images must have 1 channels as in training, got 3"):
+        make_model((1, 8, 8)).encode(random_images(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8), (1, 0, 8), (1, 8), (1, 8, -1)])
+def test_impossible_image_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\), each at least 1, got"):
+        VQVAE(VQVAEConfig(width=4), shape)
