@@ -1,0 +1,1 @@
+"""Commands, and the machinery that only they share: data, training, run directories."""

@@ -37,7 +37,7 @@ def parse(options: type[T], *, default: T | None = None, description: str | None
         options,
         prog=f"python -m {module.name}" if module else None,
         description=description or options.__doc__,
-        default=default,
+        default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.AvoidSubcommands,),
     )
 
@@ -52,6 +52,9 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except _USER_ERRORS as error:
         if os.environ.get("TRACEBACK"):
             raise
@@ -81,7 +84,10 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
     """The config that `argv` starts from: its recipe, with the kinds it names swapped in.
 
     The kind of a part decides which options there are, so it has to be known before the options
-    can be read. A name that does not exist is left to the parser to refuse.
+    can be read. A recipe that does not exist is left to the parser to refuse.
+
+    Raises:
+        ValueError: A kind does not exist.
     """
     named = option_value(argv, "--recipe")
     config = next((make() for name, make in RECIPES.items() if name == named), fashion_mnist_mini())
@@ -94,8 +100,13 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
 
 
 def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
-    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value."""
-    return _of_kind(config, PRIOR_CONFIGS, argv, "--prior.kind")
+    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value.
+
+    Raises:
+        ValueError: The kind does not exist.
+    """
+    prior: PriorConfig = _of_kind(config, PRIOR_CONFIGS, argv, "--prior.kind")
+    return prior
 
 
 def _of_kind(config: Any, kinds: Mapping[str, type[Any]], argv: Sequence[str], option: str) -> Any:

@@ -110,7 +110,9 @@ def _flat_from_dict(cls: type[_T], values: Mapping[str, Any]) -> _T:
     return cls(**converted)
 
 
-def _require_fields(cls: type[Any], values: Mapping[str, Any]) -> None:
+def _require_fields(cls: type[Any], values: Any) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"a saved {cls.__name__} must be an object, got {values!r}")
     expected = {f.name for f in fields(cls)}
     if expected != values.keys():
         raise ValueError(

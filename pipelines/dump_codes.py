@@ -70,12 +70,15 @@ def main() -> None:
     from pipelines.atomic_files import refuse_existing
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
+    from pipelines.training.distributed import process_group
     from stage1_vqvae.model import VQVAE
 
     refuse_existing(directory.codes)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    dump_codes(directory, load_run_splits(config, directory), model, device)
+    splits = load_run_splits(config, directory)
+    with process_group(device):
+        dump_codes(directory, splits, model, device)
     say(f"next: python -m pipelines.train_prior --run {directory.path}")
 
 

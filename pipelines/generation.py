@@ -74,10 +74,10 @@ class GenerationPipeline:
             uint8 (n, C, H, W), on the CPU.
 
         Raises:
-            ValueError: Labels or settings do not fit the prior.
+            ValueError: A number is below 1, or labels or settings do not fit the prior.
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
         resolved = self.resolve_labels(n, labels, first_index=first_index)
         images = []
         for start in range(0, n, batch_size):
@@ -96,11 +96,17 @@ class GenerationPipeline:
     def resolve_labels(
         self, n: int, labels: Tensor | int | None, *, first_index: int = 0
     ) -> Tensor | None:
-        """The labels that `__call__` uses: int64 (n,), or None for a prior without classes."""
+        """The labels that `__call__` uses: int64 (n,), or None for a prior without classes.
+
+        Raises:
+            ValueError: The labels are not one per image.
+        """
         if isinstance(labels, int):
             return torch.full((n,), labels)
         if labels is None and self.prior.num_classes is not None:
             return torch.arange(first_index, first_index + n) % self.prior.num_classes
+        if labels is not None and labels.shape != (n,):
+            raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
         return labels
 
     def to(self, device: torch.device | str) -> Self:
@@ -152,8 +158,16 @@ class GenerationPipeline:
 def _class_names(directory: Path) -> tuple[str, ...]:
     """From the pipeline's own file or a run's config; names are a comfort and may be missing."""
     saved, run = directory / "classes.json", directory / "config.json"
-    if saved.exists():
-        return tuple(json.loads(saved.read_text(encoding="utf-8")))
-    if run.exists():
-        return tuple(json.loads(run.read_text(encoding="utf-8"))["data"]["class_names"])
-    return ()
+    path = saved if saved.exists() else run
+    if not path.exists():
+        return ()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = content if path == saved else content["data"]["class_names"]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("class names must be text")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold the names of the classes, but it is damaged ({error}): restore it"
+        ) from error
+    return tuple(names)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 
 from pipelines.atomic_files import atomic_path, refuse_existing
@@ -23,7 +24,7 @@ def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None
         path: New. `FILE.png`: one grid, as square as can be. `FILE.npz`: arrays `images`
             (N, H, W[, C]) and `labels` (N,), which `--data.source npz:FILE.npz` reads. Without an
             ending: a directory of single PNG files.
-        images: uint8 (N, C, H, W), C = 1 or 3 (any C for npz).
+        images: uint8 (N, C, H, W), C = 1 or 3 for single files.
         labels: int64 (N,), written to npz files and into the names of single files.
 
     Returns:
@@ -31,7 +32,7 @@ def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None
 
     Raises:
         FileExistsError: `path` exists.
-        ValueError: The ending is none of these.
+        ValueError: The ending is none of these, or single files are neither gray nor RGB.
     """
     check_output(path)
     if path.suffix == ".png":
@@ -74,8 +75,9 @@ def check_png(path: Path) -> None:
 
 def save_grid(path: Path, images: np.ndarray, columns: int | None = None) -> None:
     """Writes uint8 (N, C, H, W) as one PNG, as square as can be where `columns` is None."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
     with atomic_path(path) as partial:
-        to_pil(image_grid(images, columns or math.ceil(math.sqrt(len(images))))).save(partial)
+        to_pil(image_grid(viewable(images), columns)).save(partial)
 
 
 def save_reconstructions(path: Path, model: VQVAE, images: np.ndarray, columns: int = 8) -> None:
@@ -84,7 +86,7 @@ def save_reconstructions(path: Path, model: VQVAE, images: np.ndarray, columns: 
     size = (images.shape[2], images.shape[3])
     decoded = model.decode(model.encode(batch), size=size).cpu().numpy()
     with atomic_path(path) as partial:
-        to_pil(pair_grid(images, decoded, columns)).save(partial)
+        to_pil(pair_grid(viewable(images), viewable(decoded), columns)).save(partial)
 
 
 def image_grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -114,6 +116,13 @@ def pair_grid(originals: np.ndarray, reconstructions: np.ndarray, columns: int) 
     return image_grid(np.concatenate(rows), columns)
 
 
+def viewable(images: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) that are neither gray nor RGB as their channels side by side, in gray."""
+    if images.shape[1] in (1, 3):
+        return images
+    return rearrange(images, "n c h w -> n 1 h (c w)")
+
+
 def to_pil(image: np.ndarray) -> Image.Image:
     """uint8 (C, H, W) with one or three channels as a Pillow image.
 
@@ -128,8 +137,9 @@ def to_pil(image: np.ndarray) -> Image.Image:
 
 
 def _save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
-    arrays = {"images": images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)}
-    if labels is not None:
-        arrays["labels"] = labels
+    pixels = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
     with atomic_path(path) as partial:
-        np.savez_compressed(partial, allow_pickle=False, **arrays)
+        if labels is None:
+            np.savez_compressed(partial, images=pixels)
+        else:
+            np.savez_compressed(partial, images=pixels, labels=labels)

@@ -53,6 +53,11 @@ def main() -> None:
     if options.images is None:
         images = load_run_splits(config, directory).by_name[options.split]
         what = f"the {options.split} split"
+    elif model.image_shape[0] not in (1, 3):
+        raise ValueError(
+            f"image files have 1 or 3 channels, but the run was trained on {model.image_shape[0]}: "
+            "leave --images out and name a --split"
+        )
     else:
         images = read_images(options.images, model.image_shape)
         what = str(options.images)

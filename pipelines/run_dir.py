@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class RunDirectory:
         return self.path / "samples.png"
 
     def begin(self, config: RunConfig, data: Mapping[str, Any], *, resume: bool) -> None:
-        """Makes the directory and its config, or checks that an earlier one is the same.
+        """Makes the directory and its config, or re-opens the run that is there.
 
         Args:
             config: The run's settings.
@@ -84,28 +85,77 @@ class RunDirectory:
             resume: Whether to go on with a run that is there; without one, a new run begins.
 
         Raises:
-            FileExistsError: There is a run (or anything else) and `resume` is False.
-            ValueError: The run that is there has other settings or data.
+            FileExistsError: As `check`.
+            ValueError: As `check`.
         """
-        record = {"format_version": FORMAT_VERSION, "run": config.to_dict(), "data": dict(data)}
+        self.check(config, data, resume=resume)
+        for path in self._unfinished():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if not self.config_file.exists():
+            self._write(config, data)
+
+    def begin_prior(self, config: RunConfig, *, resume: bool) -> None:
+        """Records the settings of a prior trained alone, or checks that they are those recorded.
+
+        Args:
+            config: The run's settings, with the prior's as they are now.
+            resume: Whether to go on with a prior in training; without one, a new one begins.
+
+        Raises:
+            FileExistsError: There is a prior, finished or in training, and `resume` is False.
+            ValueError: The prior in training has other settings.
+        """
+        if resume:
+            self.check(config, resume=True)
+            return
+        for path in (self.prior, self.checkpoints / self.prior.name):
+            if path.exists():
+                raise FileExistsError(
+                    f"a new prior is to be trained, but {path} exists: add --resume to go on with "
+                    "it, or remove it to begin again"
+                )
+        self._write(config, self.data())
+
+    def check(
+        self, config: RunConfig, data: Mapping[str, Any] | None = None, *, resume: bool
+    ) -> None:
+        """Refuses what `begin` would refuse, and changes nothing.
+
+        Args:
+            config: The run's settings.
+            data: As for `begin`, or None while the data have not been read.
+            resume: Whether to go on with a run that is there.
+
+        Raises:
+            FileExistsError: There is a run and `resume` is False, or there is something else.
+            ValueError: The run that is there has other settings or data, or a damaged config.
+        """
         if self.config_file.exists() and resume:
             # The device may change between stop and resume; everything else makes another run.
-            old, new = self._read(), record
+            old = self._read()
             changed = differences(
-                {**old["run"], "device": None}, {**new["run"], "device": None}
-            ) + differences(old["data"], new["data"], "data ")
+                old["run"] | {"device": None}, config.to_dict() | {"device": None}
+            )
+            if data is not None:
+                changed += differences(old["data"], data, "data ")
             if changed:
                 raise ValueError(
                     f"to resume {self.path} the settings must be those it was started with, but "
-                    f"{'; '.join(changed)}: repeat the original options or choose another --out"
+                    f"{'; '.join(changed)}: repeat the original options or begin another run"
                 )
-            return
-        if self.path.exists() and any(self.path.iterdir()):
+        elif self.config_file.exists():
             raise FileExistsError(
-                f"a new run needs a new directory, but {self.path} exists: add --resume to go on "
-                "with it, or name another with --out"
+                f"a new run needs a new directory, but {self.path} holds a run: add --resume to go "
+                "on with it, or name another with --out"
             )
-        write_text(self.config_file, json.dumps(record, indent=2) + "\n")
+        elif self.path.exists() and not self._is_empty():
+            raise FileExistsError(
+                f"a run needs a new or empty directory, but {self.path} holds something else: name "
+                "another with --out"
+            )
 
     def config(self) -> RunConfig:
         """The settings the run was started with.
@@ -114,7 +164,10 @@ class RunDirectory:
             FileNotFoundError: This is no run directory.
             ValueError: Its config is damaged or of another version.
         """
-        return RunConfig.from_dict(self._read()["run"])
+        try:
+            return RunConfig.from_dict(self._read()["run"])
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{self.config_file} is damaged ({error}): restore it") from error
 
     def data(self) -> dict[str, Any]:
         """What was found in the data; see `begin`."""
@@ -140,8 +193,6 @@ class RunDirectory:
         try:
             record = json.loads(self.config_file.read_text(encoding="utf-8"))
             version = record["format_version"]
-            if not isinstance(record["run"], dict) or not isinstance(record["data"], dict):
-                raise TypeError("`run` and `data` must be objects")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.config_file} is damaged ({error}): restore it") from error
         if version != FORMAT_VERSION:
@@ -149,4 +200,21 @@ class RunDirectory:
                 f"{self.config_file} has format version {version}, but this version of the "
                 f"software reads {FORMAT_VERSION}: use the version that wrote it"
             )
+        run, data = record.get("run"), record.get("data")
+        if not (isinstance(run, dict) and isinstance(data, dict) and "fingerprint" in data):
+            raise ValueError(
+                f"{self.config_file} is damaged (run, data and its fingerprint are required): "
+                "restore it"
+            )
         return dict(record)
+
+    def _write(self, config: RunConfig, data: Mapping[str, Any]) -> None:
+        record = {"format_version": FORMAT_VERSION, "run": config.to_dict(), "data": dict(data)}
+        write_text(self.config_file, json.dumps(record, indent=2) + "\n")
+
+    def _unfinished(self) -> set[Path]:
+        """What a kill left behind of files and directories that were being written."""
+        return set(self.path.glob(".*.partial-*"))
+
+    def _is_empty(self) -> bool:
+        return self.path.is_dir() and self._unfinished().issuperset(self.path.iterdir())

@@ -22,7 +22,7 @@ class SampleOptions:
     run: Path = LATEST
     """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""
     label: str | None = None
-    """Class of all images, by number or name; None goes through all classes in turn."""
+    """Class of all images, by name or number; None goes through all classes in turn."""
     seed: int = 0
     """Same seed, same images, whatever the batch size; in [0, 2^63)."""
     settings: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
@@ -40,18 +40,22 @@ class SampleOptions:
 
 
 def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:
-    """A label by number or by class name (upper and lower case alike).
+    """A label by class name (upper and lower case alike) or by number.
+
+    A name comes first: the classes of folders called 1, 2 and 10 are numbered 0, 2 and 1.
 
     Raises:
         ValueError: There is no such class.
     """
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
+    if text is None:
+        return None
     folded = [name.casefold() for name in class_names]
-    if text.casefold() not in folded:
-        known = ", ".join(class_names) or "no names are known, use a number"
-        raise ValueError(f"label must be a class number or name ({known}), got {text}")
-    return folded.index(text.casefold())
+    if text.casefold() in folded:
+        return folded.index(text.casefold())
+    if text.isdecimal():
+        return int(text)
+    known = ", ".join(class_names) or "no names are known, use a number"
+    raise ValueError(f"label must be a class name or number ({known}), got {text}")
 
 
 def next_free(directory: Path) -> Path:

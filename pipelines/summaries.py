@@ -59,10 +59,11 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
     sizes = ", ".join(f"{name} {len(images):,}" for name, images in splits.by_name.items())
     classes = "no labels" if splits.num_classes is None else f"{splits.num_classes} classes"
     skipped = f"; {splits.skipped} broken files skipped" if splits.skipped else ""
+    shape = f"{height}x{width}x{channels}"
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
     return "\n".join(
         [
-            f"data:  {config.data.source}, {height}x{width}x{channels}, {classes}: {sizes}{skipped}",
+            f"data:  {config.data.source}, {shape}, {classes}: {sizes}{skipped}",
             f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, "
             f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
             f"prior: {config.prior.kind}, {_count(prior)}, "

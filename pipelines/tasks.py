@@ -65,7 +65,7 @@ class VQVAETask:
         """Starts the codebook from the z_e of random training images."""
         order = torch.randperm(len(self._train))
         # Over and over: a small data set still gives as many batches as the quantizer takes.
-        batches = itertools.cycle(order.split(min(len(order), 64)))
+        batches = itertools.cycle(torch.split(order, min(len(order), 64)))
         self.objective.initialise(self._images(indices, device) for indices in batches)
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor]:

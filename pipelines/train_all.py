@@ -12,9 +12,8 @@ _SHOWN_SAMPLES = 100
 
 def train_all(options: TrainOptions) -> None:
     """Runs stage one, the dump, stage two and a sample grid; with `resume`, what is left of it."""
-    splits = open_run(options)
-    if options.dry_run:
-        return
+    options.check()
+
     from pipelines.generation import GenerationPipeline
     from pipelines.image_files import save_grid
     from pipelines.training.device import choose_device
@@ -23,6 +22,9 @@ def train_all(options: TrainOptions) -> None:
     run, config = options.directory, options.run
     device = choose_device(config.device)
     with process_group(device):
+        splits = open_run(options)
+        if options.dry_run:
+            return
         vqvae = train_vqvae(config, run, splits, device, resume=options.resume)
         dump = dump_codes(run, splits, vqvae, device)
         prior = train_prior(config, run, dump, device, resume=options.resume)

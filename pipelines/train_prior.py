@@ -127,17 +127,19 @@ def main() -> None:
         config, seed=options.seed, prior=options.prior, prior_training=options.prior_training
     )
 
-    from pipelines.atomic_files import refuse_existing
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import process_group
+    from pipelines.training.distributed import barrier, is_main, process_group
     from stage1_vqvae.code_dump import read_code_dump
 
-    refuse_existing(directory.prior)
     dump = read_code_dump(directory.codes)
     device = choose_device(options.device)
     with process_group(device):
+        if is_main():
+            directory.begin_prior(config, resume=options.resume)
+        barrier()
         train_prior(config, directory, dump, device, resume=options.resume)
-    directory.mark_latest()
+        if is_main():
+            directory.mark_latest()
     say(f"next: python -m pipelines.sample --run {directory.path}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,16 @@ class TrainOptions:
     dry_run: bool = False
     """Read the data, print every setting and what would be trained, and write nothing."""
 
+    def check(self) -> None:
+        """Refuses a directory that cannot take this run, before any work is done.
+
+        Raises:
+            FileExistsError: It holds a run and `resume` is False, or something else.
+            ValueError: The run that is to be resumed has other settings.
+        """
+        if not self.dry_run:
+            self.directory.check(self.run, resume=self.resume)
+
     @property
     def directory(self) -> RunDirectory:
         """The run directory."""
@@ -52,14 +63,25 @@ def read_train_options(description: str) -> TrainOptions:
 
 
 def open_run(options: TrainOptions) -> DataSplits:
-    """Loads the data, says what will be trained, and begins or re-opens the run directory."""
+    """Loads the data, says what will be trained, and begins or re-opens the run directory.
+
+    Every process of a run calls it, inside the process group; rank 0 writes.
+    """
     from pipelines.data.load import load_splits
     from pipelines.summaries import data_record, plan
+    from pipelines.training.distributed import barrier, is_main
 
     splits = load_splits(options.run.data)
     say(plan(options.run, splits))
-    if not options.dry_run:
-        options.directory.begin(options.run, data_record(splits), resume=options.resume)
+    if options.dry_run:
+        say(json.dumps(options.run.to_dict(), indent=2))
+        return splits
+    data = data_record(splits)
+    options.directory.check(options.run, data, resume=options.resume)
+    barrier()  # no process may find what rank 0 writes now and take it for an earlier run
+    if is_main():
+        options.directory.begin(options.run, data, resume=options.resume)
+    barrier()
     return splits
 
 
@@ -127,14 +149,16 @@ def train_vqvae(
 def main() -> None:
     """Reads the options and trains."""
     options = read_train_options("Train stage one, the VQ-VAE, into a run directory.")
-    splits = open_run(options)
-    if options.dry_run:
-        return
+    options.check()
+
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import process_group
 
     device = choose_device(options.run.device)
     with process_group(device):
+        splits = open_run(options)
+        if options.dry_run:
+            return
         train_vqvae(options.run, options.directory, splits, device, resume=options.resume)
     say(f"next: python -m pipelines.dump_codes --run {options.directory.path}")
 
