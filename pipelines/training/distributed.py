@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -61,6 +61,38 @@ def mean_figures(figures: Mapping[str, float], device: torch.device) -> dict[str
         return dict(figures)
     values = torch.tensor(list(figures.values()), dtype=torch.float64, device=device)
     return dict(zip(figures, mean_over_ranks(values).tolist(), strict=True))
+
+
+@torch.no_grad()
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replaces each parameter's gradient by its mean over all processes.
+
+    All gradients travel at once, after the backward pass. `DistributedDataParallel` would overlap
+    the two, which gains little at a few million parameters; in exchange nothing here wraps the
+    objective, and a parameter that only some processes used is no error: it counts as a gradient
+    of zero on the others.
+    """
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = mean_over_ranks(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+    pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, piece in zip(gradients, pieces, strict=True):
+        gradient.copy_(piece.view(gradient.shape))
+
+
+@torch.no_grad()
+def broadcast_from_main(tensors: Mapping[str, Tensor]) -> None:
+    """Overwrites `tensors`, which have the same names and shapes everywhere, with rank 0's."""
+    if world_size() == 1:
+        return
+    for tensor in tensors.values():
+        plain = tensor.contiguous()  # a copy in other memory formats, which cannot be sent
+        dist.broadcast(plain, src=0)
+        tensor.copy_(plain)
 
 
 def from_main(number: int, device: torch.device) -> int:

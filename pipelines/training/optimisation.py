@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pipelines.training.averaging import WeightAverage
 from pipelines.training.config import TrainingConfig
-from pipelines.training.distributed import rank, world_size
+from pipelines.training.distributed import average_gradients, rank, world_size
 from pipelines.training.figures import FigureWindow
 from pipelines.training.optimizer import (
     build_optimizer,
@@ -65,7 +63,6 @@ class Optimisation:
         self.optimizer = build_optimizer(task.objective, config)
         self.average = WeightAverage(task.objective, config.average_decay)
         self.figures = FigureWindow()
-        self._forward = _distributed(task.objective)
         self._unchecked: list[tuple[int, Tensor, Tensor]] = []
 
     @property
@@ -86,6 +83,7 @@ class Optimisation:
         self._set_learning_rate(step)
 
         loss = self._accumulate_gradients(step)
+        average_gradients([p for p in self.task.objective.parameters() if p.requires_grad])
         parameters = [p for p in self.task.objective.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
         self._unchecked.append((step + 1, loss, norm))
@@ -154,29 +152,11 @@ class Optimisation:
         # (batch_size,) -> part, process, example: the union over both is the whole batch.
         indices = self.order.batch(step).view(parts, world_size(), -1)[:, rank()]
         losses = []
-        for part, part_indices in enumerate(indices):
-            batch = self.task.batch(part_indices, self.device)
-            with self._gradients_exchanged(part == parts - 1):
-                with self.precision.autocast(self.device):
-                    output: StepOutput = self._forward(*batch)
-                (output.loss / parts).backward()  # type: ignore[no-untyped-call]
+        for part in indices:
+            batch = self.task.batch(part, self.device)
+            with self.precision.autocast(self.device):
+                output: StepOutput = self.task.objective(*batch)
+            (output.loss / parts).backward()  # type: ignore[no-untyped-call]
             losses.append(output.loss.detach())
             self.figures.add({"loss": output.loss, **output.metrics})
         return torch.stack(losses).mean()
-
-    def _gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
-        """The processes exchange gradients in the last part only; the others stay local."""
-        if exchanged or not isinstance(self._forward, DistributedDataParallel):
-            return nullcontext()
-        return self._forward.no_sync()
-
-
-def _distributed(objective: nn.Module) -> nn.Module:
-    """The objective itself, or one whose backward averages gradients over the processes.
-
-    Buffers are not broadcast: copying rank 0's would hide statistics that an objective forgot to
-    reduce over the processes.
-    """
-    if world_size() == 1:
-        return objective
-    return DistributedDataParallel(objective, broadcast_buffers=False)

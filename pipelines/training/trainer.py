@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.training.checkpoint import Checkpoint, CheckpointStore
 from pipelines.training.config import TrainingConfig
-from pipelines.training.distributed import from_main, is_main, mean_figures
+from pipelines.training.distributed import broadcast_from_main, from_main, is_main, mean_figures
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
 from pipelines.training.optimisation import Optimisation
 from pipelines.training.precision import Precision, resolve_precision
@@ -134,6 +134,7 @@ class Trainer:
         if self.device.type != "mps":  # where channels_last kernels are neither fast nor reliable
             # After `prepare`, which may replace weights: on resume they must have the same format.
             objective.to(memory_format=torch.channels_last)
+        broadcast_from_main(state_tensors(objective))
         self._state = RunState()
         self._best: dict[str, Tensor] = {}
         self._optimisation = Optimisation(

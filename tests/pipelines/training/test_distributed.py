@@ -1,0 +1,121 @@
+"""Two gloo processes train as one process does on the same batches."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy_tasks import QuadraticTask, small_config, trainer_for
+
+from pipelines.training import optimisation
+from pipelines.training.distributed import from_main, is_main, mean_figures, mean_over_ranks
+from pipelines.training.metrics_log import read_metrics
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run(directory, processes, mode="fresh", directories=None):
+    """Starts `two_processes.py` and returns each process's report, or its error output."""
+    directory.mkdir(exist_ok=True)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+    shared |= {"PYTHONPATH": str(SCRIPT.parents[3])}
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(place), mode],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, place in enumerate(directories or [directory] * processes)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    if any(process.returncode for process in running):
+        return errors
+    return [
+        json.loads((directory / f"report-{rank}.json").read_text()) for rank in range(processes)
+    ]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("one")
+    return directory, run(directory, 1)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    return directory, run(directory, 2)
+
+
+def test_two_processes_end_with_the_weights_of_one(one, two):
+    expected = one[1][0]["weight"]
+    # The same sums in another order, in float32.
+    assert [report["weight"] for report in two[1]] == pytest.approx([expected] * 2, rel=1e-5)
+
+
+def test_two_processes_share_each_batch_of_one(one, two):
+    (whole,), shares = [report["seen"] for report in one[1]], [r["seen"] for r in two[1]]
+    for first, second, batch in zip(*shares, whole, strict=True):
+        assert len(first) == len(second)
+        assert sorted(first + second) == sorted(batch)
+
+
+def test_two_processes_average_their_figures(one, two):
+    expected = one[1][0]["metrics"]["distance"] + (0.0 + 2.0) / 2
+    assert [report["metrics"]["distance"] for report in two[1]] == pytest.approx([expected] * 2)
+
+
+def test_two_processes_write_one_log_with_the_losses_of_one(one, two):
+    logs = [read_metrics(directory / "metrics.jsonl") for directory, _ in (one, two)]
+    steps = [[(row["kind"], row["step"]) for row in log] for log in logs]
+    losses = [[row["values"]["loss"] for row in log if row["kind"] == "train"] for log in logs]
+    assert steps[0] == steps[1]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_two_processes_resume_as_they_would_have_gone_on(two, tmp_path):
+    shutil.copytree(two[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000012")
+    resumed = run(tmp_path / "run", 2, "resume")
+    assert [report["weight"] for report in resumed] == [report["weight"] for report in two[1]]
+    assert [len(report["seen"]) for report in resumed] == [3 * 2, 3 * 2]  # 3 steps of 2 parts
+
+
+def test_processes_that_do_not_share_their_checkpoints_are_refused(two, tmp_path):
+    errors = run(tmp_path, 2, "resume", directories=[two[0], tmp_path])
+    message = "all processes must see the same checkpoints, but one finds step 0 and rank 0 step 12"
+    assert message in errors[1]
+
+
+def test_a_batch_that_processes_cannot_share_equally_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "world_size", lambda: 3)
+    with pytest.raises(ValueError, match=r"multiple of accumulation times .* got 8, 2 and 3"):
+        trainer_for(QuadraticTask(torch.ones(20)), small_config(), tmp_path).fit(resume=False)
+
+
+def test_collectives_do_nothing_on_one_process():
+    cpu = torch.device("cpu")
+    assert is_main()
+    assert mean_over_ranks(torch.tensor([3.0])).tolist() == [3.0]
+    assert mean_figures({"mse": 0.1}, cpu) == {"mse": 0.1}
+    assert from_main(7, cpu) == 7
+
+
+def test_processes_exchange_gradients_and_buffers(tmp_path):
+    for report in run(tmp_path, 2, "exchange"):
+        assert report["kernel"] == [1.5 * number for number in range(16)]
+        assert report["sometimes"] == [2.0, 3.0]  # a missing gradient counts as zero
+        assert report["buffers"] == {"float": [0.0] * 8, "int": [0], "bool": [True]}
