@@ -131,7 +131,8 @@ class VQVAE(nn.Module):
         if size is None:
             trained = tuple(tuple(grid.shape[1:]) for grid in codes) == self.grid_shapes
             size = self.image_shape[1:] if trained else (output.shape[-2], output.shape[-1])
-        return to_uint8(self.likelihood.mean(self._crop(output.float(), size)))
+        images = to_uint8(self.likelihood.mean(self._crop(output.float(), size)))
+        return images.contiguous()  # neither a crop's strides nor channels last
 
     def weights_hash(self) -> str:
         """SHA-256 of the weights: what a code dump and a prior remember this model by."""

@@ -10,5 +10,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded_single_thread():
+    """Every test draws the same, and tiny tensors do not wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)

@@ -76,7 +76,7 @@ def test_save_makes_parent_directories_and_leaves_two_files(tmp_path):
 def test_save_overwrites_nothing(saved):
     before = (saved / "model.safetensors").read_bytes()
     with pytest.raises(
-        FileExistsError, match="a new directory is required .* exists: choose another"
+        FileExistsError, match=r"a new directory is required .* exists: choose another"
     ):
         make_model().save_pretrained(saved)
     assert (saved / "model.safetensors").read_bytes() == before
@@ -136,7 +136,7 @@ def test_truncated_weights_are_refused(saved, size):
 def test_config_of_other_weights_is_refused(saved, tmp_path):
     make_model().save_pretrained(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "config.json", saved / "config.json")
-    with pytest.raises(ValueError, match="do not belong together .* restore the pair"):
+    with pytest.raises(ValueError, match=r"do not belong together .* restore the pair"):
         VQVAE.from_pretrained(saved)
 
 
@@ -180,7 +180,7 @@ def test_load_weights_changes_nothing_where_they_do_not_fit():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_weights_are_refused(saved, value):
     replace_weights(saved, lambda state: state["encoder.project.bias"].fill_(value))
-    with pytest.raises(ValueError, match="weights must be finite, but encoder.project.bias in"):
+    with pytest.raises(ValueError, match=r"weights must be finite, but encoder\.project\.bias in"):
         VQVAE.from_pretrained(saved)
 
 
@@ -192,7 +192,7 @@ def test_an_artifact_of_another_kind_is_refused(tmp_path):
 
 def test_another_format_version_is_refused(saved):
     edit_config(saved, lambda config: config.update(format_version=2))
-    with pytest.raises(ValueError, match="has format version 2, but this version .* reads 1"):
+    with pytest.raises(ValueError, match=r"has format version 2, but this version .* reads 1"):
         VQVAE.from_pretrained(saved)
 
 

@@ -90,6 +90,12 @@ def test_decode_of_other_grids_gives_the_whole_area():
     assert model.decode((torch.zeros(1, 3, 5, dtype=torch.int64),)).shape == (1, 1, 12, 20)
 
 
+def test_decode_gives_contiguous_images():
+    # A crop of channels-last convolutions would be neither, which `view` and safetensors refuse.
+    model = make_model((3, 7, 7), downsampling=4)
+    assert model.decode((torch.zeros(2, 2, 2, dtype=torch.int64),)).is_contiguous()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 8), (8, 8)])
 def test_decode_crops_to_the_asked_size(size):
     model = make_model((1, 6, 6), downsampling=4)

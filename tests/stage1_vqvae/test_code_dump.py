@@ -1,0 +1,239 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_vqvae import make_model, random_images
+
+from stage1_vqvae.code_dump import read_code_dump, write_code_dump
+
+SIZES = {"train": 7, "validation": 3, "test": 2}
+IMAGES = {name: random_images(size, 1, 5, 8, seed=size) for name, size in SIZES.items()}
+LABELS = {name: torch.arange(size) % 3 for name, size in SIZES.items()}
+
+
+@pytest.fixture
+def model():
+    return make_model((1, 5, 8))
+
+
+def batches(name, *, labelled=True, size=3):
+    for images, labels in zip(IMAGES[name].split(size), LABELS[name].split(size), strict=True):
+        yield images, labels if labelled else None
+
+
+def splits(*, labelled=True, **others):
+    return {name: (SIZES[name], batches(name, labelled=labelled)) for name in SIZES} | others
+
+
+@pytest.fixture
+def dump(tmp_path, model):
+    """The directory of a whole dump with labels."""
+    write_code_dump(tmp_path / "codes", model, splits(), num_classes=3)
+    return tmp_path / "codes"
+
+
+def edit_config(directory, edit):
+    config = json.loads((directory / "config.json").read_text())
+    edit(config)
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def edit_split(directory, edit, name="validation"):
+    state = load_file(directory / f"{name}.safetensors")
+    edit(state)
+    save_file(state, directory / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_dump_holds_the_codes_of_every_image_in_order(dump, model, name):
+    split = read_code_dump(dump).splits[name]
+    assert len(split) == SIZES[name]
+    assert split.codes[0].dtype == torch.int32
+    assert torch.equal(split.codes[0].long(), model.encode(IMAGES[name])[0])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_dump_keeps_labels_with_their_images(dump, name):
+    assert torch.equal(read_code_dump(dump).splits[name].labels, LABELS[name])
+
+
+def test_dump_remembers_what_made_it(dump, model):
+    read = read_code_dump(dump)
+    assert read.vqvae_hash == model.weights_hash()
+    assert (read.codebook_sizes, read.grid_shapes, read.num_classes) == ((7,), ((3, 4),), 3)
+
+
+def test_dump_without_labels_reads_back_without(tmp_path, model):
+    write_code_dump(tmp_path / "codes", model, splits(labelled=False), num_classes=None)
+    read = read_code_dump(tmp_path / "codes")
+    assert read.num_classes is None
+    assert [split.labels for split in read.splits.values()] == [None] * 3
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_dump_is_read_by_the_plain_library(dump, model, name):
+    tensors = load_file(dump / f"{name}.safetensors")
+    assert tensors.keys() == {"codes.0", "labels"}
+    assert torch.equal(tensors["codes.0"].long(), model.encode(IMAGES[name])[0])
+
+
+def test_dump_has_a_readable_config(dump, model):
+    assert json.loads((dump / "config.json").read_text()) == {
+        "format_version": 1,
+        "kind": "code_dump",
+        "vqvae_sha256": model.weights_hash(),
+        "codebook_sizes": [7],
+        "num_classes": 3,
+        "num_images": SIZES,
+    }
+
+
+def test_dump_of_an_empty_split_reads_back_empty(tmp_path, model):
+    write_code_dump(tmp_path / "codes", model, splits(test=(0, [])), num_classes=3)
+    test = read_code_dump(tmp_path / "codes").splits["test"]
+    assert len(test) == 0
+    assert test.codes[0].shape == (0, 3, 4)
+
+
+def test_dump_takes_one_batch_at_a_time(tmp_path, model, monkeypatch):
+    events = []
+
+    def logged():
+        for number, batch in enumerate(batches("train")):
+            events.append(f"read {number}")
+            yield batch
+
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda images: (events.append("encode"), encode(images))[1]
+    )
+    write_code_dump(tmp_path / "codes", model, splits(train=(7, logged())), num_classes=3)
+    assert events[:6] == ["read 0", "encode", "read 1", "encode", "read 2", "encode"]
+
+
+def test_dump_does_not_change_the_model(tmp_path, model):
+    before = model.weights_hash()
+    write_code_dump(tmp_path / "codes", model.train(), splits(), num_classes=3)
+    assert model.weights_hash() == before
+
+
+def test_dump_overwrites_nothing(dump, model):
+    before = (dump / "train.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="a new directory is required for the code dump"):
+        write_code_dump(dump, model, splits(), num_classes=3)
+    assert (dump / "train.safetensors").read_bytes() == before
+
+
+def test_dump_that_fails_halfway_leaves_nothing(tmp_path, model):
+    def failing():
+        yield next(batches("validation"))
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="the disk went away"):
+        write_code_dump(tmp_path / "codes", model, splits(validation=(9, failing())), num_classes=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"test": (3, batches("test"))}, "3 rows were announced for .*test.safetensors, got 2"),
+        ({"test": (1, batches("test"))}, "codes.0 has 1 rows, got at least 2"),
+        ({"test": (2, batches("test", labelled=False))}, "labels are required where num_classes"),
+        ({"valid": (3, [])}, "the splits train, validation, test are required, got"),
+        (
+            {"test": (2, [(random_images(2, 1, 9, 9), LABELS["test"])])},
+            r"rows of codes.0 must be torch.int32 \(3, 4\), got torch.int32 \(5, 5\)",
+        ),
+    ],
+    ids=["more announced", "fewer announced", "no labels", "other splits", "other size"],
+)
+def test_dump_of_other_data_than_announced_is_refused(tmp_path, model, others, message):
+    with pytest.raises(ValueError, match=message):
+        write_code_dump(tmp_path / "codes", model, splits(**others), num_classes=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dump_with_a_split_missing_is_refused(tmp_path, model):
+    two = {name: (SIZES[name], batches(name)) for name in ("train", "test")}
+    with pytest.raises(ValueError, match=r"are required, got \['test', 'train'\]"):
+        write_code_dump(tmp_path / "codes", model, two, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (".", r"a code dump is required in .* does not exist: run"),
+        ("config.json", r"a code dump is required in .*config.json does not exist: run"),
+        ("test.safetensors", r"a code dump needs .*test.safetensors, which is missing"),
+    ],
+)
+def test_missing_files_are_refused(dump, missing, message):
+    path = dump / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FileNotFoundError, match=message):
+        read_code_dump(dump)
+
+
+@pytest.mark.parametrize("text", ["", '{"kind": ', "[]", "{}", "7"])
+def test_a_damaged_config_is_refused(dump, text):
+    (dump / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged \(.*\): dump the codes again"):
+        read_code_dump(dump)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(kind="vqvae"), "must be the config of a code dump"),
+        (lambda c: c.pop("vqvae_sha256"), "must be the config of a code dump"),
+        (lambda c: c.pop("num_images"), "must be the config of a code dump"),
+        (lambda c: c.update(format_version=2), "has format version 2, but this version .* reads 1"),
+        (lambda c: c.update(codebook_sizes=[7, 7]), r"validation.safetensors|train.safetensors"),
+    ],
+)
+def test_another_config_is_refused(dump, edit, message):
+    edit_config(dump, edit)
+    with pytest.raises(ValueError, match=message):
+        read_code_dump(dump)
+
+
+@pytest.mark.parametrize("size", [0, 20, -1])
+def test_a_truncated_split_is_refused(dump, size):
+    path = dump / "validation.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(
+        ValueError, match=r"validation.safetensors is damaged .* dump the codes again"
+    ):
+        read_code_dump(dump)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t["codes.0"].fill_(7), r"codes in .* must be in \[0, 7\), got 7 to 7"),
+        (lambda t: t["codes.0"].fill_(-1), r"codes in .* must be in \[0, 7\), got -1 to -1"),
+        (lambda t: t["labels"].fill_(3), r"labels in .* must be in \[0, 3\), got 3 to 3"),
+        (lambda t: t.pop("labels"), "validation.safetensors is damaged"),
+        (lambda t: t.update({"codes.0": t["codes.0"].long()}), r"torch.int32 \(3, None, None\)"),
+        (lambda t: t.update({"codes.0": t["codes.0"][0].clone()}), r"got torch.int32 \(3, 4\)"),
+        (lambda t: t.update({"codes.0": t["codes.0"][1:].clone()}), r"got torch.int32 \(2, 3, 4\)"),
+        (
+            lambda t: t.update(labels=t["labels"][1:].clone()),
+            r"torch.int64 \(3,\) .* got .* \(2,\)",
+        ),
+        (lambda t: t.update({"codes.0": t["codes.0"][:, 1:].clone()}), "differ in grid shape"),
+    ],
+)
+def test_a_split_with_other_contents_is_refused(dump, edit, message):
+    edit_split(dump, edit)
+    with pytest.raises(ValueError, match=message):
+        read_code_dump(dump)
+
+
+def test_a_split_of_another_dump_is_refused(dump):
+    shutil.copy(dump / "test.safetensors", dump / "validation.safetensors")
+    with pytest.raises(ValueError, match=r"codes in .*validation.safetensors must be .* got"):
+        read_code_dump(dump)
