@@ -115,7 +115,8 @@ class Optimisation:
                 value = norm if math.isfinite(loss) else loss
                 raise RuntimeError(
                     f"training {self.task.name} stopped at step {step}: the {cause} is {value}; "
-                    "the last checkpoint is intact, try a lower learning_rate or clip_norm"
+                    "the last checkpoint, if any, is intact; start a new run with a lower "
+                    "learning_rate or clip_norm"
                 )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:

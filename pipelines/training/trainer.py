@@ -201,7 +201,7 @@ class Trainer:
         if monitored is None or not math.isfinite(monitored):
             raise RuntimeError(
                 f"validation of {self.task.name} must give a finite {self.task.monitor!r}, got "
-                f"{monitored} at step {self._state.step}; the last checkpoint is intact"
+                f"{monitored} at step {self._state.step}; the last checkpoint, if any, is intact"
             )
         if self._state.judge(metrics, self.task.monitor):
             self._best = cloned(self._optimisation.average.tensors)
@@ -230,7 +230,7 @@ class Trainer:
             if name is not None:
                 raise RuntimeError(
                     f"training {self.task.name} stopped at step {self._state.step}: {name!r} of "
-                    f"its {group} tensors is not finite; the last checkpoint is intact"
+                    f"its {group} tensors is not finite; the last checkpoint, if any, is intact"
                 )
         figures = self._optimisation.figures
         state = {

@@ -45,6 +45,16 @@ def test_trim_drops_later_rows_of_the_phase_only(tmp_path):
     assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10), ("prior", 5)]
 
 
+def test_trim_drops_the_test_figures_of_the_phase(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    for phase in ("vqvae", "prior"):
+        log.write(row(phase, 10, kind="validation"))
+        log.write(row(phase, 10, kind="test"))
+    log.trim("prior", 10)
+    kept = [(entry["phase"], entry["kind"]) for entry in read_metrics(tmp_path / "m")]
+    assert kept == [("vqvae", "validation"), ("vqvae", "test"), ("prior", "validation")]
+
+
 @pytest.mark.parametrize("rubbish", ['{"phase": "vqvae", "st', "\0\0\0\n", "[]\n", "{}\n"])
 def test_trim_drops_a_line_that_a_kill_cut_short(tmp_path, rubbish):
     log = MetricsLog(tmp_path / "m")
