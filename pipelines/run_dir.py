@@ -140,7 +140,8 @@ class RunDirectory:
                 old["run"] | {"device": None}, config.to_dict() | {"device": None}
             )
             if data is not None:
-                changed += differences(old["data"], data, "data ")
+                found = differences(old["data"], data, "data ")
+                changed += [difference.removeprefix("--") for difference in found]
             if changed:
                 raise ValueError(
                     f"to resume {self.path} the settings must be those it was started with, but "

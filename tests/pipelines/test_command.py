@@ -1,0 +1,234 @@
+"""Options, messages and exit statuses that all commands share."""
+
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+from tiny_runs import python, status
+
+from pipelines.command import (
+    option_value,
+    recipe_defaults,
+    run_command,
+    say,
+    with_prior_kind,
+)
+from pipelines.recipes import RECIPES, cifar10, fashion_mnist_mini
+from stage1_vqvae.config import GradientQuantizerConfig
+from stage2_prior.config import PixelCNNConfig, TransformerConfig
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        ([], None),
+        (["--recipe", "smoke"], "smoke"),
+        (["--recipe=smoke"], "smoke"),
+        (["--recipe="], ""),
+        (["--recipe"], None),
+        (["--recipe", "mnist", "--recipe", "smoke"], "smoke"),
+        (["--recipe=mnist", "--seed", "1", "--recipe", "smoke"], "smoke"),
+        (["--recipe", "mnist", "--recipe=smoke"], "smoke"),
+        (["--recipes", "smoke", "--recipes=smoke"], None),
+    ],
+)
+def test_option_value_is_the_last_one_given(argv, value):
+    assert option_value(argv, "--recipe") == value
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_defaults_are_the_named_recipe(name):
+    assert recipe_defaults(["--recipe", name]) == RECIPES[name]()
+
+
+def test_recipe_defaults_without_a_name_are_the_embedded_set():
+    assert recipe_defaults(["--seed", "3"]) == fashion_mnist_mini()
+
+
+def test_recipe_defaults_swap_the_quantizer_and_keep_what_both_kinds_have():
+    argv = ["--recipe", "cifar10", "--vqvae.quantizer.kind=gradient"]
+    base = cifar10()
+    shared = {k: v for k, v in asdict(base.vqvae.quantizer).items() if k != "kind"}
+    expected = replace(base, vqvae=replace(base.vqvae, quantizer=GradientQuantizerConfig(**shared)))
+    assert recipe_defaults(argv) == expected
+
+
+def test_recipe_defaults_swap_the_prior_and_keep_what_both_kinds_have():
+    config = recipe_defaults(["--prior.kind", "pixelcnn", "--recipe", "smoke"])
+    assert config == replace(
+        RECIPES["smoke"](), prior=PixelCNNConfig(num_layers=2, width=64, kernel_size=5)
+    )
+
+
+def test_prior_kind_that_is_already_there_changes_nothing():
+    config = TransformerConfig(num_heads=2, width=10)
+    assert with_prior_kind(config, ["--prior.kind", "transformer"]) is config
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--prior.kind", "lstm"], "--prior.kind must be one of transformer, pixelcnn, got lstm"),
+        (
+            ["--vqvae.quantizer.kind=lfq"],
+            "--vqvae.quantizer.kind must be one of ema, gradient",
+        ),
+    ],
+)
+def test_unknown_kind_is_refused(argv, message):
+    with pytest.raises(ValueError, match=message):
+        recipe_defaults(argv)
+
+
+def test_options_overrule_the_recipe_and_the_last_one_wins(monkeypatch):
+    from pipelines.train_vqvae import read_train_options
+
+    options = ["--vqvae.width", "5", "--recipe=cifar10", "--seed", "1", "--seed", "2"]
+    monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
+    base = cifar10()
+    expected = replace(base, seed=2, vqvae=replace(base.vqvae, width=5))
+    assert read_train_options("").run == expected
+
+
+def test_option_of_the_other_kind_is_read_after_the_swap(monkeypatch):
+    from pipelines.train_vqvae import read_train_options
+
+    options = ["--prior.kernel-size", "7", "--prior.kind", "pixelcnn"]
+    monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
+    assert read_train_options("").run.prior.kernel_size == 7
+
+
+@pytest.mark.parametrize("name", ["train_all", "train_vqvae"])
+def test_unknown_recipe_is_refused_with_the_known_ones(name, capsys):
+    assert status(name, "--recipe", "smok") == 2
+    message = capsys.readouterr().err
+    assert "invalid choice 'smok'" in message
+    assert all(recipe in message for recipe in RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "nearest"),
+    [
+        ("train_all", "--data.sorce", "--data.source"),
+        ("train_vqvae", "--vqvae.widht", "--vqvae.width"),
+        ("dump_codes", "--devise", "--device"),
+        ("train_prior", "--prior.widht", "--prior.width"),
+        ("sample", "--temperatur", "--temperature"),
+        ("reconstruct", "--splitt", "--split"),
+    ],
+)
+def test_unknown_option_names_the_nearest_and_exits_with_2(name, option, nearest, rgb_run, capsys):
+    run = () if name.startswith("train_") and name != "train_prior" else ("--run", rgb_run)
+    assert status(name, *run, option, "1") == 2
+    message = capsys.readouterr().err
+    assert f"Unrecognized options: {option}" in message
+    assert nearest in message.partition("Perhaps you meant")[2]
+
+
+def test_option_of_the_other_kind_is_unknown(capsys):
+    assert status("train_all", "--prior.kind", "pixelcnn", "--prior.num-heads", "2") == 2
+    assert "Unrecognized options: --prior.num-heads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--vqvae.width", "0"], "width must be at least 1, got 0"),
+        (["--data.source", "mnits"], "got 'mnits': did you mean mnist?"),
+        (["--vqvae.downsampling", "3"], "invalid choice '3' for argument '--vqvae.downsampling'"),
+        (["--seed", "x"], "Error parsing --seed: invalid literal for int() with base 10: 'x'"),
+    ],
+)
+def test_impossible_value_exits_with_2_and_says_what_is_possible(options, message, capsys):
+    assert status("train_all", *options) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert message in " ".join(line.strip("│╭╮╰╯─ ") for line in lines)
+
+
+def test_negative_seed_is_refused(capsys):
+    assert status("train_all", "--seed", "-1") == 1
+    assert capsys.readouterr().err == "error: seed must be in [0, 2^63), got -1\n"
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a must be b"),
+        TypeError("a must be b"),
+        RuntimeError("a must be b"),
+        FileNotFoundError("a must be b"),
+    ],
+)
+def test_user_error_is_one_line_and_status_1(error, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        run_command(raising(error))
+    assert leaving.value.code == 1
+    assert capsys.readouterr().err == "error: a must be b\n"
+
+
+@pytest.mark.parametrize("bug", [KeyError("a"), AssertionError("a"), AttributeError("a")])
+def test_bug_keeps_its_traceback(bug):
+    with pytest.raises(type(bug)) as caught:
+        run_command(raising(bug))
+    assert caught.value is bug
+
+
+def test_user_error_with_traceback_asked_for_is_raised(monkeypatch):
+    monkeypatch.setenv("TRACEBACK", "1")
+    with pytest.raises(ValueError, match="a must be b"):
+        run_command(raising(ValueError("a must be b")))
+
+
+def test_interruption_exits_with_130(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        run_command(raising(KeyboardInterrupt()))
+    assert leaving.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_success_exits_with_0():
+    with pytest.raises(SystemExit) as leaving:
+        run_command(lambda: None)
+    assert leaving.value.code == 0
+
+
+BROKEN_PIPE = """
+import os
+from pipelines.command import run_command, say
+read, write = os.pipe()
+os.dup2(write, 1)
+os.close(read)
+run_command(lambda: say("nobody reads this"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently there")
+def test_reader_that_leaves_early_ends_the_command_quietly():
+    ended = python("-c", BROKEN_PIPE)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_command_has_its_module_name_in_the_help_and_one_line_for_an_error():
+    ended = python("-m", "pipelines.sample", "--run", "nowhere")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: a finished run is required, but nowhere does not exist: name one, or train one "
+        "with `python -m pipelines.train_all`\n"
+    )
+
+
+@pytest.mark.parametrize(("rank", "text"), [(None, "hello\n"), ("0", "hello\n"), ("1", "")])
+def test_say_prints_from_one_process_only(rank, text, monkeypatch, capsys):
+    if rank is None:
+        monkeypatch.delenv("RANK", raising=False)
+    else:
+        monkeypatch.setenv("RANK", rank)
+    say("hello")
+    assert capsys.readouterr().out == text

@@ -1,0 +1,232 @@
+"""The pipeline from labels to images: the same images however they are asked for."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny_runs import one_thread, tree
+
+from pipelines.generation import GenerationPipeline
+from stage1_vqvae.config import EMAQuantizerConfig, VQVAEConfig
+from stage1_vqvae.model import VQVAE
+from stage2_prior.build import build_prior
+from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
+from stage2_prior.grids import GridSpec
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+def tiny_vqvae(seed=0, codebook_size=8):
+    torch.manual_seed(seed)
+    quantizer = EMAQuantizerConfig(codebook_size=codebook_size, codebook_dim=4)
+    config = VQVAEConfig(width=8, fine_width=4, num_layers=1, quantizer=quantizer)
+    return VQVAE(config, (3, 8, 10)).eval()
+
+
+def tiny_prior(vqvae_hash=None, num_classes=3, grid=(2, 3, 8), config=None):
+    torch.manual_seed(1)
+    config = config or TransformerConfig(num_layers=1, width=8, num_heads=2)
+    prior = build_prior(config, (GridSpec(*grid),), num_classes, vqvae_hash).eval()
+    with torch.no_grad():  # far from the start's uniform distribution, so that labels matter
+        for parameter in prior.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    return prior
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    vqvae = tiny_vqvae()
+    return GenerationPipeline(vqvae, tiny_prior(vqvae.weights_hash()), ("shirt", "shoe", "bag"))
+
+
+@pytest.fixture(scope="module")
+def unlabelled():
+    vqvae = tiny_vqvae()
+    config = PixelCNNConfig(num_layers=2, width=4, kernel_size=3)
+    return GenerationPipeline(vqvae, tiny_prior(num_classes=None, config=config))
+
+
+def assert_same_images(images, expected):
+    """Up to one of 255 levels: a value at its edge is rounded as the sums of a batch fall out."""
+    torch.testing.assert_close(images.int(), expected.int(), rtol=0, atol=1)
+
+
+def test_images_are_uint8_in_the_shape_of_training(pipeline):
+    images = pipeline(5)
+    assert (images.dtype, tuple(images.shape)) == (torch.uint8, (5, 3, 8, 10))
+
+
+def test_images_are_the_decoded_samples_of_the_prior(pipeline):
+    labels = torch.tensor([2, 0, 1, 1])
+    codes = pipeline.prior.sample(4, labels, SamplingSettings(top_k=3), seed=7)
+    images = pipeline(4, labels, settings=SamplingSettings(top_k=3), seed=7)
+    torch.testing.assert_close(images, pipeline.vqvae.decode(codes), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+@pytest.mark.parametrize("kind", ["pipeline", "unlabelled"])
+def test_images_do_not_depend_on_the_batch_size(kind, batch_size, request):
+    pipeline = request.getfixturevalue(kind)
+    expected = pipeline(7, seed=3, batch_size=4)
+    assert_same_images(pipeline(7, seed=3, batch_size=batch_size), expected)
+
+
+def test_images_from_a_first_index_are_those_of_the_whole(pipeline):
+    whole = pipeline(9, seed=3)
+    assert_same_images(pipeline(4, seed=3, first_index=5), whole[5:])
+
+
+def test_another_seed_gives_other_images(pipeline):
+    assert not pipeline(4, seed=1).equal(pipeline(4, seed=2))
+
+
+def test_torch_seed_does_not_matter(pipeline):
+    torch.manual_seed(1)
+    first = pipeline(4)
+    torch.manual_seed(2)
+    assert pipeline(4).equal(first)
+
+
+def test_no_labels_go_through_the_classes_in_turn(pipeline):
+    assert pipeline(7).equal(pipeline(7, torch.tensor([0, 1, 2, 0, 1, 2, 0])))
+
+
+def test_turn_of_the_classes_goes_on_at_the_first_index(pipeline):
+    assert pipeline.resolve_labels(4, None, first_index=5).tolist() == [2, 0, 1, 2]
+
+
+def test_one_label_is_for_all_images(pipeline):
+    assert pipeline(4, 2).equal(pipeline(4, torch.full((4,), 2)))
+
+
+def test_labels_change_the_images(pipeline):
+    assert not pipeline(4, 0).equal(pipeline(4, 1))
+
+
+def test_prior_without_classes_has_no_labels(unlabelled):
+    assert unlabelled.resolve_labels(4, None) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (3, r"labels must be in \[0, 3\), got 3 to 3"),
+        (-1, r"labels must be in \[0, 3\), got -1 to -1"),
+        (torch.zeros(5, dtype=torch.int64), r"labels must have shape \(4,\), got \(5,\)"),
+        (torch.zeros((4, 1), dtype=torch.int64), r"labels must have shape \(4,\), got \(4, 1\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(pipeline, labels, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline(4, labels)
+
+
+def test_label_for_a_prior_without_classes_is_refused(unlabelled):
+    with pytest.raises(ValueError, match="this prior was trained without labels"):
+        unlabelled(4, 0)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (-1, 4), (4, 0)])
+def test_no_images_or_batches_are_refused(pipeline, n, batch_size):
+    with pytest.raises(ValueError, match=f"must be at least 1, got {n} and {batch_size}"):
+        pipeline(n, batch_size=batch_size)
+
+
+def test_prior_of_another_vqvae_is_refused():
+    with pytest.raises(ValueError, match=r"codes of another VQ-VAE \(the weights' hash differs\)"):
+        GenerationPipeline(tiny_vqvae(seed=1), tiny_prior(tiny_vqvae(seed=0).weights_hash()))
+
+
+@pytest.mark.parametrize("grid", [(3, 2, 8), (2, 3, 9)])
+def test_prior_over_other_grids_is_refused(grid):
+    shape, size = grid[:2], grid[2]
+    with pytest.raises(ValueError, match=r"the same code grids, got .* and .*: use the pa") as e:
+        GenerationPipeline(tiny_vqvae(), tiny_prior(grid=grid))
+    assert f"got ({shape},) of ({size},) codes and ((2, 3),) of (8,)" in str(e.value)
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "unlabelled"])
+def test_saved_pipeline_gives_the_same_images(kind, request, tmp_path):
+    pipeline = request.getfixturevalue(kind)
+    pipeline.save_pretrained(tmp_path / "new" / "saved")
+    loaded = GenerationPipeline.from_pretrained(tmp_path / "new" / "saved")
+    assert loaded.class_names == pipeline.class_names
+    assert loaded(5, seed=2).equal(pipeline(5, seed=2))
+
+
+def test_saved_pipeline_is_two_models_and_the_classes(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert tree(tmp_path) == [
+        "saved",
+        "saved/classes.json",
+        "saved/prior",
+        "saved/prior/config.json",
+        "saved/prior/model.safetensors",
+        "saved/vqvae",
+        "saved/vqvae/config.json",
+        "saved/vqvae/model.safetensors",
+    ]
+
+
+def test_saving_over_something_is_refused(pipeline, tmp_path):
+    with pytest.raises(FileExistsError, match=f"new directory is required .* but {tmp_path} exis"):
+        pipeline.save_pretrained(tmp_path)
+
+
+def test_interrupted_saving_leaves_nothing(pipeline, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.prior, "save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.save_pretrained(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_directory_is_a_pipeline_with_the_classes_of_its_data(rgb_run):
+    pipeline = GenerationPipeline.from_pretrained(rgb_run)
+    assert pipeline.class_names == ("0", "1")
+    assert pipeline.prior.vqvae_hash == pipeline.vqvae.weights_hash()
+
+
+def test_missing_run_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"a finished run is required, but .*nowhere does n"
+    ):
+        GenerationPipeline.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("part", ["vqvae", "prior"])
+def test_missing_model_is_refused(rgb_run, tmp_path, part):
+    shutil.copytree(rgb_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / part)
+    with pytest.raises(FileNotFoundError, match=f"a saved {part} is required in .*run/{part}, but"):
+        GenerationPipeline.from_pretrained(tmp_path / "run")
+
+
+def test_models_without_class_names_make_a_pipeline(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "classes.json").unlink()
+    assert GenerationPipeline.from_pretrained(tmp_path / "saved").class_names == ()
+
+
+@pytest.mark.parametrize("text", ["[", "3", "[1, 2]"])
+def test_damaged_class_names_are_refused(pipeline, tmp_path, text):
+    pipeline.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "classes.json").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"classes.json must hold the names of the classes, but it"
+    ):
+        GenerationPipeline.from_pretrained(tmp_path / "saved")
+
+
+def test_run_config_without_class_names_is_refused(rgb_run, tmp_path):
+    shutil.copytree(rgb_run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"data": {}}))
+    with pytest.raises(ValueError, match=r"config.json must hold the names .*\('class_names'\)"):
+        GenerationPipeline.from_pretrained(tmp_path / "run")

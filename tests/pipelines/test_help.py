@@ -1,0 +1,105 @@
+"""`--help` of every command: whole, and quick because nothing heavy is imported."""
+
+import ast
+import inspect
+import itertools
+import json
+import textwrap
+from dataclasses import fields, is_dataclass
+
+import pytest
+from tiny_runs import python
+
+from pipelines.dump_codes import DumpOptions
+from pipelines.recipes import fashion_mnist_mini
+from pipelines.reconstruct import ReconstructOptions
+from pipelines.sample import SampleOptions
+from pipelines.train_prior import TrainPriorOptions
+from pipelines.train_vqvae import TrainOptions
+
+TRAIN = TrainOptions(run=fashion_mnist_mini())
+PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
+OPTIONS = {
+    "train_all": TRAIN,
+    "train_vqvae": TRAIN,
+    "dump_codes": DumpOptions(),
+    "train_prior": PRIOR,
+    "sample": SampleOptions(),
+    "reconstruct": ReconstructOptions(),
+}
+WITHOUT_PREFIX = ("run", "settings")
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
+
+SCRIPT = """
+import contextlib, importlib, io, json, sys
+name, *heavy = sys.argv[1:]
+module = importlib.import_module(f"pipelines.{name}")
+sys.argv = [name, "--help"]
+text = io.StringIO()
+try:
+    with contextlib.redirect_stdout(text):
+        module.run_command(module.main)
+except SystemExit as leaving:
+    status = leaving.code
+print(json.dumps([status, text.getvalue(), [m for m in heavy if m in sys.modules]]))
+"""
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def shown(request, tmp_path_factory):
+    """A command with its exit status, its help text and the heavy modules it imported."""
+    ended = python("-c", SCRIPT, request.param, *HEAVY, cwd=tmp_path_factory.mktemp("no-runs"))
+    assert ended.stderr == ""
+    status, text, imported = json.loads(ended.stdout)
+    return request.param, status, text, imported
+
+
+def leaves(options, prefix=""):
+    """Every option as (name on the command line, description in the source)."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        name = f"{prefix}{field.name}".replace("_", "-")
+        if is_dataclass(value):
+            yield from leaves(value, "" if name in WITHOUT_PREFIX else f"{name}.")
+        else:
+            yield f"--{name}", descriptions(type(options))[field.name]
+
+
+def descriptions(cls):
+    """The docstring below each field, read from the source of the class and those it extends."""
+    found = {}
+    for base in reversed(cls.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
+        for statement, after in itertools.pairwise(body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
+                found[statement.target.id] = after.value.value
+    return found
+
+
+def letters(text):
+    """`text` without the line breaks and frames that the help puts anywhere."""
+    return "".join(text.replace("│", "").split())
+
+
+def test_help_exits_with_0(shown):
+    _, status, _, _ = shown
+    assert status == 0
+
+
+def test_help_imports_nothing_heavy(shown):
+    *_, imported = shown
+    assert imported == []
+
+
+def test_help_names_every_option(shown):
+    command, _, text, _ = shown
+    missing = [name for name, _ in leaves(OPTIONS[command]) if f"{name} " not in text]
+    # A switch is named with its opposite: `--resume, --no-resume`.
+    assert [name for name in missing if f"{name}, --" not in text] == []
+
+
+def test_help_explains_every_option(shown):
+    command, _, text, _ = shown
+    text = letters(text)
+    unexplained = [name for name, what in leaves(OPTIONS[command]) if letters(what) not in text]
+    assert unexplained == []

@@ -1,0 +1,127 @@
+"""Both stages as the trainer sees them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import tasks
+from pipelines.data.image_set import ImageSet
+from pipelines.tasks import PriorTask, VQVAETask, code_batches, image_batches, labelled_batches
+from stage1_vqvae.code_dump import CodeDump, SplitCodes
+from stage1_vqvae.config import EMAQuantizerConfig, VQVAEConfig
+from stage1_vqvae.model import VQVAE
+from stage2_prior.build import build_prior
+from stage2_prior.config import TransformerConfig
+from stage2_prior.grids import GridSpec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch):
+    monkeypatch.setattr(tasks, "_EVALUATION_BATCH", 4)
+
+
+def image_set(count, labels=True):
+    """Images whose pixels are their index."""
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(8, 2).repeat(8, 3)
+    return ImageSet(images, np.arange(count) % 3 if labels else None)
+
+
+def split_codes(count, labels=True):
+    """Two grids of codes, which `to_sequence` has to join."""
+    fine = torch.arange(count * 4, dtype=torch.int32).view(count, 2, 2) % 8
+    coarse = torch.arange(count, dtype=torch.int32).view(count, 1, 1) % 5
+    return SplitCodes((coarse, fine), torch.arange(count) % 3 if labels else None)
+
+
+def prior_task(labels=True):
+    grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
+    prior = build_prior(TransformerConfig(num_layers=1, width=4, num_heads=1), grids, 3)
+    splits = {name: split_codes(9, labels) for name in ("train", "validation", "test")}
+    return PriorTask(prior, CodeDump(splits, (5, 8), 3 if labels else None, "hash"))
+
+
+def vqvae_task(count):
+    quantizer = EMAQuantizerConfig(codebook_size=4, codebook_dim=2, kmeans_batches=3)
+    config = VQVAEConfig(width=4, fine_width=4, num_layers=0, quantizer=quantizer)
+    return VQVAETask(VQVAE(config, (1, 8, 8)), image_set(count), image_set(3))
+
+
+def test_image_batches_give_every_image_once_in_order():
+    batches = list(image_batches(image_set(9), CPU))
+    assert [len(batch) for batch in batches] == [4, 4, 1]
+    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(9))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_labelled_batches_give_each_image_its_label(labels):
+    images, given = zip(*labelled_batches(image_set(9, labels), CPU), strict=True)
+    assert torch.cat(images)[:, 0, 0, 0].tolist() == list(range(9))
+    if labels:
+        assert torch.cat(given).tolist() == [0, 1, 2] * 3
+    else:
+        assert given == (None, None, None)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_code_batches_give_every_grid_and_label_once_in_order(labels):
+    split = split_codes(9, labels)
+    codes, given = zip(*code_batches(split), strict=True)
+    for grid, whole in zip(zip(*codes, strict=True), split.codes, strict=True):
+        assert torch.cat(grid).equal(whole.long())
+    if labels:
+        assert torch.cat(given).equal(split.labels)
+    else:
+        assert given == (None, None, None)
+
+
+def test_vqvae_batch_is_the_asked_images():
+    (images,) = vqvae_task(9).batch(torch.tensor([7, 0, 7]), CPU)
+    assert images.dtype == torch.uint8
+    assert images[:, 0, 0, 0].tolist() == [7, 0, 7]
+
+
+def test_vqvae_starts_from_each_training_image_once_per_round(monkeypatch):
+    task, seen = vqvae_task(70), []
+
+    def initialise(batches):
+        seen.extend(list(itertools.islice(batches, 4)))
+
+    monkeypatch.setattr(task.objective, "initialise", initialise)
+    torch.manual_seed(0)
+    task.prepare(CPU)
+    assert [len(batch) for batch in seen] == [64, 6, 64, 6]
+    once = torch.cat(seen[:2])[:, 0, 0, 0].tolist()
+    assert sorted(once) == list(range(70))
+    assert once != list(range(70))
+
+
+def test_vqvae_progress_ends_the_restarts():
+    task = vqvae_task(9)
+    task.set_progress(0.0)
+    assert task.objective.model.quantizer._restarting
+    task.set_progress(1.0)
+    assert not task.objective.model.quantizer._restarting
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_prior_batch_is_the_asked_sequences_in_raster_order(labels):
+    sequence, given = prior_task(labels).batch(torch.tensor([8, 2]), CPU)
+    assert sequence.dtype == torch.int64
+    # The coarse code i mod 5, then the fine ones 4 i ... 4 i + 3 mod 8.
+    assert sequence.tolist() == [[3, 0, 1, 2, 3], [2, 0, 1, 2, 3]]
+    assert (None if given is None else given.tolist()) == ([2, 2] if labels else None)
+
+
+def test_prior_validation_is_the_mean_over_all_images():
+    task = prior_task()
+    task.objective.eval()
+    split = split_codes(9)
+    codes = tuple(grid.long() for grid in split.codes)
+    nats = -task.objective.prior.log_prob(codes, split.labels)
+    expected = (nats.sum() / (9 * 5) / np.log(2)).item()
+    # One batch of 9 against three of at most 4: float32 sums in another order.
+    assert task.validate(CPU)["bits_per_code"] == pytest.approx(expected, rel=1e-6)
