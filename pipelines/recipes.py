@@ -19,7 +19,7 @@ def fashion_mnist_mini() -> RunConfig:
         vqvae=VQVAEConfig(width=96, fine_width=64, num_layers=2),
         vqvae_training=TrainingConfig(epochs=14, validate_every=1),
         prior=TransformerConfig(num_layers=4, width=128, num_heads=4, dropout=0.15),
-        prior_training=TrainingConfig(epochs=14, learning_rate=2e-3, validate_every=1),
+        prior_training=TrainingConfig(epochs=16, learning_rate=2e-3, validate_every=1),
     )
 
 
