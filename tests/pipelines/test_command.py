@@ -215,13 +215,19 @@ def test_reader_that_leaves_early_ends_the_command_quietly():
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
-def test_command_has_its_module_name_in_the_help_and_one_line_for_an_error():
-    ended = python("-m", "pipelines.sample", "--run", "nowhere")
+def test_module_run_as_a_script_says_one_line_for_an_error():
+    ended = python("-m", "pipelines.reconstruct", "--run", "nowhere")
     assert ended.returncode == 1
     assert ended.stderr == (
-        "error: a finished run is required, but nowhere does not exist: name one, or train one "
-        "with `python -m pipelines.train_all`\n"
+        "error: a run directory is required, but nowhere/config.json does not exist: name a run "
+        "with --run, or train one with `python -m pipelines.train_all`\n"
     )
+
+
+def test_module_run_as_a_script_calls_itself_as_it_was_called():
+    ended = python("-m", "pipelines.reconstruct", "--m", "3")
+    assert ended.returncode == 2
+    assert "python -m pipelines.reconstruct --help" in ended.stderr
 
 
 @pytest.mark.parametrize(("rank", "text"), [(None, "hello\n"), ("0", "hello\n"), ("1", "")])

@@ -63,13 +63,18 @@ def status(name, *arguments):
     return leaving.value.code
 
 
-def python(*arguments, **options):
-    """Runs a new Python that finds the packages and the modules beside this file."""
+def environment():
+    """Of a new Python that finds the packages and the modules beside this file."""
     here = Path(__file__).resolve()
-    shared = {"PYTHONPATH": os.pathsep.join([str(here.parents[2]), str(here.parent)])}
+    found = os.pathsep.join([str(here.parents[2]), str(here.parent)])
+    return os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def python(*arguments, **options):
+    """Runs a new Python to its end, or for two minutes."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=os.environ | shared | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,0 +1,233 @@
+"""`python -m pipelines.sample`: the images that were asked for, where they were asked for."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_runs import TINY, command, one_thread, python, status, tree
+
+from pipelines.data.npz import read_npz
+from pipelines.generation import GenerationPipeline
+from pipelines.image_files import image_grid
+from pipelines.sample import next_free, parse_label
+from stage2_prior.config import SamplingSettings
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, photos):
+    """A run whose classes are called `cat` and `dog`."""
+    run = tmp_path_factory.mktemp("trained") / "runs" / "photos"
+    command("train_all", *TINY, "--data.source", f"folder:{photos}", "--out", run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def pipeline(run):
+    return GenerationPipeline.from_pretrained(run)
+
+
+def sample(run, *options):
+    command("sample", "--run", run, "--device", "cpu", *options)
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "label"),
+    [
+        (None, ("cat", "dog"), None),
+        ("dog", ("cat", "dog"), 1),
+        ("DOG", ("cat", "Dog"), 1),
+        ("1", ("cat", "dog"), 1),
+        ("7", (), 7),
+        ("10", ("1", "10", "2"), 1),  # sorted as text, as the folders of a data set are
+        ("T-shirt/top", ("Trouser", "T-shirt/top"), 1),
+    ],
+)
+def test_label_is_a_class_by_name_or_number(text, names, label):
+    assert parse_label(text, names) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "known"),
+    [
+        ("cow", ("cat", "dog"), "cat, dog"),
+        ("-1", ("cat", "dog"), "cat, dog"),
+        ("cow", (), "no names are known, use a number"),
+    ],
+)
+def test_unknown_label_is_refused_with_the_known_ones(text, names, known):
+    message = rf"label must be a class name or number \({known}\), got {text}"
+    with pytest.raises(ValueError, match=message):
+        parse_label(text, names)
+
+
+@pytest.mark.parametrize(
+    ("taken", "name"),
+    [
+        ((), "0001.png"),
+        (("0001.png", "0007.png"), "0008.png"),
+        (("9999.png",), "10000.png"),
+        (("best.png", "0002.npz"), "0001.png"),
+    ],
+)
+def test_next_free_number_is_above_all_that_are_there(tmp_path, taken, name):
+    for path in taken:
+        (tmp_path / path).touch()
+    assert next_free(tmp_path) == tmp_path / name
+
+
+def test_grid_shows_the_images_of_the_pipeline(run, pipeline, tmp_path, capsys):
+    out = tmp_path / "new" / "grid.png"
+    sample(run, "--n", "5", "--seed", "3", "--out", out)
+    assert capsys.readouterr().out == f"wrote a grid of 5 images to {out}\n"
+    np.testing.assert_array_equal(pixels(out), image_grid(pipeline(5, seed=3).numpy(), columns=3))
+
+
+def test_array_holds_the_images_and_their_labels(run, pipeline, tmp_path):
+    sample(run, "--n", "5", "--out", tmp_path / "a.npz")
+    read = read_npz(tmp_path / "a.npz").train
+    np.testing.assert_array_equal(read.images, pipeline(5).numpy())
+    assert read.labels.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_directory_holds_single_files_named_by_label(run, pipeline, tmp_path):
+    sample(run, "--n", "3", "--out", tmp_path / "files")
+    images = pipeline(3).numpy()
+    names = ["00000-0.png", "00001-1.png", "00002-0.png"]
+    assert tree(tmp_path / "files") == names
+    for name, image in zip(names, images, strict=True):
+        np.testing.assert_array_equal(pixels(tmp_path / "files" / name), image)
+
+
+def test_all_settings_reach_the_prior(run, pipeline, tmp_path):
+    options = ("--temperature", "0.7", "--top-k", "5", "--top-p", "0.9", "--guidance-scale", "2")
+    sample(run, "--n", "6", "--label", "dog", *options, "--out", tmp_path / "a.npz")
+    settings = SamplingSettings(temperature=0.7, top_k=5, top_p=0.9, guidance_scale=2)
+    expected = pipeline(6, 1, settings=settings)
+    np.testing.assert_array_equal(read_npz(tmp_path / "a.npz").train.images, expected.numpy())
+
+
+@pytest.mark.parametrize("label", ["cat", "0"])
+def test_label_by_name_and_number_gives_the_same_class(run, pipeline, tmp_path, label):
+    sample(run, "--n", "4", "--label", label, "--out", tmp_path / "a.npz")
+    read = read_npz(tmp_path / "a.npz").train
+    np.testing.assert_array_equal(read.images, pipeline(4, torch.zeros(4).long()).numpy())
+    assert read.labels.tolist() == [0, 0, 0, 0]
+
+
+def test_batch_size_reaches_the_pipeline_and_changes_no_image(run, pipeline, tmp_path, monkeypatch):
+    counts, draw = [], GenerationPipeline.__call__
+
+    def counting(self, n, *arguments, **options):
+        counts.append((n, options["batch_size"]))
+        return draw(self, n, *arguments, **options)
+
+    monkeypatch.setattr(GenerationPipeline, "__call__", counting)
+    sample(run, "--n", "5", "--batch-size", "2", "--out", tmp_path / "a.npz")
+    assert counts == [(5, 2)]
+    # Up to one of 255 levels: see test_generation.py.
+    images = read_npz(tmp_path / "a.npz").train.images.astype(int)
+    np.testing.assert_allclose(images, draw(pipeline, 5).numpy(), rtol=0, atol=1)
+
+
+def test_default_outputs_are_numbered_and_never_overwritten(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    for seed in (0, 1):
+        sample(tmp_path / "run", "--n", "2", "--seed", seed)
+    first, second = sorted((tmp_path / "run" / "samples").iterdir())
+    assert (first.name, second.name) == ("0001.png", "0002.png")
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_default_run_is_the_latest(run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run.parent, tmp_path / "runs", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    command("sample", "--n", "2", "--device", "cpu")
+    assert capsys.readouterr().out == "wrote a grid of 2 images to runs/latest/samples/0001.png\n"
+    assert (tmp_path / "runs" / "photos" / "samples" / "0001.png").exists()
+
+
+def test_saved_pipeline_is_sampled_as_its_run_is(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "saved")
+    sample(tmp_path / "saved", "--n", "3", "--label", "dog", "--out", tmp_path / "a.npz")
+    expected = pipeline(3, 1).numpy()
+    np.testing.assert_array_equal(read_npz(tmp_path / "a.npz").train.images, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--label", "cow"), "label must be a class name or number (cat, dog), got cow"),
+        (("--label", "2"), "labels must be in [0, 2), got 2 to 2"),
+        (("--n", "0"), "n and batch_size must be at least 1, got 0 and 64"),
+        (("--batch-size", "0"), "n and batch_size must be at least 1, got 64 and 0"),
+        (("--seed", "-1"), "seed must be in [0, 2^63), got -1"),
+        (("--temperature", "-1"), "temperature must be at least 0, got -1.0"),
+        (("--top-k", "0"), "top_k must be at least 1, got 0"),
+        (("--top-p", "1.5"), "top_p must be in (0, 1], got 1.5"),
+        (("--device", "tpu"), "device must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
+        (("--out", "images.jpg"), "must end in .png or .npz or have no ending, got images.jpg"),
+    ],
+)
+def test_bad_option_is_one_sentence_and_writes_nothing(
+    run, options, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    before = tree(run)
+    device = () if "--device" in options else ("--device", "cpu")
+    assert status("sample", "--run", run, *device, *options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert (tree(run), list(tmp_path.iterdir())) == (before, [])
+
+
+def test_existing_output_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "mine.png").write_text("mine")
+    assert status("sample", "--run", tmp_path / "gone", "--out", tmp_path / "mine.png") == 1
+    assert f"{tmp_path}/mine.png exists: choose another one" in capsys.readouterr().err
+    assert (tmp_path / "mine.png").read_text() == "mine"
+
+
+IMPORTS = """
+import sys
+from pipelines import sample
+sample.main()
+print(*sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(run, tmp_path_factory):
+    """The names of all modules that a process has imported after sampling."""
+    out = tmp_path_factory.mktemp("samples") / "a.png"
+    ended = python("-c", IMPORTS, "--run", run, "--n", "2", "--out", out, "--device", "cpu")
+    said, modules = ended.stdout.splitlines()
+    assert said == f"wrote a grid of 2 images to {out}"
+    return modules.split()
+
+
+@pytest.mark.parametrize(
+    "slow", ["torchvision", "matplotlib", "tensorboard", "torchmetrics", "scipy", "pandas"]
+)
+def test_sampling_does_not_import_what_is_slow_and_not_needed(slow, imported):
+    assert slow not in imported
+
+
+def test_sampling_does_not_import_the_training(imported):
+    assert "pipelines.generation" in imported
+    training = ("pipelines.training.trainer", "pipelines.training.progress", "pipelines.tasks")
+    assert set(training).isdisjoint(imported)
