@@ -14,7 +14,7 @@ from pipelines.atomic_files import atomic_path, refuse_existing
 from stage1_vqvae.model import VQVAE
 
 _GAP = 2  # pixels between the images of a grid
-_GRID_SIDE = 560  # small images are enlarged, each pixel to a square, to about this width
+_GRID_SIDE = 800  # small images are enlarged, each pixel to a square, to about this width
 
 
 def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> str:

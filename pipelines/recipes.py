@@ -18,8 +18,8 @@ def fashion_mnist_mini() -> RunConfig:
         data=DataConfig(source="fashion-mnist-mini"),
         vqvae=VQVAEConfig(width=96, fine_width=64, num_layers=2),
         vqvae_training=TrainingConfig(epochs=14, validate_every=1),
-        prior=TransformerConfig(num_layers=4, width=128, num_heads=4, dropout=0.15),
-        prior_training=TrainingConfig(epochs=16, learning_rate=2e-3, validate_every=1),
+        prior=TransformerConfig(num_layers=4, width=128, num_heads=4, dropout=0.1),
+        prior_training=TrainingConfig(epochs=18, learning_rate=2e-3, validate_every=1),
     )
 
 
@@ -29,7 +29,7 @@ def fashion_mnist() -> RunConfig:
         recipe="fashion-mnist",
         data=DataConfig(source="fashion-mnist"),
         vqvae=VQVAEConfig(width=160, fine_width=64, num_layers=3),
-        vqvae_training=TrainingConfig(epochs=10, validate_every=1),
+        vqvae_training=TrainingConfig(epochs=11, validate_every=1),
         prior=TransformerConfig(num_layers=6, width=192, num_heads=6, dropout=0.05),
         prior_training=TrainingConfig(epochs=10, learning_rate=2e-3, validate_every=1),
     )
@@ -81,7 +81,7 @@ def smoke() -> RunConfig:
     """A whole run in under a minute, to see that everything works; its images are poor."""
     return RunConfig(
         recipe="smoke",
-        data=DataConfig(source="fashion-mnist-mini", limit=512),
+        data=DataConfig(source="fashion-mnist-mini", limit=1024),
         vqvae=VQVAEConfig(
             width=32,
             fine_width=16,

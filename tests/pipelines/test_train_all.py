@@ -167,9 +167,9 @@ def test_first_reconstruction_stands_below_its_original(rgb_run, rgb_file):
     decoded = model.decode(model.encode(torch.from_numpy(original)[None]))[0].numpy()
     with Image.open(rgb_run / "reconstructions.png") as image:
         pixels = np.asarray(image).transpose(2, 0, 1)
-    # 560 pixels for 8 columns of 10 + 2: five times as large, after a gap of 2.
-    np.testing.assert_array_equal(pixels[:, 2:42:5, 2:52:5], original)
-    np.testing.assert_array_equal(pixels[:, 44:84:5, 2:52:5], decoded)
+    # 800 pixels for 8 columns of 10 + 2: eight times as large, after a gap of 2.
+    np.testing.assert_array_equal(pixels[:, 2:66:8, 2:82:8], original)
+    np.testing.assert_array_equal(pixels[:, 68:132:8, 2:82:8], decoded)
 
 
 def test_run_in_a_folder_of_runs_is_the_latest(rgb_run):
