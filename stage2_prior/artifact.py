@@ -30,11 +30,13 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def save_artifact(directory: str | Path, kind: str, config: Mapping[str, Any], model: nn.Module) -> None:
+def save_artifact(
+    directory: str | Path, kind: str, config: Mapping[str, Any], model: nn.Module
+) -> None:
     """Writes `model` and what rebuilds it to `directory`, whole or not at all.
 
     Args:
@@ -103,7 +105,9 @@ def load_artifact(directory: str | Path, kind: str) -> tuple[dict[str, Any], dic
             f"damaged ({error}): save the model again"
         ) from error
     if found != kind:
-        raise ValueError(f"{directory} must hold a {kind}, but it holds a {found}: name another path")
+        raise ValueError(
+            f"{directory} must hold a {kind}, but it holds a {found}: name another path"
+        )
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{directory} has format version {version}, but this version of the software reads "

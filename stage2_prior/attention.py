@@ -25,7 +25,9 @@ class KeyValueCache:
         like: Gives dtype and device.
     """
 
-    def __init__(self, batch: int, num_heads: int, length: int, head_dim: int, like: Tensor) -> None:
+    def __init__(
+        self, batch: int, num_heads: int, length: int, head_dim: int, like: Tensor
+    ) -> None:
         self.keys = like.new_zeros(batch, num_heads, length, head_dim)
         self.values = like.new_zeros(batch, num_heads, length, head_dim)
 
@@ -67,15 +69,14 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, L, E) to the same shape."""
-        query, key, value = self._heads(x)
-        return self.project(rearrange(causal_attention(query, key, value), "b n l d -> b l (n d)"))
+        return self._merge(causal_attention(*self._heads(x)))
 
     def step(self, x: Tensor, position: int, cache: KeyValueCache) -> Tensor:
         """The last row of `forward` for x (B, 1, E) at `position`, the rest being in `cache`."""
         query, key, value = self._heads(x)
         keys, values = cache.append(position, key, value)
         scores = (query / math.sqrt(query.shape[3])) @ keys.transpose(2, 3)  # (B, heads, 1, L)
-        return self.project(rearrange(scores.softmax(dim=-1) @ values, "b n l d -> b l (n d)"))
+        return self._merge(scores.softmax(dim=-1) @ values)
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """An empty cache for `length` positions."""
@@ -89,3 +90,7 @@ class CausalSelfAttention(nn.Module):
             self.to_qkv(x), "b l (three n d) -> three b n l d", three=3, n=self.num_heads
         )
         return query, key, value
+
+    def _merge(self, heads: Tensor) -> Tensor:
+        projected: Tensor = self.project(rearrange(heads, "b n l d -> b l (n d)"))
+        return projected

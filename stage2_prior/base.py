@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage2_prior.artifact import load_artifact, load_weights, save_artifact
+from stage2_prior.artifact import CONFIG_FILE, load_artifact, load_weights, save_artifact
 from stage2_prior.config import (
     PriorConfig,
     SamplingSettings,
     prior_config_from_dict,
     prior_config_to_dict,
 )
-from stage2_prior.grids import GridSpec, check_codes, to_grids, to_sequence
+from stage2_prior.grids import (
+    GridSpec,
+    check_codes,
+    grids_from_list,
+    grids_to_list,
+    split_by_grid,
+    to_grids,
+    to_sequence,
+)
 from stage2_prior.noise import addressed_uniform
 
 ARTIFACT_KIND = "prior"
+_CONFIG_FIELDS = {"grids", "num_classes", "vqvae_sha256", "model"}
+
+# Matrix products and convolutions of a few rows sum in another order than those of many, and the
+# last bit of a logit that differs can turn a draw. Batches filled up to a multiple of this gave the
+# same bits whatever their size (x86 with AVX512, MKL and oneDNN, 1 to 16 threads).
+_ROW_MULTIPLE = 16
 
 
 class CodePrior(nn.Module, ABC):
@@ -50,8 +65,8 @@ class CodePrior(nn.Module, ABC):
         super().__init__()
         if not grids:
             raise ValueError("at least one grid is required, got none")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1 or None, got {num_classes}")
+        if num_classes is not None and not (isinstance(num_classes, int) and num_classes >= 1):
+            raise ValueError(f"num_classes must be at least 1 or None, got {num_classes!r}")
         self.config = config
         self.grids = grids
         self.num_classes = num_classes
@@ -81,11 +96,14 @@ class CodePrior(nn.Module, ABC):
 
     @abstractmethod
     def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
-        """Draws int64 (B, L) from labels (B,) and one uniform number per code, float64 (B, L)."""
+        """Draws int64 (B, L) from labels (B,) and one uniform number per code, float64 (B, L).
+
+        Only called in evaluation mode.
+        """
 
     @torch.no_grad()
     def log_prob(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> Tensor:
-        """log p(codes | labels), exact.
+        """Log p(codes | labels), exact; without dropout, whichever mode the prior is in.
 
         Args:
             codes: int64 (B, h_i, w_i) per grid.
@@ -100,7 +118,9 @@ class CodePrior(nn.Module, ABC):
         """
         check_codes(codes, self.grids)
         sequence = to_sequence(codes).long().to(self._device)
-        return -self.nll(sequence, self._labels_or_null(labels, len(sequence))).double().sum(dim=1)
+        with self._evaluating():
+            nll = self.nll(sequence, self._labels_or_null(labels, len(sequence)))
+        return -nll.double().sum(dim=1)
 
     def nll(self, sequence: Tensor, labels: Tensor) -> Tensor:
         """-log p of each code given those before it, differentiable: float32 (B, L), in nats.
@@ -109,7 +129,7 @@ class CodePrior(nn.Module, ABC):
             sequence: int64 (B, L), as for `forward`.
             labels: int64 (B,), as for `forward`.
         """
-        parts = sequence.split([grid.num_codes for grid in self.grids], dim=1)
+        parts = split_by_grid(sequence, self.grids)
         return torch.cat(
             [
                 F.cross_entropy(logits.transpose(1, 2), part, reduction="none")
@@ -135,10 +155,13 @@ class CodePrior(nn.Module, ABC):
             count: How many.
             labels: int64 (count,), or None for the distribution without labels.
             settings: How to draw; None draws from the model as it is.
-            seed: In [0, 2^63). A sample depends on the seed, its index, its label and the
-                settings, and not on the batches it is drawn in.
-            first_index: Index of the first sample.
-            batch_size: How many are drawn at once; memory grows with it and not with `count`.
+            seed: In [0, 2^63). A sample's random numbers depend on the seed and its index alone,
+                so that it is the same in whatever batch it is drawn. Another machine, number of
+                threads or version of torch may round a logit differently, which turns about one
+                draw in a million.
+            first_index: Index of the first sample, at least 0.
+            batch_size: How many are drawn at once, in effect rounded up to a multiple of 16;
+                memory grows with it and not with `count`.
 
         Returns:
             int64 (count, h_i, w_i) per grid.
@@ -148,18 +171,16 @@ class CodePrior(nn.Module, ABC):
             ValueError: Labels, settings or seed do not fit the prior.
         """
         settings = settings or SamplingSettings()
-        self._check_request(count, labels, settings, seed, batch_size)
+        self._check_request(count, labels, settings, seed, first_index, batch_size)
         all_labels = self._labels_or_null(labels, count)
         indices = torch.arange(first_index, first_index + count, device=self._device)
-        batches = [
-            self.draw_sequence(
-                all_labels[start : start + batch_size],
-                settings,
-                addressed_uniform(seed, indices[start : start + batch_size], self.num_codes),
-            )
-            for start in range(0, count, batch_size)
-        ]
-        return to_grids(torch.cat(batches), self.grids)
+        sequences = []
+        with self._evaluating():
+            for start in range(0, count, batch_size):
+                batch = slice(start, start + batch_size)
+                uniform = addressed_uniform(seed, indices[batch], self.num_codes)
+                sequences.append(self._draw_filled(all_labels[batch], settings, uniform))
+        return to_grids(torch.cat(sequences), self.grids)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` to a new `directory`, atomically.
@@ -168,7 +189,7 @@ class CodePrior(nn.Module, ABC):
             FileExistsError: `directory` exists.
         """
         config = {
-            "grids": [asdict(grid) for grid in self.grids],
+            "grids": grids_to_list(self.grids),
             "num_classes": self.num_classes,
             "vqvae_sha256": self.vqvae_hash,
             "model": prior_config_to_dict(self.config),
@@ -186,11 +207,14 @@ class CodePrior(nn.Module, ABC):
         from stage2_prior.build import build_prior  # it imports the kinds, which import this file
 
         config, state = load_artifact(directory, ARTIFACT_KIND)
-        if config.keys() != {"grids", "num_classes", "vqvae_sha256", "model"}:
-            raise ValueError(f"config.json in {directory} has missing or unknown fields: save it again")
+        if config.keys() != _CONFIG_FIELDS:
+            raise ValueError(
+                f"{CONFIG_FILE} in {directory} must have the fields of a saved prior, but "
+                f"{sorted(config.keys() ^ _CONFIG_FIELDS)} are missing or unknown: save it again"
+            )
         prior = build_prior(
             prior_config_from_dict(config["model"]),
-            tuple(GridSpec(**grid) for grid in config["grids"]),
+            grids_from_list(config["grids"]),
             config["num_classes"],
             config["vqvae_sha256"],
         )
@@ -201,8 +225,25 @@ class CodePrior(nn.Module, ABC):
     def _device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode for the length of the block."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
+
+    def _draw_filled(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+        """`draw_sequence` in a batch filled up to a multiple of `_ROW_MULTIPLE` rows."""
+        missing = -len(labels) % _ROW_MULTIPLE
+        filled = F.pad(labels, (0, missing)), F.pad(uniform, (0, 0, 0, missing))
+        return self.draw_sequence(filled[0], settings, filled[1])[: len(labels)]
+
     def _labels_or_null(self, labels: Tensor | None, count: int) -> Tensor:
         if labels is None:
+            self._check_null_is_trained()
             return torch.full((count,), self.null_label, device=self._device)
         if self.num_classes is None:
             raise ValueError("this prior was trained without labels: leave labels out")
@@ -217,26 +258,32 @@ class CodePrior(nn.Module, ABC):
             )
         return labels.long().to(self._device)
 
+    def _check_null_is_trained(self) -> None:
+        if self.num_classes is not None and not self.config.label_dropout:
+            raise ValueError(
+                "going without labels or using a guidance scale needs a prior trained with "
+                "label_dropout above 0, got 0: name labels and keep guidance_scale at 1"
+            )
+
     def _check_request(
         self,
         count: int,
         labels: Tensor | None,
         settings: SamplingSettings,
         seed: int,
+        first_index: int,
         batch_size: int,
     ) -> None:
         if count < 1 or batch_size < 1:
             raise ValueError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
         if not 0 <= seed < 1 << 63:
             raise ValueError(f"seed must be in [0, 2^63), got {seed}")
-        null_is_used = labels is None or settings.guidance_scale != 1
-        if self.num_classes is not None and null_is_used and not self.config.label_dropout:
-            raise ValueError(
-                "sampling without labels or with a guidance scale needs a prior trained with "
-                "label_dropout above 0, got 0: name labels and keep guidance_scale at 1"
-            )
+        if not 0 <= first_index < (1 << 63) - count:
+            raise ValueError(f"first_index must be in [0, 2^63 - count), got {first_index}")
         if labels is None and settings.guidance_scale != 1:
             raise ValueError(
                 f"guidance_scale {settings.guidance_scale} needs labels to guide towards: "
                 "name labels or keep it at 1"
             )
+        if settings.guidance_scale != 1:
+            self._check_null_is_trained()

@@ -95,8 +95,8 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
     Raises:
         ValueError: A field is missing, unknown or out of range.
     """
-    kind = values.get("kind")
-    if kind not in PRIOR_CONFIGS:
+    kind = values.get("kind") if isinstance(values, Mapping) else values
+    if not isinstance(kind, str) or kind not in PRIOR_CONFIGS:
         raise ValueError(
             f"kind must be one of {', '.join(PRIOR_CONFIGS)}, got {kind!r}: "
             "the config is of another version"
@@ -109,6 +109,13 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
             f"{sorted(expected ^ values.keys())} are missing or unknown: "
             "the config is of another version"
         )
+    for f in fields(cls):
+        accepted = (float, int) if isinstance(f.default, float) else (type(f.default),)
+        if type(values[f.name]) not in accepted:
+            raise ValueError(
+                f"{f.name} of a {cls.__name__} must be of type {accepted[0].__name__}, got "
+                f"{values[f.name]!r}: the config is damaged"
+            )
     return cls(**values)
 
 
@@ -133,7 +140,9 @@ class SamplingSettings:
         Raises:
             ValueError: A value is out of range.
         """
-        _require(0 <= self.temperature < float("inf"), "temperature", "at least 0", self.temperature)
+        _require(
+            0 <= self.temperature < float("inf"), "temperature", "at least 0", self.temperature
+        )
         _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
         _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
         _require(

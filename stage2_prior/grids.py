@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -31,8 +33,35 @@ class GridSpec:
 
     @property
     def num_codes(self) -> int:
-        """h * w."""
+        """Codes per image: h * w."""
         return self.height * self.width
+
+
+def grids_to_list(grids: tuple[GridSpec, ...]) -> list[dict[str, Any]]:
+    """The grids as JSON-ready values."""
+    return [asdict(grid) for grid in grids]
+
+
+def grids_from_list(values: Any) -> tuple[GridSpec, ...]:
+    """Rebuilds grids from what `grids_to_list` gave.
+
+    Raises:
+        ValueError: The values are of another form, or out of range.
+    """
+    names = {f.name for f in fields(GridSpec)}
+    for grid in values if isinstance(values, list) else [values]:
+        whole = isinstance(grid, Mapping) and grid.keys() == names
+        if not whole or any(type(value) is not int for value in grid.values()):
+            raise ValueError(
+                f"grids must be a list of {{height, width, codebook_size}}, all integers, "
+                f"but one is {grid!r}: save the prior again"
+            )
+    return tuple(GridSpec(**grid) for grid in values)
+
+
+def split_by_grid(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
+    """Cuts (B, L, ...) into the parts (B, h_i * w_i, ...) of each grid."""
+    return torch.split(sequence, [grid.num_codes for grid in grids], dim=1)
 
 
 def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
@@ -58,10 +87,9 @@ def to_sequence(codes: tuple[Tensor, ...]) -> Tensor:
 
 def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
     """The sequence (B, L) back to grids (B, h_i, w_i); inverts `to_sequence`."""
-    parts = sequence.split([grid.num_codes for grid in grids], dim=1)
     return tuple(
         rearrange(part, "b (h w) -> b h w", h=grid.height)
-        for part, grid in zip(parts, grids, strict=True)
+        for part, grid in zip(split_by_grid(sequence, grids), grids, strict=True)
     )
 
 

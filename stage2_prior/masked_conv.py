@@ -33,7 +33,8 @@ class VerticalConv(nn.Module):
         """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
         if not self._include_current:
             x = x[:, :, :-1]
-        return self.conv(F.pad(x, (self._reach, self._reach, self._reach, 0)))
+        seen: Tensor = self.conv(F.pad(x, (self._reach, self._reach, self._reach, 0)))
+        return seen
 
 
 class HorizontalConv(nn.Module):
@@ -60,4 +61,5 @@ class HorizontalConv(nn.Module):
         """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
         if not self._include_current:
             x = x[:, :, :, :-1]
-        return self.conv(F.pad(x, (self._left, 0, 0, 0)))
+        seen: Tensor = self.conv(F.pad(x, (self._left, 0, 0, 0)))
+        return seen

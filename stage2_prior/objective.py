@@ -39,7 +39,9 @@ class PriorObjective(nn.Module):
         if labels is None:
             labels = null
         elif self.training and self.prior.config.label_dropout:
-            dropped = torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
+            dropped = (
+                torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
+            )
             labels = torch.where(dropped, null, labels)
         loss = self.prior.nll(sequence, labels).mean()
         return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})

@@ -24,6 +24,8 @@ class GatedActivation(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Maps (B, 2 width, h, w) and labels (B,) to (B, width, h, w)."""
+        a: Tensor
+        b: Tensor
         a, b = (x + self.label_bias(labels)[:, :, None, None]).chunk(2, dim=1)
         return a.tanh() * b.sigmoid()
 
@@ -92,9 +94,7 @@ class PixelCNNPrior(CodePrior):
             GatedLayer(config, num_labels, first=i == 0) for i in range(config.num_layers)
         )
         # What grid i reads of the grids before it at its own place; nothing for the first.
-        self.same_place = nn.ModuleList(
-            nn.Embedding(g.codebook_size, width) for g in grids[:-1]
-        )
+        self.same_place = nn.ModuleList(nn.Embedding(g.codebook_size, width) for g in grids[:-1])
         self.hidden = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in grids)
         self.heads = nn.ModuleList(nn.Conv2d(width, g.codebook_size, 1) for g in grids)
 
@@ -123,7 +123,8 @@ class PixelCNNPrior(CodePrior):
         return sequence
 
     def _logits_at(self, sequence: Tensor, labels: Tensor, grid: int, place: int) -> Tensor:
-        return self(sequence, labels)[grid][:, place]
+        logits: Tensor = self(sequence, labels)[grid]  # (B, h * w, K)
+        return logits[:, place]
 
     def _features(self, codes: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """What is known of earlier places at each place: (B, width, h, w)."""
@@ -140,4 +141,5 @@ class PixelCNNPrior(CodePrior):
     def _head(self, grid: int, features: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
         for embedding, earlier in zip(self.same_place[:grid], codes[:grid], strict=True):
             features = features + rearrange(embedding(earlier), "b h w e -> b e h w")
-        return self.heads[grid](F.silu(self.hidden[grid](F.silu(features))))
+        logits: Tensor = self.heads[grid](F.silu(self.hidden[grid](F.silu(features))))
+        return logits  # (B, K, h, w)

@@ -29,6 +29,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
     Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", equation 3.
     """
+    if p >= 1:
+        return logits  # the sum of all others may reach 1 by rounding
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # mass of all likelier codes
@@ -65,7 +67,9 @@ def choose(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tenso
     """
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.double() / settings.temperature
+    logits = logits.double()
+    # Their largest at 0, so that no temperature overflows.
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:

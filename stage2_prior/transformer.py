@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from stage2_prior.attention import CausalSelfAttention, KeyValueCache
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings, TransformerConfig
-from stage2_prior.grids import GridSpec, raster_positions
+from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
 from stage2_prior.sampling import choose, guide
 
 # GPT-2's standard deviation of every weight at initialisation.
@@ -31,7 +34,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, L, E) to the same shape."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
-        return x + self.dropout(self._mlp(x))
+        change: Tensor = self.dropout(self._mlp(x))
+        return x + change
 
     def step(self, x: Tensor, position: int, cache: KeyValueCache) -> Tensor:
         """Maps one position (B, 1, E), given the cached ones, without dropout."""
@@ -40,7 +44,8 @@ class Block(nn.Module):
 
     def _mlp(self, x: Tensor) -> Tensor:
         # SiLU does as well as GELU and costs a third of it on a CPU.
-        return self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x))))
+        change: Tensor = self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x))))
+        return change
 
 
 class TransformerPrior(CodePrior):
@@ -51,6 +56,7 @@ class TransformerPrior(CodePrior):
     """
 
     config: TransformerConfig
+    positions: Tensor
 
     def __init__(
         self,
@@ -68,7 +74,8 @@ class TransformerPrior(CodePrior):
         self.column_embedding = nn.Embedding(max(g.width for g in grids), width)
         self.label_embedding = nn.Embedding(self.null_label + 1, width)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = cast(Sequence[Block], blocks)  # ModuleList forgets what it holds
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, g.codebook_size) for g in grids)
         self.register_buffer("positions", raster_positions(grids), persistent=False)  # (L, 3)
@@ -83,7 +90,7 @@ class TransformerPrior(CodePrior):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        parts = x.split([grid.num_codes for grid in self.grids], dim=1)
+        parts = split_by_grid(x, self.grids)
         return tuple(head(part).float() for head, part in zip(self.heads, parts, strict=True))
 
     def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
@@ -110,7 +117,7 @@ class TransformerPrior(CodePrior):
         return sequence
 
     def _embed_codes(self, sequence: Tensor) -> Tensor:
-        parts = sequence.split([grid.num_codes for grid in self.grids], dim=1)
+        parts = split_by_grid(sequence, self.grids)
         embedded = [e(part) for e, part in zip(self.code_embeddings, parts, strict=True)]
         return torch.cat(embedded, dim=1)  # (B, L, E)
 
@@ -118,7 +125,8 @@ class TransformerPrior(CodePrior):
         """Where each position lies and what the image shows: (B, L, E)."""
         grid, row, column = self.positions.unbind(dim=1)
         place = self.grid_embedding(grid) + self.row_embedding(row) + self.column_embedding(column)
-        return place + self.label_embedding(labels)[:, None]
+        conditions: Tensor = place + self.label_embedding(labels)[:, None]
+        return conditions
 
     def _initialise(self) -> None:
         for module in self.modules():

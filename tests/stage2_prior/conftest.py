@@ -1,0 +1,19 @@
+"""Lets the tests import `tiny_priors` and `references` from this directory, and fixes their draws."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def seeded_single_thread():
+    """Every test draws the same, and tiny tensors do not wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
