@@ -82,10 +82,11 @@ def test_from_dict_inverts_to_dict(quantizer):
 
 
 def test_to_dict_names_every_choice():
-    values = VQVAEConfig(quantizer=GradientQuantizerConfig()).to_dict()
-    assert values["likelihood"] == "mse"
+    quantizer = GradientQuantizerConfig(commitment_weight=0.5)
+    values = VQVAEConfig(likelihood="l1", quantizer=quantizer).to_dict()
+    assert values["likelihood"] == "l1"
     assert values["quantizer"]["kind"] == "gradient"
-    assert values["quantizer"]["commitment_weight"] == 0.25
+    assert values["quantizer"]["commitment_weight"] == 0.5
 
 
 @pytest.mark.parametrize(
