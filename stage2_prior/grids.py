@@ -116,3 +116,6 @@ def check_codes(codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
                 f"codes must be in [0, {spec.codebook_size}), got {int(grid.min())} to "
                 f"{int(grid.max())}: they were made with another codebook"
             )
+    batches = [len(grid) for grid in codes]
+    if len(set(batches)) > 1:
+        raise ValueError(f"all grids must have one batch size, got {batches}")

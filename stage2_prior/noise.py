@@ -18,6 +18,10 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 def addressed_uniform(seed: int, samples: Tensor, num_positions: int) -> Tensor:
     """Uniform random numbers in [0, 1), one per sample and position.
 
+    With g and the bijection m of splitmix64, on unsigned 64-bit integers:
+
+        u(seed, sample, position) = (m((m((m(seed + g) ^ sample) + g) ^ position) + g) >> 11) / 2^53
+
     Args:
         seed: Any integer in [0, 2^63).
         samples: int64 (B,), the indices of the samples.

@@ -12,6 +12,8 @@ CONFIGS = {
     "pixelcnn": PixelCNNConfig(num_layers=3, width=8, kernel_size=3),
 }
 KINDS = tuple(CONFIGS)
+# Standard deviation of the weights: logits that differ, and yet leave every code a chance.
+_SPREAD = {"transformer": 0.2, "pixelcnn": 0.4}
 
 # Kind and grids: one, several of one shape with other codebooks, several of other shapes, and
 # grids so thin that a convolution has nothing to look at.
@@ -38,7 +40,7 @@ def make_prior(kind, grids, num_classes=None, **changes):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in prior.parameters():
-            parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(_SPREAD[kind] * torch.randn(parameter.shape, generator=generator))
     return prior.eval()
 
 

@@ -1,0 +1,171 @@
+"""From logits to a code, against slow references in numpy and at the edges."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from references import transformed_probabilities
+
+from stage2_prior import SamplingSettings
+from stage2_prior.sampling import choose, draw, guide, keep_top_k, keep_top_p
+
+ALMOST_ONE = 1 - 2.0**-53
+INF = float("inf")
+
+
+def rows(batch, size, seed=0):
+    return 2 * torch.randn(
+        batch, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def drawn_probabilities(logits, sampling):
+    """Shares of the codes over 20,000 evenly spaced numbers: exact to 1 / 20,000 per code."""
+    uniform = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    codes = choose(logits.expand(20_000, -1), sampling, uniform)
+    return np.bincount(codes.numpy(), minlength=len(logits)) / 20_000
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0, [3, 4]), (1, [1, 2]), (3, [-3, -2])])
+def test_guide_goes_from_unconditional_to_conditional_and_on(scale, expected):
+    conditional, unconditional = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    assert guide(conditional, unconditional, scale).tolist() == [expected]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 8])
+def test_top_k_keeps_the_k_largest_and_their_values(k):
+    logits = rows(6, 9)
+    kept = keep_top_k(logits, k)
+    for row, result in zip(logits.numpy(), kept.numpy(), strict=True):
+        largest = set(np.argsort(row)[-k:].tolist())
+        expected = [value if code in largest else -INF for code, value in enumerate(row)]
+        assert result.tolist() == expected
+
+
+@pytest.mark.parametrize("k", [9, 10, 10**6])
+def test_top_k_of_all_codes_or_more_changes_nothing(k):
+    logits = rows(2, 9)
+    assert torch.equal(keep_top_k(logits, k), logits)
+
+
+def test_top_k_keeps_all_that_tie_with_the_last():
+    kept = keep_top_k(torch.tensor([[1.0, 3.0, 1.0, 0.0, 1.0]]), 2)
+    assert kept.tolist() == [[1, 3, 1, -INF, 1]]
+
+
+def test_top_k_keeps_impossible_codes_impossible():
+    kept = keep_top_k(torch.tensor([[-INF, 3.0, -INF, 1.0]]), 3)
+    assert kept.tolist() == [[-INF, 3, -INF, 1]]
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        (1e-9, [0, 1, 0, 0]),
+        (0.49, [0, 1, 0, 0]),
+        (0.51, [0, 1, 0, 1]),
+        (0.74, [0, 1, 0, 1]),
+        (0.76, [1, 1, 0, 1]),
+        (0.88, [1, 1, 1, 1]),
+        (1.0, [1, 1, 1, 1]),
+    ],
+)
+def test_top_p_keeps_the_smallest_set_that_reaches_p(p, expected):
+    logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]], dtype=torch.float64).log()
+    kept = keep_top_p(logits, p)
+    assert (kept > -INF).int().tolist() == [expected]
+    assert torch.equal(kept[kept > -INF], logits[kept > -INF])
+
+
+def test_top_p_takes_the_lower_of_two_equal_codes():
+    kept = keep_top_p(torch.zeros(1, 4, dtype=torch.float64), 0.5)
+    assert kept.tolist() == [[0, 0, -INF, -INF]]
+
+
+def test_top_p_of_one_keeps_codes_too_rare_to_count():
+    # The likely codes' probabilities sum to 1 in float64 already.
+    logits = torch.tensor([[0.0, 0.0, -100.0, -700.0]], dtype=torch.float64)
+    assert torch.equal(keep_top_p(logits, 1.0), logits)
+
+
+def test_top_p_keeps_impossible_codes_impossible():
+    kept = keep_top_p(torch.tensor([[-INF, 0.0, -INF, 0.0]], dtype=torch.float64), 0.99)
+    assert kept.tolist() == [[-INF, 0, -INF, 0]]
+
+
+def test_draw_inverts_the_distribution_function():
+    logits = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64).log().expand(6, -1)
+    uniform = torch.tensor([0, 0.24, 0.26, 0.74, 0.76, ALMOST_ONE], dtype=torch.float64)
+    assert draw(logits, uniform).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("uniform", [0.0, 2.0**-53, 0.5, ALMOST_ONE])
+@pytest.mark.parametrize(
+    "logits",
+    [
+        [-INF, -INF, 0.0, -INF],
+        [-INF, 1.0, -INF, 0.0, -INF, -INF],
+        [0.0, -INF, -INF],
+        [-INF, -INF, 0.0],
+        [-800.0, 0.0, -800.0],
+    ],
+)
+def test_draw_never_takes_a_code_of_probability_zero(logits, uniform):
+    row = torch.tensor([logits], dtype=torch.float64)
+    code = draw(row, torch.tensor([uniform], dtype=torch.float64)).item()
+    assert row[0, code] > -700
+
+
+@given(
+    logits=st.lists(st.floats(-50, 50) | st.just(-INF), min_size=1, max_size=40).filter(
+        lambda values: max(values) > -INF
+    ),
+    uniform=st.sampled_from([0.0, 2.0**-53, 0.5, ALMOST_ONE]) | st.floats(0, ALMOST_ONE),
+    temperature=st.sampled_from([0.0, 1e-310, 1e-3, 1.0, 1e300]),
+    top_k=st.none() | st.integers(1, 50),
+    top_p=st.none() | st.floats(1e-9, 1),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_choose_always_gives_a_possible_code(logits, uniform, temperature, top_k, top_p):
+    sampling = SamplingSettings(temperature=temperature, top_k=top_k, top_p=top_p)
+    code = choose(
+        torch.tensor([logits]), sampling, torch.tensor([uniform], dtype=torch.float64)
+    ).item()
+    assert logits[code] > -INF
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 3.0},
+        {"top_k": 3},
+        {"top_p": 0.7},
+        {"temperature": 2.0, "top_k": 4, "top_p": 0.8},
+        {"temperature": 0.3, "top_p": 0.9},
+    ],
+    ids=str,
+)
+def test_choose_follows_the_transformed_probabilities(sampling):
+    logits = rows(1, 8)[0]
+    expected = transformed_probabilities(logits.numpy(), **sampling)
+    actual = drawn_probabilities(logits, SamplingSettings(**sampling))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1.5 / 20_000)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, ALMOST_ONE])
+def test_choose_at_temperature_zero_takes_the_first_likeliest(uniform):
+    logits = torch.tensor([[0.0, 2.0, -INF, 2.0]])
+    sampling = SamplingSettings(temperature=0.0, top_k=3, top_p=0.1)
+    uniforms = torch.tensor([uniform], dtype=torch.float64)
+    assert choose(logits, sampling, uniforms).tolist() == [1]
+
+
+def test_choose_keeps_its_rows_apart():
+    logits = rows(5, 8)
+    uniform = torch.rand(5, dtype=torch.float64)
+    sampling = SamplingSettings(temperature=0.8, top_k=5, top_p=0.9)
+    singly = [choose(logits[i : i + 1], sampling, uniform[i : i + 1]).item() for i in range(5)]
+    assert choose(logits, sampling, uniform).tolist() == singly
