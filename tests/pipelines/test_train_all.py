@@ -167,9 +167,11 @@ def test_first_reconstruction_stands_below_its_original(rgb_run, rgb_file):
     decoded = model.decode(model.encode(torch.from_numpy(original)[None]))[0].numpy()
     with Image.open(rgb_run / "reconstructions.png") as image:
         pixels = np.asarray(image).transpose(2, 0, 1)
-    # 800 pixels for 8 columns of 10 + 2: eight times as large, after a gap of 2.
-    np.testing.assert_array_equal(pixels[:, 2:66:8, 2:82:8], original)
-    np.testing.assert_array_equal(pixels[:, 68:132:8, 2:82:8], decoded)
+    # Two rows of 8x10, enlarged alike, between white lines of 2 pixels.
+    scale = (pixels.shape[1] - 3 * 2) // (2 * 8)
+    shown = pixels[:, :, 2::scale][:, :, :10]
+    np.testing.assert_array_equal(shown[:, 2::scale][:, :8], original)
+    np.testing.assert_array_equal(shown[:, 4 + 8 * scale :: scale][:, :8], decoded)
 
 
 def test_run_in_a_folder_of_runs_is_the_latest(rgb_run):
@@ -259,7 +261,9 @@ def test_images_of_four_channels_are_trained_on_and_shown(tmp_path):
     command("train_all", *TINY, "--data.source", f"npz:{tmp_path}/four.npz", "--out", run)
     assert tuple(GenerationPipeline.from_pretrained(run)(2).shape) == (2, 4, 8, 8)
     with Image.open(run / "samples.png") as image:
-        assert (image.mode, image.width) == ("L", 10 * (32 + 2) + 2)
+        # 10 rows and 10 columns of 8x32, between white lines of 2 pixels.
+        scale = (image.height - 2 - 10 * 2) // (10 * 8)
+        assert (image.mode, image.width) == ("L", 10 * (32 * scale + 2) + 2)
 
 
 def test_existing_run_is_refused_before_the_data_are_looked_for(rgb_run, capsys):
