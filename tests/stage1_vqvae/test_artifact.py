@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ def replace_weights(directory, edit):
     edit(state)
     save_file(state, directory / "model.safetensors")
     edit_config(directory, lambda config: config.update(weights_sha256=weights_hash(state)))
+
+
+def test_both_stages_have_the_same_copy_of_the_artifact_module():
+    copy = Path(artifact.__file__)
+    other = copy.parents[1] / "stage2_prior" / copy.name
+    assert copy.read_text(encoding="utf-8") == other.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", KINDS)

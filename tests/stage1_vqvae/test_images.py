@@ -47,8 +47,8 @@ def test_to_uint8_rounds_to_the_nearest_level(fraction, level):
 
 
 def test_to_uint8_of_bfloat16_rounds_in_float32():
-    # 0.5 is exact in bfloat16; (0.5 + 1) * 127.5 = 191.25 is not.
-    assert to_uint8(torch.tensor([0.5], dtype=torch.bfloat16)).item() == 191
+    # Exact in bfloat16, unlike (0.30078125 + 1) * 127.5 = 165.85, which would become 165.
+    assert to_uint8(torch.tensor([0.30078125], dtype=torch.bfloat16)).item() == 166
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (4, 6), (8, 8), (3, 16)])
