@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings
+
+# As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
+# which can turn the rounding of a pixel.
+_ROW_MULTIPLE = 16
 
 
 class GenerationPipeline:
@@ -90,7 +95,7 @@ class GenerationPipeline:
                 first_index=first_index + start,
                 batch_size=batch_size,
             )
-            images.append(self.vqvae.decode(codes).cpu())
+            images.append(self._decode_filled(codes).cpu())
         return torch.cat(images)
 
     def resolve_labels(
@@ -108,6 +113,13 @@ class GenerationPipeline:
         if labels is not None and labels.shape != (n,):
             raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
         return labels
+
+    def _decode_filled(self, codes: tuple[Tensor, ...]) -> Tensor:
+        """Decodes in a batch filled up to a multiple of `_ROW_MULTIPLE` images."""
+        count = len(codes[0])
+        missing = -count % _ROW_MULTIPLE
+        filled = tuple(F.pad(grid, (0, 0, 0, 0, 0, missing)) for grid in codes)
+        return self.vqvae.decode(filled)[:count]
 
     def to(self, device: torch.device | str) -> Self:
         """Moves both models to `device`."""

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +176,19 @@ class RunDirectory:
         return dict(self._read()["data"])
 
     def mark_latest(self) -> None:
-        """Makes `latest` in the folder of runs name this run, if the folder is called `runs`."""
+        """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
+
+        A file system without symbolic links goes without: a run is whole without the comfort.
+        """
         if self.path.resolve().parent.name != RUNS.name:
             return
         link = self.path.resolve().parent / LATEST.name
         if link.exists() and not link.is_symlink():
             return  # a user's own directory of that name stays
         partial = link.with_name(f".latest.partial-{os.getpid()}")
-        partial.symlink_to(self.path.resolve().name, target_is_directory=True)
-        partial.replace(link)
+        with suppress(OSError, NotImplementedError):
+            partial.symlink_to(self.path.resolve().name, target_is_directory=True)
+            partial.replace(link)
 
     def _read(self) -> dict[str, Any]:
         if not self.config_file.exists():

@@ -132,7 +132,10 @@ class CodePrior(nn.Module, ABC):
         parts = split_by_grid(sequence, self.grids)
         return torch.cat(
             [
-                F.cross_entropy(logits.transpose(1, 2), part, reduction="none")
+                # One flat row of K logits per code: softmax over a strided axis is slow on a CPU.
+                F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="none").view_as(
+                    part
+                )
                 for logits, part in zip(self(sequence, labels), parts, strict=True)
             ],
             dim=1,

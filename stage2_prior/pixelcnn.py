@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 
 from stage2_prior.base import CodePrior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings
-from stage2_prior.grids import GridSpec, to_grids
+from stage2_prior.dropout import Dropout
+from stage2_prior.grids import GridSpec, to_grids, to_sequence
 from stage2_prior.masked_conv import HorizontalConv, VerticalConv
 from stage2_prior.sampling import choose, guide
 
@@ -46,7 +49,7 @@ class GatedLayer(nn.Module):
         self.vertical_to_horizontal = nn.Conv2d(2 * width, 2 * width, 1)
         self.vertical_gate = GatedActivation(width, num_labels)
         self.horizontal_gate = GatedActivation(width, num_labels)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.horizontal_out = nn.Conv2d(width, width, 1)
         self.skip = nn.Conv2d(width, width, 1)
         self._residual = not first  # the first layer's input knows the code to be predicted
@@ -103,28 +106,29 @@ class PixelCNNPrior(CodePrior):
         codes = to_grids(sequence, self.grids)
         features = self._features(codes, labels)
         return tuple(
-            rearrange(self._head(i, features, codes), "b k h w -> b (h w) k").float()
+            rearrange(self._head(i, features, codes[:i]), "b k h w -> b (h w) k").float()
             for i in range(len(self.grids))
         )
 
     def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
-        """Draws place by place, evaluating the network once for each place and grid."""
-        grid = self.grids[0]
-        sequence = torch.zeros(uniform.shape, dtype=torch.int64, device=uniform.device)
-        for place in range(grid.num_codes):
-            for i in range(len(self.grids)):
-                position = i * grid.num_codes + place
-                logits = self._logits_at(sequence, labels, i, place)
-                if settings.guidance_scale != 1:
-                    null = torch.full_like(labels, self.null_label)
-                    unconditional = self._logits_at(sequence, null, i, place)
-                    logits = guide(logits, unconditional, settings.guidance_scale)
-                sequence[:, position] = choose(logits, settings, uniform[:, position])
-        return sequence
-
-    def _logits_at(self, sequence: Tensor, labels: Tensor, grid: int, place: int) -> Tensor:
-        logits: Tensor = self(sequence, labels)[grid]  # (B, h * w, K)
-        return logits[:, place]
+        """Draws place by place; guidance runs as a second half of the batch."""
+        guided = settings.guidance_scale != 1
+        batch, copies = len(uniform), 2 if guided else 1
+        if guided:
+            labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
+        codes = to_grids(torch.zeros_like(uniform, dtype=torch.int64), self.grids)
+        numbers = to_grids(uniform, self.grids)
+        for row, column in product(range(self.grids[0].height), range(self.grids[0].width)):
+            rows = tuple(grid[:, : row + 1].repeat(copies, 1, 1) for grid in codes)
+            here = (..., slice(row, row + 1), slice(column, column + 1))
+            features = self._features(rows, labels)[here]  # (copies * B, width, 1, 1)
+            for i, grid in enumerate(codes):
+                drawn = tuple(earlier[here].repeat(copies, 1, 1) for earlier in codes[:i])
+                logits = self._head(i, features, drawn)[:, :, 0, 0].float()  # (copies * B, K)
+                if guided:
+                    logits = guide(logits[:batch], logits[batch:], settings.guidance_scale)
+                grid[:, row, column] = choose(logits, settings, numbers[i][:, row, column])
+        return to_sequence(codes)
 
     def _features(self, codes: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """What is known of earlier places at each place: (B, width, h, w)."""
@@ -138,8 +142,8 @@ class PixelCNNPrior(CodePrior):
             skips.append(skip)
         return torch.stack(skips).sum(dim=0)
 
-    def _head(self, grid: int, features: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
-        for embedding, earlier in zip(self.same_place[:grid], codes[:grid], strict=True):
+    def _head(self, grid: int, features: Tensor, earlier_grids: tuple[Tensor, ...]) -> Tensor:
+        for embedding, earlier in zip(self.same_place[:grid], earlier_grids, strict=True):
             features = features + rearrange(embedding(earlier), "b h w e -> b e h w")
         logits: Tensor = self.heads[grid](F.silu(self.hidden[grid](F.silu(features))))
         return logits  # (B, K, h, w)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stage2_prior.attention import CausalSelfAttention, KeyValueCache
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.dropout import Dropout
 from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
 from stage2_prior.sampling import choose, guide
 
@@ -29,7 +30,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width)
         self.mlp_in = nn.Linear(config.width, 4 * config.width)
         self.mlp_out = nn.Linear(4 * config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, L, E) to the same shape."""
@@ -73,7 +74,7 @@ class TransformerPrior(CodePrior):
         self.row_embedding = nn.Embedding(max(g.height for g in grids), width)
         self.column_embedding = nn.Embedding(max(g.width for g in grids), width)
         self.label_embedding = nn.Embedding(self.null_label + 1, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.blocks = cast(Sequence[Block], blocks)  # ModuleList forgets what it holds
         self.norm = nn.LayerNorm(width)
