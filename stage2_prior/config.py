@@ -95,7 +95,7 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
     Raises:
         ValueError: A field is missing, unknown or out of range.
     """
-    kind = values.get("kind") if isinstance(values, Mapping) else values
+    kind = values.get("kind") if isinstance(values, Mapping) else None
     if not isinstance(kind, str) or kind not in PRIOR_CONFIGS:
         raise ValueError(
             f"kind must be one of {', '.join(PRIOR_CONFIGS)}, got {kind!r}: "
@@ -140,17 +140,12 @@ class SamplingSettings:
         Raises:
             ValueError: A value is out of range.
         """
-        _require(
-            0 <= self.temperature < float("inf"), "temperature", "at least 0", self.temperature
-        )
+        for name in ("temperature", "guidance_scale"):
+            value = getattr(self, name)
+            _require(value >= 0, name, "at least 0", value)
+            _require(value < float("inf"), name, "finite", value)
         _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
         _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
-        _require(
-            0 <= self.guidance_scale < float("inf"),
-            "guidance_scale",
-            "at least 0",
-            self.guidance_scale,
-        )
 
 
 def _require(holds: bool, name: str, requirement: str, value: object) -> None:

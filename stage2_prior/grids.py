@@ -49,13 +49,16 @@ def grids_from_list(values: Any) -> tuple[GridSpec, ...]:
         ValueError: The values are of another form, or out of range.
     """
     names = {f.name for f in fields(GridSpec)}
-    for grid in values if isinstance(values, list) else [values]:
-        whole = isinstance(grid, Mapping) and grid.keys() == names
-        if not whole or any(type(value) is not int for value in grid.values()):
-            raise ValueError(
-                f"grids must be a list of {{height, width, codebook_size}}, all integers, "
-                f"but one is {grid!r}: save the prior again"
-            )
+    if not isinstance(values, list) or not all(
+        isinstance(grid, Mapping)
+        and grid.keys() == names
+        and all(type(value) is int for value in grid.values())
+        for grid in values
+    ):
+        raise ValueError(
+            "grids must be a list of {height, width, codebook_size}, all integers, "
+            f"got {values!r}: save the prior again"
+        )
     return tuple(GridSpec(**grid) for grid in values)
 
 

@@ -1,4 +1,4 @@
-"""Lets the tests import `tiny_priors` and `references` from this directory, and fixes their draws."""
+"""Lets the tests import `tiny_priors` and `references`, and makes every draw repeatable."""
 
 import sys
 from pathlib import Path

@@ -45,7 +45,7 @@ def code_gradients(prior, sequence, labels, grid, place):
     for name in ("code_embeddings", "same_place"):
         for i, embedding in enumerate(getattr(prior, name, [])):
 
-            def cut_here(module, args, output, i=i):
+            def cut_here(_module, _args, output, i=i):
                 outputs.append((i, output.detach().requires_grad_()))
                 return outputs[-1][1]
 

@@ -166,7 +166,7 @@ def test_log_prob_refuses_labels_of_a_prior_without_classes():
 def test_log_prob_refuses_to_go_without_labels_where_that_was_never_trained():
     prior = make_prior("transformer", SQUARE, 3, label_dropout=0.0)
     codes = as_grids(random_sequence(SQUARE, 1), SQUARE)
-    with pytest.raises(ValueError, match="going without labels .* label_dropout above 0, got 0"):
+    with pytest.raises(ValueError, match=r"going without labels .* label_dropout above 0, got 0"):
         prior.log_prob(codes)
 
 

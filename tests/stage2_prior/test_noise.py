@@ -1,4 +1,4 @@
-"""Addressed random numbers: the documented formula, uniform, and independent of their neighbours."""
+"""Addressed random numbers: as documented, uniform, and independent of their neighbours."""
 
 import numpy as np
 import pytest

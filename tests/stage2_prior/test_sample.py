@@ -97,7 +97,7 @@ def test_sampling_is_without_dropout_and_leaves_the_mode(kind, training):
 def test_mode_comes_back_after_an_error(kind, monkeypatch):
     prior = make_prior(kind, GRIDS).train()
 
-    def fail(*args):
+    def fail(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prior, "draw_sequence", fail)
@@ -140,7 +140,7 @@ def test_sample_refuses_labels_that_are_not_integers():
 )
 def test_sample_refuses_to_go_without_labels_where_that_was_never_trained(labels, settings):
     prior = make_prior("transformer", GRIDS, 3, label_dropout=0.0)
-    with pytest.raises(ValueError, match="going without labels .* label_dropout above 0, got 0"):
+    with pytest.raises(ValueError, match=r"going without labels .* label_dropout above 0, got 0"):
         prior.sample(1, labels, SamplingSettings(**settings))
 
 

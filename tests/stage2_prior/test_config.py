@@ -1,0 +1,185 @@
+"""Configs and grid shapes: their ranges, their way to JSON and back, and imports without torch."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import stage2_prior
+from stage2_prior import GridSpec, PixelCNNConfig, SamplingSettings, TransformerConfig
+from stage2_prior.config import prior_config_from_dict, prior_config_to_dict
+from stage2_prior.grids import (
+    grids_from_list,
+    grids_to_list,
+    raster_positions,
+    to_grids,
+    to_sequence,
+)
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (TransformerConfig, {"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        (TransformerConfig, {"num_heads": 0}, "num_heads must be at least 1, got 0"),
+        (
+            TransformerConfig,
+            {"width": 100, "num_heads": 3},
+            "width must be a positive multiple of num_heads (3), got 100",
+        ),
+        (TransformerConfig, {"width": 0}, "width must be a positive multiple of num_heads (6)"),
+        (TransformerConfig, {"dropout": 1.0}, "dropout must be in [0, 1), got 1.0"),
+        (TransformerConfig, {"dropout": -0.1}, "dropout must be in [0, 1), got -0.1"),
+        (TransformerConfig, {"dropout": NAN}, "dropout must be in [0, 1), got nan"),
+        (TransformerConfig, {"label_dropout": 1.0}, "label_dropout must be in [0, 1), got 1.0"),
+        (PixelCNNConfig, {"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        (PixelCNNConfig, {"width": 0}, "width must be at least 1, got 0"),
+        (PixelCNNConfig, {"kernel_size": 4}, "kernel_size must be odd and at least 3, got 4"),
+        (PixelCNNConfig, {"kernel_size": 1}, "kernel_size must be odd and at least 3, got 1"),
+        (PixelCNNConfig, {"dropout": 1.0}, "dropout must be in [0, 1), got 1.0"),
+        (PixelCNNConfig, {"label_dropout": -1.0}, "label_dropout must be in [0, 1), got -1.0"),
+        (SamplingSettings, {"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
+        (SamplingSettings, {"temperature": INF}, "temperature must be finite, got inf"),
+        (SamplingSettings, {"temperature": NAN}, "temperature must be at least 0, got nan"),
+        (SamplingSettings, {"top_k": 0}, "top_k must be at least 1, got 0"),
+        (SamplingSettings, {"top_p": 0.0}, "top_p must be in (0, 1], got 0.0"),
+        (SamplingSettings, {"top_p": 1.1}, "top_p must be in (0, 1], got 1.1"),
+        (SamplingSettings, {"guidance_scale": -1.0}, "guidance_scale must be at least 0, got -1"),
+        (SamplingSettings, {"guidance_scale": INF}, "guidance_scale must be finite, got inf"),
+    ],
+    ids=str,
+)
+def test_config_refuses_values_out_of_range(cls, values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cls(**values)
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [
+        (TransformerConfig, {"num_layers": 1, "width": 1, "num_heads": 1, "dropout": 0.0}),
+        (PixelCNNConfig, {"num_layers": 1, "width": 1, "kernel_size": 3, "label_dropout": 0.0}),
+        (SamplingSettings, {"temperature": 0.0, "top_k": 1, "top_p": 1.0, "guidance_scale": 0.0}),
+    ],
+)
+def test_config_accepts_the_ends_of_its_ranges(cls, values):
+    config = cls(**values)
+    assert {name: getattr(config, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TransformerConfig(),
+        TransformerConfig(num_layers=3, width=20, num_heads=5, dropout=0.25, label_dropout=0.0),
+        PixelCNNConfig(),
+        PixelCNNConfig(num_layers=3, width=20, kernel_size=7, dropout=0.0, label_dropout=0.5),
+    ],
+)
+def test_config_survives_json(config):
+    assert prior_config_from_dict(json.loads(json.dumps(prior_config_to_dict(config)))) == config
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TransformerConfig().width = 3
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda v: v.update(kind="rnn"), "kind must be one of transformer, pixelcnn, got 'rnn'"),
+        (lambda v: v.pop("kind"), "kind must be one of transformer, pixelcnn, got None"),
+        (lambda v: v.update(kind=["pixelcnn"]), "kind must be one of transformer, pixelcnn, got ["),
+        (lambda v: v.pop("width"), "['width'] are missing or unknown: the config is of another"),
+        (lambda v: v.update(colour=1), "['colour'] are missing or unknown: the config is of"),
+        (lambda v: v.update(width="192"), "width of a TransformerConfig must be of type int, got"),
+        (lambda v: v.update(width=192.0), "must be of type int, got 192.0: the config is damaged"),
+        (lambda v: v.update(num_layers=True), "num_layers of a TransformerConfig must be of type"),
+        (lambda v: v.update(dropout=None), "must be of type float, got None: the config is dama"),
+        (lambda v: v.update(width=193), "width must be a positive multiple of num_heads (6), got"),
+    ],
+)
+def test_config_of_another_form_is_refused(edit, message):
+    values = prior_config_to_dict(TransformerConfig())
+    edit(values)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prior_config_from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, 3, "transformer", ["transformer"]])
+def test_config_that_is_no_mapping_is_refused(values):
+    with pytest.raises(ValueError, match="kind must be one of transformer, pixelcnn, got None"):
+        prior_config_from_dict(values)
+
+
+@pytest.mark.parametrize("sides", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 2, 3)])
+def test_grid_refuses_sides_below_one(sides):
+    with pytest.raises(
+        ValueError, match=r"height, width and codebook_size must be at least 1, got GridSpec\("
+    ):
+        GridSpec(*sides)
+
+
+def test_grids_survive_json():
+    grids = (GridSpec(1, 2, 3), GridSpec(4, 5, 6))
+    assert grids_from_list(json.loads(json.dumps(grids_to_list(grids)))) == grids
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        7,
+        "7x7",
+        {"height": 7, "width": 7, "codebook_size": 8},
+        [7],
+        [[7, 7, 8]],
+        [{"height": 7, "width": 7}],
+        [{"height": 7, "width": 7, "codebook_size": 8, "depth": 1}],
+        [{"height": 7, "width": 7, "codebook_size": "8"}],
+        [{"height": 7.0, "width": 7, "codebook_size": 8}],
+        [{"height": True, "width": 7, "codebook_size": 8}],
+    ],
+    ids=str,
+)
+def test_grids_of_another_form_are_refused(values):
+    with pytest.raises(ValueError, match=r"grids must be a list of .* all integers, got .*: save"):
+        grids_from_list(values)
+
+
+def test_sequence_holds_grid_after_grid_row_by_row():
+    grids = (GridSpec(1, 2, 9), GridSpec(2, 3, 9))
+    codes = (torch.tensor([[[1, 2]]]), torch.tensor([[[3, 4, 5], [6, 7, 8]]]))
+    sequence = to_sequence(codes)
+    assert sequence.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert [grid.tolist() for grid in to_grids(sequence, grids)] == [g.tolist() for g in codes]
+
+
+def test_raster_positions_name_grid_row_and_column():
+    grids = (GridSpec(1, 2, 9), GridSpec(2, 2, 9))
+    expected = [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]]
+    assert raster_positions(grids).tolist() == expected
+
+
+def test_importing_the_config_does_not_import_torch():
+    code = "import sys, stage2_prior.config; sys.exit('torch' in sys.modules)"
+    root = Path(stage2_prior.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", stage2_prior.__all__)
+def test_package_exports_what_it_names(name):
+    assert getattr(stage2_prior, name).__name__ == name
+
+
+def test_package_refuses_other_names():
+    with pytest.raises(AttributeError, match="module 'stage2_prior' has no attribute 'Prior'"):
+        _ = stage2_prior.Prior

@@ -1,0 +1,147 @@
+"""Stage two's loss, label dropout, bits per code, and that training learns."""
+
+import math
+
+import pytest
+import torch
+from tiny_priors import KINDS, as_grids, make_prior, random_labels, random_sequence
+
+from stage2_prior import GridSpec, PixelCNNConfig, TransformerConfig, build_prior
+from stage2_prior.objective import PriorObjective, measure_bits_per_code
+
+GRIDS = (GridSpec(2, 3, 5), GridSpec(2, 3, 4))
+
+
+class LabelWatcher(torch.nn.Module):
+    """Stands in for a prior and keeps the labels it is given."""
+
+    def __init__(self, label_dropout, null_label=10):
+        super().__init__()
+        self.config = TransformerConfig(label_dropout=label_dropout)
+        self.null_label = null_label
+
+    def nll(self, sequence, labels):
+        self.labels = labels
+        return torch.zeros(sequence.shape)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_loss_is_the_mean_over_codes_of_minus_log_prob(kind, num_classes):
+    prior = make_prior(kind, GRIDS, num_classes)
+    sequence, labels = random_sequence(GRIDS, 6), random_labels(num_classes, 6)
+    step = PriorObjective(prior).eval()(sequence, labels)
+    expected = -prior.log_prob(as_grids(sequence, GRIDS), labels).mean().item() / 12
+    assert step.loss.item() == pytest.approx(expected, rel=1e-6)
+    assert step.metrics["bits_per_code"].item() == pytest.approx(expected / math.log(2), rel=1e-6)
+    assert step.loss.requires_grad
+    assert not step.metrics["bits_per_code"].requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_that_is_used_gets_a_gradient(kind):
+    prior = make_prior(kind, GRIDS, 3)
+    labels = torch.tensor([0, 1, 2, 3])  # with no label among them
+    prior.nll(random_sequence(GRIDS, 4), labels).mean().backward()
+    without = {name for name, p in prior.named_parameters() if p.grad is None or not p.grad.any()}
+    # The last layer's outputs to a next layer, which there is not.
+    unused = {"layers.2.horizontal_out.weight", "layers.2.horizontal_out.bias"}
+    unused |= {"layers.2.vertical_gate.label_bias.weight"}
+    assert without == (unused if kind == "pixelcnn" else set())
+
+
+@pytest.mark.parametrize("label_dropout", [0.1, 0.5])
+def test_labels_are_dropped_in_training_with_the_stated_probability(label_dropout):
+    watcher = LabelWatcher(label_dropout)
+    labels = torch.arange(20_000) % 10
+    PriorObjective(watcher).train()(torch.zeros(20_000, 1, dtype=torch.int64), labels)
+    dropped = watcher.labels == 10
+    # Four standard deviations of a binomial share; the draw is fixed.
+    deviation = math.sqrt(label_dropout * (1 - label_dropout) / 20_000)
+    assert dropped.double().mean().item() == pytest.approx(label_dropout, abs=4 * deviation)
+    assert torch.equal(watcher.labels[~dropped], labels[~dropped])
+
+
+@pytest.mark.parametrize(("training", "label_dropout"), [(False, 0.9), (True, 0.0)])
+def test_labels_stay_in_evaluation_and_without_label_dropout(training, label_dropout):
+    watcher = LabelWatcher(label_dropout)
+    labels = torch.arange(1000) % 10
+    PriorObjective(watcher).train(training)(torch.zeros(1000, 1, dtype=torch.int64), labels)
+    assert torch.equal(watcher.labels, labels)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_no_labels_mean_the_null_label(training):
+    watcher = LabelWatcher(0.5)
+    PriorObjective(watcher).train(training)(torch.zeros(5, 1, dtype=torch.int64), None)
+    assert watcher.labels.tolist() == [10] * 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sizes", [[12], [5, 7], [1] * 12])
+def test_bits_per_code_are_a_mean_over_images_however_they_are_batched(kind, sizes):
+    prior = make_prior(kind, GRIDS, 3)
+    sequence, labels = random_sequence(GRIDS, 12), random_labels(3, 12)
+    expected = -sum(
+        prior.log_prob(as_grids(sequence[i : i + 1], GRIDS), labels[i : i + 1]).item()
+        for i in range(12)
+    ) / (12 * 12 * math.log(2))
+    batches = [
+        (as_grids(codes, GRIDS), some)
+        for codes, some in zip(sequence.split(sizes), labels.split(sizes), strict=True)
+    ]
+    assert measure_bits_per_code(prior, batches) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_per_code_of_a_uniform_prior_are_log2_of_the_codebook_size(kind):
+    prior = make_prior(kind, GRIDS)
+    for head in prior.heads:
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    batches = [(as_grids(random_sequence(GRIDS, 4), GRIDS), None)]
+    expected = (math.log2(5) + math.log2(4)) / 2
+    # One float32 logarithm per code, then float64.
+    assert measure_bits_per_code(prior, batches) == pytest.approx(expected, rel=1e-7)
+
+
+def test_bits_per_code_are_measured_without_dropout():
+    prior = make_prior("transformer", GRIDS, dropout=0.5)
+    batches = [(as_grids(random_sequence(GRIDS, 4), GRIDS), None)]
+    expected = measure_bits_per_code(prior, batches)
+    assert measure_bits_per_code(prior.train(), batches) == expected
+
+
+def test_bits_per_code_of_no_images_are_refused():
+    with pytest.raises(ValueError, match="at least one image is required to measure bits per code"):
+        measure_bits_per_code(make_prior("transformer", GRIDS), [])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TransformerConfig(num_layers=2, width=32, num_heads=2, dropout=0.0, label_dropout=0.0),
+        PixelCNNConfig(num_layers=2, width=16, kernel_size=5, dropout=0.0, label_dropout=0.0),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_training_learns_a_pattern_that_follows_from_label_and_first_code(config):
+    # Stripes: each code is the one before plus 1 + label. Only the first of 16 is free, in 4 ways,
+    # so that the best there is are 2 bits per image, ln(4) / 16 = 0.087 nats per code.
+    grids = (GridSpec(4, 4, 4),)
+    torch.manual_seed(0)
+    prior = build_prior(config, grids, 2)
+    objective = PriorObjective(prior).train()
+    first, labels = torch.arange(4).repeat(2), torch.arange(2).repeat_interleave(4)
+    sequence = (first[:, None] + (1 + labels[:, None]) * torch.arange(16)) % 4
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=5e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        objective(sequence, labels).loss.backward()
+        optimizer.step()
+    best = math.log2(4) / 16
+    bits = measure_bits_per_code(prior, [(as_grids(sequence, grids), labels)])
+    assert best <= bits < best + 0.02
+    # And what it draws is such a pattern.
+    drawn = prior.sample(8, labels, seed=1)[0].flatten(1)
+    assert ((drawn[:, 1:] - drawn[:, :-1]) % 4 == 1 + labels[:, None]).double().mean() > 0.95
