@@ -20,6 +20,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
         yield partial
+        if partial.is_file():
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())  # a name must not outlive a power cut that its bytes do not
         partial.replace(path)
     finally:
         if partial.is_dir():

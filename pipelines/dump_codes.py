@@ -27,6 +27,24 @@ class DumpOptions:
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
 
 
+def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
+    """The run's code dump, if the run's VQ-VAE made it.
+
+    Raises:
+        FileNotFoundError: There is no dump.
+        ValueError: It is damaged, or another model made it.
+    """
+    from stage1_vqvae.code_dump import read_code_dump
+
+    dump = read_code_dump(directory.codes)
+    if dump.vqvae_hash != model.weights_hash():
+        raise ValueError(
+            f"{directory.codes} must hold the codes of {directory.vqvae}, but they were made by "
+            "another VQ-VAE (the weights' hash differs): remove the codes and dump them again"
+        )
+    return dump
+
+
 def dump_codes(
     directory: RunDirectory, splits: DataSplits, model: VQVAE, device: torch.device
 ) -> CodeDump:
@@ -37,7 +55,7 @@ def dump_codes(
     """
     from pipelines.tasks import labelled_batches
     from pipelines.training.distributed import barrier, is_main
-    from stage1_vqvae.code_dump import read_code_dump, write_code_dump
+    from stage1_vqvae.code_dump import write_code_dump
 
     if is_main() and not directory.codes.exists():
         batches = {
@@ -46,12 +64,7 @@ def dump_codes(
         }
         write_code_dump(directory.codes, model, batches, splits.num_classes)
     barrier()
-    dump = read_code_dump(directory.codes)
-    if dump.vqvae_hash != model.weights_hash():
-        raise ValueError(
-            f"{directory.codes} must hold the codes of {directory.vqvae}, but they were made by "
-            "another VQ-VAE (the weights' hash differs): remove the codes and dump them again"
-        )
+    dump = read_own_codes(directory, model)
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
     grids = " + ".join(
         f"{h}x{w} of {size}"

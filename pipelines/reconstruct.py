@@ -46,7 +46,7 @@ def main() -> None:
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import measure_reconstruction
 
-    out = options.out or next_free(options.run / "reconstructions")
+    out = options.out or next_free(directory.path / "reconstructions")
     check_png(out)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)

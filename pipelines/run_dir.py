@@ -30,7 +30,8 @@ class RunDirectory:
     """Paths of a run and its config file."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        # `latest` may name another run before a long command ends: follow it once.
+        self.path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
 
     @property
     def config_file(self) -> Path:
@@ -187,6 +188,7 @@ class RunDirectory:
             return  # a user's own directory of that name stays
         partial = link.with_name(f".latest.partial-{os.getpid()}")
         with suppress(OSError, NotImplementedError):
+            partial.unlink(missing_ok=True)  # of a killed process that had our number
             partial.symlink_to(self.path.resolve().name, target_is_directory=True)
             partial.replace(link)
 

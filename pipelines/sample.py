@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from pipelines.command import parse, run_command, say
-from pipelines.run_dir import LATEST
+from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 
 
@@ -67,14 +67,15 @@ def next_free(directory: Path) -> Path:
 def main() -> None:
     """Reads the options and samples."""
     options = parse(SampleOptions)
-    out = options.out or next_free(options.run / "samples")
+    run = RunDirectory(options.run).path
+    out = options.out or next_free(run / "samples")
 
     from pipelines.generation import GenerationPipeline
     from pipelines.image_files import check_output, save_images
     from pipelines.training.device import choose_device
 
     check_output(out)
-    pipeline = GenerationPipeline.from_pretrained(options.run).to(choose_device(options.device))
+    pipeline = GenerationPipeline.from_pretrained(run).to(choose_device(options.device))
     label = parse_label(options.label, pipeline.class_names)
     images = pipeline(
         options.n,

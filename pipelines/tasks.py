@@ -56,7 +56,7 @@ class VQVAETask:
         model: What to train.
         train: Training images.
         validation: Images to judge it by.
-        batch_size: Images per step and process; the codebook's moving statistics start with what
+        batch_size: Images per forward pass of one process; the codebook's moving statistics start with what
             is expected of one batch.
     """
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.command import option_value, parse, run_command, say, with_prior_kind
 from pipelines.config import RunConfig
+from pipelines.dump_codes import read_own_codes
 from pipelines.run_dir import LATEST, RunDirectory
 from pipelines.training.config import TrainingConfig
 from stage2_prior.config import PriorConfig
@@ -28,8 +29,6 @@ class TrainPriorOptions:
     """Run directory with a code dump; the options below start from its settings."""
     resume: bool = False
     """Go on from the last checkpoint; the options must be the same."""
-    seed: int = 0
-    """Seed of initial weights, data order and dropout, in [0, 2^63)."""
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
     prior: PriorConfig
@@ -118,20 +117,17 @@ def main() -> None:
     options = parse(
         TrainPriorOptions,
         default=TrainPriorOptions(
-            seed=config.seed,
             prior=with_prior_kind(config.prior, argv),
             prior_training=config.prior_training,
         ),
     )
-    config = replace(
-        config, seed=options.seed, prior=options.prior, prior_training=options.prior_training
-    )
+    config = replace(config, prior=options.prior, prior_training=options.prior_training)
 
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import barrier, is_main, process_group
-    from stage1_vqvae.code_dump import read_code_dump
+    from stage1_vqvae.model import VQVAE
 
-    dump = read_code_dump(directory.codes)
+    dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
     device = choose_device(options.device)
     with process_group(device):
         if is_main():

@@ -113,6 +113,7 @@ def train_vqvae(
     if directory.vqvae.exists():
         say(f"vqvae: already trained, in {directory.vqvae}")
         return VQVAE.from_pretrained(directory.vqvae).to(device)
+    training = config.vqvae_training
     torch.manual_seed(derive_seed(config.seed, "vqvae weights"))
     model = VQVAE(config.vqvae, splits.image_shape)
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
@@ -121,9 +122,9 @@ def train_vqvae(
             model,
             splits.train,
             splits.validation,
-            batch_size=config.vqvae_training.batch_size // world_size(),
+            batch_size=max(1, training.batch_size // (training.accumulation * world_size())),
         ),
-        config.vqvae_training,
+        training,
         checkpoint_dir=directory.checkpoints / "vqvae",
         metrics=metrics,
         device=device,

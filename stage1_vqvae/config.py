@@ -24,8 +24,8 @@ class CodebookConfig:
     cosine: bool = False
     """Compare directions only: z_e and the code vectors are scaled to unit length."""
     decay: float = 0.99
-    """Decay per step of the moving statistics of how often each code is used (and, for the EMA
-    quantizer, of the vectors it stands for)."""
+    """Decay per forward pass (a step has `accumulation` of them) of the moving statistics of how
+    often each code is used and, for the EMA quantizer, of the vectors it stands for."""
     kmeans_batches: int = 8
     """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
     restart_threshold: float = 0.03

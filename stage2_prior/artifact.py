@@ -68,6 +68,9 @@ def save_artifact(
         partial.mkdir()
         save_file(state, partial / WEIGHTS_FILE)
         (partial / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            with (partial / name).open("rb") as file:
+                os.fsync(file.fileno())  # a directory must not outlive a power cut half empty
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -120,7 +120,7 @@ class CodePrior(nn.Module, ABC):
         sequence = to_sequence(codes).long().to(self._device)
         with self._evaluating():
             nll = self.nll(sequence, self._labels_or_null(labels, len(sequence)))
-        return -nll.double().sum(dim=1)
+        return -(nll.cpu() if nll.device.type == "mps" else nll).double().sum(dim=1)
 
     def nll(self, sequence: Tensor, labels: Tensor) -> Tensor:
         """-log p of each code given those before it, differentiable: float32 (B, L), in nats.
@@ -176,7 +176,9 @@ class CodePrior(nn.Module, ABC):
         settings = settings or SamplingSettings()
         self._check_request(count, labels, settings, seed, first_index, batch_size)
         all_labels = self._labels_or_null(labels, count)
-        indices = torch.arange(first_index, first_index + count, device=self._device)
+        # Random numbers are float64, which MPS does not know.
+        noise_device = "cpu" if self._device.type == "mps" else self._device
+        indices = torch.arange(first_index, first_index + count, device=noise_device)
         sequences = []
         with self._evaluating():
             for start in range(0, count, batch_size):

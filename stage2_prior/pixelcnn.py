@@ -116,7 +116,8 @@ class PixelCNNPrior(CodePrior):
         batch, copies = len(uniform), 2 if guided else 1
         if guided:
             labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
-        codes = to_grids(torch.zeros_like(uniform, dtype=torch.int64), self.grids)
+        empty = torch.zeros(uniform.shape, dtype=torch.int64, device=labels.device)
+        codes = to_grids(empty, self.grids)
         numbers = to_grids(uniform, self.grids)
         for row, column in product(range(self.grids[0].height), range(self.grids[0].width)):
             rows = tuple(grid[:, : row + 1].repeat(copies, 1, 1) for grid in codes)

@@ -60,18 +60,20 @@ def choose(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tenso
     Args:
         logits: float (B, K), guidance already applied.
         settings: What to do to them.
-        uniform: float64 (B,) in [0, 1).
+        uniform: float64 (B,) in [0, 1), on a device that knows float64 (MPS does not); the
+            probabilities are computed there.
 
     Returns:
-        int64 (B,).
+        int64 (B,), on the device of `logits`.
     """
+    device = logits.device
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.double()
+    logits = logits.to(uniform.device).double()
     # Their largest at 0, so that no temperature overflows.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:
         logits = keep_top_p(logits, settings.top_p)
-    return draw(logits, uniform)
+    return draw(logits, uniform).to(device)

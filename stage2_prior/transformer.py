@@ -102,7 +102,7 @@ class TransformerPrior(CodePrior):
             labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
         conditions = self._conditions(labels)  # (B, L, E)
         caches = [block.attention.new_cache(len(labels), length) for block in self.blocks]
-        sequence = torch.zeros(batch, length, dtype=torch.int64, device=uniform.device)
+        sequence = torch.zeros(batch, length, dtype=torch.int64, device=labels.device)
         x = self.start.expand(len(labels), -1)  # (B, E)
         for position, grid in enumerate(self.positions[:, 0].tolist()):
             hidden = (x + conditions[:, position])[:, None]  # (B, 1, E)

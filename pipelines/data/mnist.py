@@ -37,7 +37,8 @@ def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
     """Gives MNIST, 60,000 training and 10,000 test images of 28x28 gray digits.
 
     Args:
-        root: data folder; looked for in `mnist`, torchvision's `MNIST/raw`, and itself.
+        root: data folder; looked for in `mnist` and torchvision's `MNIST/raw`, not in itself: the files of
+            MNIST and Fashion-MNIST have the same names.
         may_download: whether to download what is missing.
 
     Raises:
@@ -45,7 +46,7 @@ def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
         RuntimeError: the download failed.
         ValueError: a file is damaged.
     """
-    folders = [root / "mnist", root / "MNIST" / "raw", root]
+    folders = [root / "mnist", root / "MNIST" / "raw"]
     paths = _find_idx(folders) or _download_idx("mnist", "MNIST", folders, may_download)
     return _read_idx_set(paths, DIGITS)
 
@@ -54,8 +55,8 @@ def load_fashion_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSe
     """Gives Fashion-MNIST, 60,000 training and 10,000 test images of 28x28 gray clothes.
 
     Args:
-        root: data folder; looked for in `fashion-mnist`, torchvision's `FashionMNIST/raw`, itself,
-            and then where Debian's package `dataset-fashion-mnist` puts it.
+        root: data folder; looked for in `fashion-mnist`, torchvision's `FashionMNIST/raw`, and then
+            where Debian's package `dataset-fashion-mnist` puts it.
         may_download: whether to download what is missing.
 
     Raises:
@@ -63,7 +64,7 @@ def load_fashion_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSe
         RuntimeError: the download failed.
         ValueError: a file is damaged.
     """
-    folders = [root / "fashion-mnist", root / "FashionMNIST" / "raw", root, DEBIAN_FASHION_MNIST]
+    folders = [root / "fashion-mnist", root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST]
     paths = _find_idx(folders) or _download_idx(
         "fashion-mnist", "FashionMNIST", folders, may_download
     )

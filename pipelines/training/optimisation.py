@@ -85,12 +85,12 @@ class Optimisation:
         loss = self._accumulate_gradients(step)
         average_gradients([p for p in self.task.objective.parameters() if p.requires_grad])
         parameters = [p for p in self.task.objective.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         self._unchecked.append((step + 1, loss, norm))
         if self.device.type == "cpu":
             self.check_finite()
         if self.config.clip_norm is not None:
-            clip_grads_with_norm_(parameters, self.config.clip_norm, norm, foreach=True)
+            clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
 
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -210,7 +210,7 @@ class Trainer:
             patience is not None and self._state.validations_since_best >= patience
         )
         self._write_row("validation", metrics)
-        self.progress.show({self.task.monitor: monitored})
+        self.progress.show({f"validation {name}": value for name, value in metrics.items()})
 
     def _save(self) -> None:
         """Writes a checkpoint, unless it would hold weights that no one can use.

@@ -21,6 +21,8 @@ class GradientQuantizer(CodebookQuantizer):
     def __init__(self, config: GradientQuantizerConfig) -> None:
         super().__init__(config)
         self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
+        # Equation 3 alone moves the codes: AdamW must not pull them to the origin besides.
+        self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
 
     def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
         """The codebook term moves the codes only, the commitment term the encoder only."""
@@ -31,6 +33,10 @@ class GradientQuantizer(CodebookQuantizer):
 
     @torch.no_grad()
     def replace(self, codes: Tensor, points: Tensor, count: Tensor) -> None:
-        """Moves codes and resets how often they are used."""
+        """Moves codes and resets how often they are used.
+
+        The optimizer's moments of a moved code stay; a code is dead after hundreds of steps without
+        gradient, so that they are close to zero.
+        """
         self.codebook.copy_(torch.where(codes[:, None], points, self.codebook))
         self.usage_average.copy_(torch.where(codes, count, self.usage_average))

@@ -28,10 +28,10 @@ def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
         # All points are centres already: any choice is as good as another.
         weights = squared if squared.sum() > 0 else torch.ones_like(squared)
         # multinomial refuses more than 2^24 categories; inverse-CDF sampling has no such limit.
-        cumulative = weights.double().cumsum(dim=0)
-        threshold = torch.rand(1, dtype=torch.float64, device=points.device) * cumulative[-1]
+        cumulative = weights.cpu().double().cumsum(dim=0)  # MPS knows no float64
+        threshold = torch.rand(1, dtype=torch.float64) * cumulative[-1]
         chosen = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=len(points) - 1)
-        centres.append(points[chosen])
+        centres.append(points[chosen.to(points.device)])
         squared = torch.minimum(squared, (points - centres[-1]).square().sum(dim=1))
     return torch.cat(centres)
 

@@ -16,7 +16,7 @@ def no_other_place(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "download", refuse)
 
 
-@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "."])
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw"])
 def test_load_mnist_finds_the_files(tmp_path, write_idx_set, place):
     train, test = write_idx_set(tmp_path / place, [3, 1, 4], [1, 5])
     given = load_mnist(tmp_path, may_download=True)
@@ -26,7 +26,7 @@ def test_load_mnist_finds_the_files(tmp_path, write_idx_set, place):
     assert given.test.labels.tolist() == [1, 5]
 
 
-@pytest.mark.parametrize("place", ["fashion-mnist", "FashionMNIST/raw", ".", "debian"])
+@pytest.mark.parametrize("place", ["fashion-mnist", "FashionMNIST/raw", "debian"])
 def test_load_fashion_mnist_finds_the_files(tmp_path, write_idx_set, place):
     train, _ = write_idx_set(tmp_path / place, [9, 0], [1])
     given = load_fashion_mnist(tmp_path, may_download=True)
@@ -38,6 +38,13 @@ def test_load_fashion_mnist_prefers_the_data_folder(tmp_path, write_idx_set):
     write_idx_set(tmp_path / "debian", [1, 1], [1])
     write_idx_set(tmp_path / "fashion-mnist", [2, 2, 2], [2])
     assert load_fashion_mnist(tmp_path, may_download=True).train.labels.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
+def test_load_does_not_guess_whose_files_lie_in_the_data_folder(tmp_path, write_idx_set, load):
+    write_idx_set(tmp_path, [1], [1])
+    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
+        load(tmp_path, may_download=False)
 
 
 def test_load_mnist_passes_over_an_incomplete_folder(tmp_path, write_idx_set):

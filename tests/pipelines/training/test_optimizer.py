@@ -99,3 +99,13 @@ def test_optimizer_tensors_of_another_model_are_refused(tensors):
     module = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="optimizer's state must belong to this model, got 'exp"):
         load_optimizer_tensors(build_optimizer(module, CONFIG), module, tensors)
+
+
+def test_marked_parameters_do_not_decay():
+    module = nn.Linear(3, 2, bias=False)
+    module.weight.no_weight_decay = True
+    before = module.weight.detach().clone()
+    optimizer = build_optimizer(module, TrainingConfig(weight_decay=0.5))
+    module.weight.grad = torch.zeros_like(module.weight)
+    optimizer.step()  # without a gradient, decay is all that could move it
+    torch.testing.assert_close(module.weight.detach(), before, rtol=0, atol=0)

@@ -237,7 +237,7 @@ def test_progress_is_told_images_and_figures(tmp_path):
         ("show", "loss"),
         ("advance", 4),
         ("show", "loss"),
-        ("show", "distance"),
+        ("show", "validation distance"),
         ("close",),
     ]
 
