@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 FORMAT_VERSION = 1
@@ -66,11 +66,9 @@ def save_artifact(
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     try:
         partial.mkdir()
-        save_file(state, partial / WEIGHTS_FILE)
-        (partial / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            with (partial / name).open("rb") as file:
-                os.fsync(file.fileno())  # a directory must not outlive a power cut half empty
+        # Not safetensors' own `save_file`: what it makes, only its owner can read.
+        _write(partial / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
+        _write(partial / CONFIG_FILE, (json.dumps(header, indent=2) + "\n").encode())
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -153,3 +151,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], directory: str |
                 f"{given.get(name, 'none (missing)')}: restore the pair that was saved together"
             )
     model.load_state_dict(state)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file whose bytes are on the disk before its directory takes its final name."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -90,11 +91,11 @@ def test_save_overwrites_nothing(saved):
 
 
 def test_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
-    def full_disk(_state, path):
+    def full_disk(path, _content):
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifact, "save_file", full_disk)
+    monkeypatch.setattr(artifact, "_write", full_disk)
     with pytest.raises(OSError, match="No space left"):
         make_model().save_pretrained(tmp_path / "vqvae")
     assert list(tmp_path.iterdir()) == []
@@ -233,3 +234,13 @@ def test_an_impossible_config_is_refused(saved, edit, message):
     edit_config(saved, edit)
     with pytest.raises(ValueError, match=message):
         VQVAE.from_pretrained(saved)
+
+
+def test_saved_files_follow_the_umask(tmp_path):
+    previous = os.umask(0o022)
+    try:
+        make_model().save_pretrained(tmp_path / "vqvae")
+    finally:
+        os.umask(previous)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "vqvae").iterdir()}
+    assert modes == {"config.json": 0o644, "model.safetensors": 0o644}
