@@ -56,8 +56,8 @@ class VQVAETask:
         model: What to train.
         train: Training images.
         validation: Images to judge it by.
-        batch_size: Images per forward pass of one process; the codebook's moving statistics start with what
-            is expected of one batch.
+        batch_size: Images per forward pass of one process; the codebook's moving statistics start
+            with what is expected of one batch.
     """
 
     name = "vqvae"

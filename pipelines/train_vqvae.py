@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import tyro
 from pipelines.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig
 from pipelines.run_dir import RUNS, RunDirectory
+from pipelines.training.config import PrecisionChoice
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,13 @@ class TrainOptions:
     resume: bool = False
     """Go on with the run that is there, from its last checkpoint; the options must be the same.
     Where there is none yet, begin."""
+    precision: PrecisionChoice | None = None
+    """Number format of both stages' convolutions and matrix products: auto takes bf16 where a short
+    test at the start shows it to be right and faster, and fp32 elsewhere. None leaves it to
+    vqvae-training.precision and prior-training.precision."""
     dry_run: bool = False
-    """Read the data, print every setting and what would be trained, and write nothing."""
+    """Read (and, if need be, download) the data, print every setting and what would be trained,
+    and write nothing else."""
 
     def check(self) -> None:
         """Refuses a directory that cannot take this run, before any work is done.
@@ -55,10 +61,21 @@ class TrainOptions:
 
 def read_train_options(description: str) -> TrainOptions:
     """Reads the command line of `train_all` and `train_vqvae`; `description` heads the help."""
-    return parse(
+    options = parse(
         TrainOptions,
         default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
         description=description,
+    )
+    if options.precision is None:
+        return options
+    run = options.run
+    return replace(
+        options,
+        run=replace(
+            run,
+            vqvae_training=replace(run.vqvae_training, precision=options.precision),
+            prior_training=replace(run.prior_training, precision=options.precision),
+        ),
     )
 
 

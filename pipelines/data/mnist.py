@@ -37,8 +37,8 @@ def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
     """Gives MNIST, 60,000 training and 10,000 test images of 28x28 gray digits.
 
     Args:
-        root: data folder; looked for in `mnist` and torchvision's `MNIST/raw`, not in itself: the files of
-            MNIST and Fashion-MNIST have the same names.
+        root: data folder; looked for in `mnist` and torchvision's `MNIST/raw`, not in itself: the
+            files of MNIST and Fashion-MNIST have the same names.
         may_download: whether to download what is missing.
 
     Raises:

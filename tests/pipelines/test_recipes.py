@@ -71,3 +71,13 @@ def test_dry_run_says_the_plan_and_writes_nothing(name, tmp_path, monkeypatch, c
     assert plan[2].startswith(f"prior: {config.prior.kind}, ")
     assert json.loads("\n".join(plan[3:])) == config.to_dict()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision_is_that_of_both_stages(precision, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command("train_all", "--recipe", "smoke", "--precision", precision, "--dry-run")
+    printed = capsys.readouterr().out
+    settings = json.loads(printed[printed.index("{") :])
+    trainings = (settings["vqvae_training"], settings["prior_training"])
+    assert [training["precision"] for training in trainings] == [precision, precision]
