@@ -31,7 +31,8 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         # `latest` may name another run before a long command ends: follow it once.
-        self.path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+        path = Path(path)
+        self.path = path.parent / path.readlink() if path.is_symlink() else path
 
     @property
     def config_file(self) -> Path:

@@ -50,33 +50,22 @@ def code_batches(split: SplitCodes) -> Iterator[tuple[tuple[Tensor, ...], Tensor
 
 
 class VQVAETask:
-    """Stage one on the images of a data set.
-
-    Args:
-        model: What to train.
-        train: Training images.
-        validation: Images to judge it by.
-        batch_size: Images per forward pass of one process; the codebook's moving statistics start
-            with what is expected of one batch.
-    """
+    """Stage one on the images of a data set."""
 
     name = "vqvae"
     monitor = "loss"
 
-    def __init__(
-        self, model: VQVAE, train: ImageSet, validation: ImageSet, *, batch_size: int = 64
-    ) -> None:
+    def __init__(self, model: VQVAE, train: ImageSet, validation: ImageSet) -> None:
         self.objective = VQVAEObjective(model)
         self.num_training_examples = len(train)
         self._train = train
         self._validation = validation
-        self._batch_size = batch_size
 
     def prepare(self, device: torch.device) -> None:
         """Starts the codebook from the z_e of random training images."""
         order = torch.randperm(len(self._train))
         # Over and over: a small data set still gives as many batches as the quantizer takes.
-        batches = itertools.cycle(torch.split(order, min(len(order), self._batch_size)))
+        batches = itertools.cycle(torch.split(order, min(len(order), 64)))
         self.objective.initialise(self._images(indices, device) for indices in batches)
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor]:

@@ -119,7 +119,7 @@ def train_vqvae(
     from pipelines.image_files import save_reconstructions
     from pipelines.summaries import say_training, test_row
     from pipelines.tasks import VQVAETask, image_batches
-    from pipelines.training.distributed import is_main, world_size
+    from pipelines.training.distributed import is_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for
     from pipelines.training.randomness import derive_seed
@@ -135,12 +135,7 @@ def train_vqvae(
     model = VQVAE(config.vqvae, splits.image_shape)
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(
-        VQVAETask(
-            model,
-            splits.train,
-            splits.validation,
-            batch_size=max(1, training.batch_size // (training.accumulation * world_size())),
-        ),
+        VQVAETask(model, splits.train, splits.validation),
         training,
         checkpoint_dir=directory.checkpoints / "vqvae",
         metrics=metrics,

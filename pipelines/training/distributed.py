@@ -27,6 +27,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.init_process_group("gloo")
     try:
         yield
+        dist.barrier()  # no process takes its connections away while another still uses them
     finally:
         dist.destroy_process_group()
 

@@ -1,6 +1,7 @@
 """`python -m pipelines.sample`: the images that were asked for, where they were asked for."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,7 +156,8 @@ def test_default_run_is_the_latest(run, tmp_path, monkeypatch, capsys):
     shutil.copytree(run.parent, tmp_path / "runs", symlinks=True)
     monkeypatch.chdir(tmp_path)
     command("sample", "--n", "2", "--device", "cpu")
-    assert capsys.readouterr().out == "wrote a grid of 2 images to runs/latest/samples/0001.png\n"
+    run_path = Path("runs") / run.name
+    assert capsys.readouterr().out == f"wrote a grid of 2 images to {run_path}/samples/0001.png\n"
     assert (tmp_path / "runs" / "photos" / "samples" / "0001.png").exists()
 
 
