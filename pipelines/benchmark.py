@@ -161,7 +161,7 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
 
     import torch
 
-    from stage1_vqvae.config import EMAQuantizerConfig
+    from stage1_vqvae.quantizer_config import EMAQuantizerConfig
     from stage1_vqvae.quantizers.ema import EMAQuantizer
 
     has_peer = importlib.util.find_spec("vector_quantize_pytorch") is not None

@@ -12,10 +12,19 @@ import tyro
 
 from pipelines.config import RunConfig
 from pipelines.recipes import RECIPES, fashion_mnist_mini
-from stage1_vqvae.config import QUANTIZER_CONFIGS
+from stage1_vqvae.quantizer_config import (
+    QUANTIZER_CONFIGS,
+    SINGLE_QUANTIZER_CONFIGS,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    kinds_with,
+)
 from stage2_prior.config import PRIOR_CONFIGS, PriorConfig
 
 T = TypeVar("T")
+
+_QUANTIZER = "--vqvae.quantizer"
 
 # Kinds of errors that a user's input or machine can cause; anything else is a bug and shows itself.
 _USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
@@ -93,11 +102,12 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
     can be read. A recipe that does not exist is left to the parser to refuse.
 
     Raises:
-        ValueError: A kind does not exist.
+        ValueError: A kind does not exist, or an option belongs to other kinds of quantizers.
     """
     named = option_value(argv, "--recipe")
     config = next((make() for name, make in RECIPES.items() if name == named), fashion_mnist_mini())
-    quantizer = _of_kind(config.vqvae.quantizer, QUANTIZER_CONFIGS, argv, "--vqvae.quantizer.kind")
+    quantizer = _with_quantizer_kind(config.vqvae.quantizer, argv)
+    _refuse_options_of_other_kinds(quantizer, argv)
     return replace(
         config,
         vqvae=replace(config.vqvae, quantizer=quantizer),
@@ -106,7 +116,7 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
 
 
 def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
-    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value.
+    """`config` as the kind of prior that `argv` names; what was chosen for it keeps its value.
 
     Raises:
         ValueError: The kind does not exist.
@@ -115,12 +125,49 @@ def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
     return prior
 
 
+def _with_quantizer_kind(config: QuantizerConfig, argv: Sequence[str]) -> QuantizerConfig:
+    quantizer: QuantizerConfig = _of_kind(config, QUANTIZER_CONFIGS, argv, f"{_QUANTIZER}.kind")
+    if not isinstance(quantizer, ResidualConfig | ProductConfig):
+        return quantizer
+    option = f"{_QUANTIZER}.base.kind"
+    base = _of_kind(quantizer.base, SINGLE_QUANTIZER_CONFIGS, argv, option)
+    if isinstance(quantizer, ResidualConfig):
+        return replace(quantizer, base=base)
+    return replace(quantizer, base=base, codebook_dim=quantizer.groups * base.codebook_dim)
+
+
+def _refuse_options_of_other_kinds(quantizer: QuantizerConfig, argv: Sequence[str]) -> None:
+    """Says to which kinds an option of quantizers belongs where it does not go with this one."""
+    parts: dict[str, Any] = {_QUANTIZER: quantizer}
+    if isinstance(quantizer, ResidualConfig | ProductConfig):
+        parts[f"{_QUANTIZER}.base"] = quantizer.base
+    for prefix, config in parts.items():
+        own = {f.name for f in fields(config)}
+        for argument in argv:
+            option = argument.partition("=")[0]
+            if not option.startswith(f"{prefix}."):
+                continue
+            name = option.removeprefix(f"{prefix}.").replace("-", "_").removeprefix("no_")
+            others = kinds_with(name)
+            if name not in own and others:
+                raise ValueError(
+                    f"{option} does not go with {prefix}.kind {config.kind}: it is an option of "
+                    f"{', '.join(others)}"
+                )
+
+
 def _of_kind(config: Any, kinds: Mapping[str, type[Any]], argv: Sequence[str], option: str) -> Any:
+    """`config` as the kind that `argv` names, with what differs from its own kind's defaults."""
     kind = option_value(argv, option)
     if kind is None or kind == config.kind:
         return config
     if kind not in kinds:
         raise ValueError(f"{option} must be one of {', '.join(kinds)}, got {kind}")
-    target = kinds[kind]
-    shared = {f.name for f in fields(target)} & {f.name for f in fields(config)} - {"kind"}
-    return target(**{name: getattr(config, name) for name in shared})
+    target, defaults = kinds[kind], type(config)()
+    chosen = {
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if getattr(config, f.name) != getattr(defaults, f.name)
+    }
+    shared = {f.name for f in fields(target)} - {"kind"}
+    return target(**{name: value for name, value in chosen.items() if name in shared})

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pipelines.config import RecipeName, RunConfig
 from pipelines.data.config import DataConfig
 from pipelines.training.config import TrainingConfig
-from stage1_vqvae.config import EMAQuantizerConfig, VQVAEConfig
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage2_prior.config import TransformerConfig
 
 

@@ -10,17 +10,51 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stage1_vqvae.code_dump import CodeDump
-    from stage1_vqvae.config import EMAQuantizerConfig, GradientQuantizerConfig, VQVAEConfig
+    from stage1_vqvae.config import VQVAEConfig
     from stage1_vqvae.model import VQVAE
+    from stage1_vqvae.quantizer_config import (
+        EMAQuantizerConfig,
+        FiniteScalarConfig,
+        GradientQuantizerConfig,
+        GumbelConfig,
+        IndexBackpropConfig,
+        LookupFreeConfig,
+        ProductConfig,
+        ResidualConfig,
+        SimVQConfig,
+        StochasticConfig,
+    )
 
 _EXPORTS = {
     "VQVAE": "model",
     "VQVAEConfig": "config",
-    "EMAQuantizerConfig": "config",
-    "GradientQuantizerConfig": "config",
+    "EMAQuantizerConfig": "quantizer_config",
+    "FiniteScalarConfig": "quantizer_config",
+    "GradientQuantizerConfig": "quantizer_config",
+    "GumbelConfig": "quantizer_config",
+    "IndexBackpropConfig": "quantizer_config",
+    "LookupFreeConfig": "quantizer_config",
+    "ProductConfig": "quantizer_config",
+    "ResidualConfig": "quantizer_config",
+    "SimVQConfig": "quantizer_config",
+    "StochasticConfig": "quantizer_config",
     "CodeDump": "code_dump",
 }
-__all__ = ["VQVAE", "CodeDump", "EMAQuantizerConfig", "GradientQuantizerConfig", "VQVAEConfig"]
+__all__ = [
+    "VQVAE",
+    "CodeDump",
+    "EMAQuantizerConfig",
+    "FiniteScalarConfig",
+    "GradientQuantizerConfig",
+    "GumbelConfig",
+    "IndexBackpropConfig",
+    "LookupFreeConfig",
+    "ProductConfig",
+    "ResidualConfig",
+    "SimVQConfig",
+    "StochasticConfig",
+    "VQVAEConfig",
+]
 
 
 def __getattr__(name: str) -> Any:

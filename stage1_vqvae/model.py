@@ -113,7 +113,8 @@ class VQVAE(nn.Module):
         """The images of code grids.
 
         Args:
-            codes: int64 (B, h, w) per grid, each in [0, codebook_size).
+            codes: int64 (B, h, w) per grid, each in [0, codebook_size). A residual quantizer also
+                decodes the first grids alone, coarser the fewer they are.
             size: (H, W) to crop to; None takes the training size where the grids have its shape,
                 else the whole decoded area.
 
@@ -129,7 +130,8 @@ class VQVAE(nn.Module):
         z_q = self.quantizer.decode(tuple(grid.to(self._device) for grid in codes))
         output = self.decoder(z_q.contiguous(memory_format=torch.channels_last))
         if size is None:
-            trained = tuple(tuple(grid.shape[1:]) for grid in codes) == self.grid_shapes
+            shapes = tuple(tuple(grid.shape[1:]) for grid in codes)
+            trained = shapes == self.grid_shapes[: len(codes)]
             size = self.image_shape[1:] if trained else (output.shape[-2], output.shape[-1])
         images = to_uint8(self.likelihood.mean(self._crop(output.float(), size)))
         return images.contiguous()  # neither a crop's strides nor channels last
@@ -177,12 +179,14 @@ class VQVAE(nn.Module):
         return next(self.parameters()).device
 
     def _check_codes(self, codes: tuple[Tensor, ...]) -> None:
-        if not isinstance(codes, tuple) or len(codes) != len(self.codebook_sizes):
+        most = len(self.codebook_sizes)
+        fewest = 1 if self.quantizer.decodes_prefixes else most
+        if not isinstance(codes, tuple) or not fewest <= len(codes) <= most:
             raise ValueError(
-                f"codes must be a tuple of {len(self.codebook_sizes)} grids, got "
+                f"codes must be a tuple of {most if fewest == most else f'1 to {most}'} grids, got "
                 f"{len(codes) if isinstance(codes, tuple) else type(codes).__name__}"
             )
-        for grid, codebook_size in zip(codes, self.codebook_sizes, strict=True):
+        for grid, codebook_size in zip(codes, self.codebook_sizes, strict=False):
             if grid.dtype != torch.int64:
                 raise TypeError(f"codes must be int64, got {grid.dtype}: convert them with .long()")
             if grid.ndim != 3:

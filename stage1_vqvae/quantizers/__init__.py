@@ -1,17 +1,20 @@
-"""Quantizers: z_e to codes and back, one file per kind behind the contract of `base`."""
+"""Quantizers: z_e to codes and back, one file per kind behind the contract of `base`.
+
+base.py                     the contract
+codebook.py                 K vectors, the code with the best score is chosen
+  nearest_codebook.py       ... the nearest, with an estimated gradient
+    learned_codebook.py     ... from vectors that follow z_e: k-means, restarts, anchors
+      ema.py gradient.py
+    simvq.py
+  gumbel.py stochastic.py index_backprop.py
+finite_scalar.py lookup_free.py
+residual.py product.py      several grids, made of the above
+nearest.py estimators.py entropy.py kmeans.py anchors.py annealing.py    pure functions
+"""
 
 from __future__ import annotations
 
-from stage1_vqvae.config import EMAQuantizerConfig, QuantizerConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
-from stage1_vqvae.quantizers.ema import EMAQuantizer
-from stage1_vqvae.quantizers.gradient import GradientQuantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
-__all__ = ["EMAQuantizer", "GradientQuantizer", "Quantizer", "QuantizerOutput", "build_quantizer"]
-
-
-def build_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The quantizer that `config` describes, with fresh weights."""
-    if isinstance(config, EMAQuantizerConfig):
-        return EMAQuantizer(config)
-    return GradientQuantizer(config)
+__all__ = ["Quantizer", "QuantizerOutput", "build_quantizer"]

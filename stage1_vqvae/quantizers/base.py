@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -18,15 +20,16 @@ class QuantizerOutput:
     codes: tuple[Tensor, ...]
     """int64 (B, h, w) per grid, coarse to fine, each in [0, codebook_sizes[i])."""
     losses: dict[str, Tensor]
-    """Weighted loss terms to add to the objective, by name, each float32 () averaged over the
-    elements of z_e."""
+    """Weighted loss terms to add to the objective, by name, each float32 () and a mean over
+    elements or positions of z_e."""
 
 
 class Quantizer(nn.Module, ABC):
     """Maps z_e (B, D, h, w) to code grids and vectors, and codes back to vectors.
 
-    A quantizer computes in float32 whatever the autocast around it. State other than parameters
-    (moving statistics, restarts) changes in `forward` in training mode and nowhere else.
+    A kind brings z_e to the space of its code vectors (`to_code_space`: most leave it as it is) and
+    quantizes there. It computes in float32 whatever the autocast around it. State other than
+    parameters (moving statistics, restarts) changes in `forward` in training mode and nowhere else.
 
         quantizer.initialise(z_e for z_e in a few batches)    # once, before training
         output = quantizer(z_e)                               # training: losses, statistics
@@ -38,21 +41,75 @@ class Quantizer(nn.Module, ABC):
     """D, the channels of z_e and z_q."""
     codebook_sizes: tuple[int, ...]
     """The number of codes of each grid."""
+    num_fit_batches: int = 0
+    """Batches of z_e that `fit` takes."""
+    decodes_prefixes: bool = False
+    """Whether the first grids decode without the later ones."""
 
-    @abstractmethod
     def forward(self, z_e: Tensor) -> QuantizerOutput:
-        """Quantizes float (B, D, h, w) for training."""
+        """Quantizes float (B, D, h, w); in training mode, also updates what is learned from z_e."""
+        with torch.autocast(z_e.device.type, enabled=False):
+            return self.quantize(self.to_code_space(z_e.float()))
 
-    @abstractmethod
     def encode(self, z_e: Tensor) -> tuple[Tensor, ...]:
         """The code grids of float (B, D, h, w): int64 (B, h, w) each."""
+        with torch.autocast(z_e.device.type, enabled=False):
+            return self.assign(self.to_code_space(z_e.float()))
+
+    @torch.no_grad()
+    def initialise(self, batches: Iterable[Tensor]) -> None:
+        """Fits the initial state to z_e of several training batches, (B, D, h, w) each.
+
+        Raises:
+            ValueError: It takes batches and there are none.
+        """
+        self.fit(self.to_code_space(z_e.float()) for z_e in batches)
+
+    def to_code_space(self, z_e: Tensor) -> Tensor:
+        """What the code vectors approximate, from z_e: float32 (B, D, h, w) both."""
+        return z_e
+
+    @abstractmethod
+    def quantize(self, z: Tensor) -> QuantizerOutput:
+        """`forward` from z = to_code_space(z_e), float32 (B, D, h, w)."""
+
+    @abstractmethod
+    def assign(self, z: Tensor) -> tuple[Tensor, ...]:
+        """`encode` from z = to_code_space(z_e), float32 (B, D, h, w)."""
 
     @abstractmethod
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
         """The vectors of code grids, float32 (B, D, h, w)."""
 
-    def initialise(self, batches: Iterable[Tensor]) -> None:
-        """Fits the initial state to z_e of several training batches, (B, D, h, w) each."""
+    @abstractmethod
+    def code_vectors(self) -> tuple[Tensor, ...]:
+        """What each code of each grid stands for: float32 (K_i, D), or (K_i, D / groups)."""
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """`initialise` from z = to_code_space(z_e); takes `num_fit_batches` or all there are."""
 
     def set_progress(self, fraction: float) -> None:
         """Tells how much of training is done, in [0, 1]; what is annealed follows it."""
+
+    def residual_scale(self) -> Tensor | float:
+        """Factor, per dimension or for all, by which what is left over is smaller than z.
+
+        1 where the code vectors adapt to whatever they are given.
+        """
+        return 1.0
+
+
+def to_points(z: Tensor) -> Tensor:
+    """(B, D, h, w) as points (N, D), N = B h w."""
+    return rearrange(z, "b d h w -> (b h w) d")
+
+
+def to_map(points: Tensor, shape: torch.Size) -> Tensor:
+    """Points (N, D) as (B, D, h, w) of `shape`; inverts `to_points`."""
+    batch, _, height, _ = shape
+    return rearrange(points, "(b h w) d -> b d h w", b=batch, h=height)
+
+
+def to_grid(codes: Tensor, shape: torch.Size) -> Tensor:
+    """Codes (N,) as the grid (B, h, w) of a z of `shape` (B, D, h, w)."""
+    return codes.view(shape[0], *shape[2:])

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.config import EMAQuantizerConfig
-from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.learned_codebook import LearnedCodebookQuantizer
 
 # Below this usage m / N is lost in rounding; such a code stays where it is.
 _SMALLEST_COUNT = 1e-6
 
 
-class EMAQuantizer(CodebookQuantizer):
+class EMAQuantizer(LearnedCodebookQuantizer):
     """Each code is the moving mean of the z_e that chose it; no gradient reaches the codebook.
 
         N_i <- gamma N_i + (1 - gamma) n_i                        (equation 6)
@@ -47,8 +47,9 @@ class EMAQuantizer(CodebookQuantizer):
         means = self.usage_sum / self.usage_average.clamp(min=_SMALLEST_COUNT)[:, None]
         self.codebook.copy_(torch.where(used, means, self.codebook))
 
-    def replace(self, codes: Tensor, points: Tensor, count: Tensor) -> None:
+    def place(self, moved: Tensor, vectors: Tensor, usage: Tensor) -> None:
         """Moves codes together with both their statistics; else m / N would undo the move."""
-        self.codebook.copy_(torch.where(codes[:, None], points, self.codebook))
-        self.usage_sum.copy_(torch.where(codes[:, None], points * count, self.usage_sum))
-        self.usage_average.copy_(torch.where(codes, count, self.usage_average))
+        sums = vectors * usage[:, None]
+        self.codebook.copy_(torch.where(moved[:, None], vectors, self.codebook))
+        self.usage_sum.copy_(torch.where(moved[:, None], sums, self.usage_sum))
+        self.usage_average.copy_(torch.where(moved, usage, self.usage_average))

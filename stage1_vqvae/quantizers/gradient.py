@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.config import GradientQuantizerConfig
-from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizer_config import GradientQuantizerConfig
+from stage1_vqvae.quantizers.learned_codebook import LearnedCodebookQuantizer
 
 
-class GradientQuantizer(CodebookQuantizer):
+class GradientQuantizer(LearnedCodebookQuantizer):
     """The paper's loss ||sg[z_e] - e||^2 + beta ||z_e - sg[e]||^2, averaged over elements."""
 
     config: GradientQuantizerConfig
@@ -32,11 +32,11 @@ class GradientQuantizer(CodebookQuantizer):
         }
 
     @torch.no_grad()
-    def replace(self, codes: Tensor, points: Tensor, count: Tensor) -> None:
+    def place(self, moved: Tensor, vectors: Tensor, usage: Tensor) -> None:
         """Moves codes and resets how often they are used.
 
         The optimizer's moments of a moved code stay; a code is dead after hundreds of steps without
         gradient, so that they are close to zero.
         """
-        self.codebook.copy_(torch.where(codes[:, None], points, self.codebook))
-        self.usage_average.copy_(torch.where(codes, count, self.usage_average))
+        self.codebook.copy_(torch.where(moved[:, None], vectors, self.codebook))
+        self.usage_average.copy_(torch.where(moved, usage, self.usage_average))

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stage1_vqvae.collectives import broadcast
 from stage1_vqvae.quantizers.nearest import code_statistics, nearest_codes
+
+# More points than this per cluster no longer move the centres noticeably.
+_POINTS_PER_CLUSTER = 128
 
 
 def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
@@ -53,3 +57,25 @@ def kmeans(points: Tensor, num_clusters: int, iterations: int = 10) -> Tensor:
         filled = counts > 0
         centres = torch.where(filled[:, None], sums / counts.clamp(min=1)[:, None], centres)
     return centres
+
+
+def kmeans_of_batches(batches: list[Tensor], num_clusters: int) -> Tensor:
+    """`kmeans` of a random part of several batches of points, the same on all processes.
+
+    Args:
+        batches: float32 (N_i, D) each.
+        num_clusters: K.
+
+    Returns:
+        Centres, float32 (K, D), those of rank 0.
+
+    Raises:
+        ValueError: There are no batches.
+    """
+    if not batches:
+        raise ValueError("at least one batch is required to initialise a codebook, got none")
+    points = torch.cat(batches)
+    kept = torch.randperm(len(points), device=points.device)
+    points = points[kept[: _POINTS_PER_CLUSTER * num_clusters]]
+    with torch.autocast(points.device.type, enabled=False):
+        return broadcast(kmeans(points, num_clusters))

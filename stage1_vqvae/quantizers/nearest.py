@@ -1,4 +1,4 @@
-"""Pure functions around the nearest code: search, straight-through, batch statistics, usage."""
+"""Pure functions around the choice of a code: search, batch statistics, usage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,32 @@ from torch import Tensor
 _BLOCK_ENTRIES = 1 << 20
 
 
+def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    """argmax_k (w_k . z + b_k), in memory bounded for any N and K.
+
+    Args:
+        z: float32 (N, D).
+        weights: float32 (K, D).
+        bias: float32 (K,).
+
+    Returns:
+        int64 (N,), the lowest index where several codes are equally good.
+    """
+    rows = max(1, _BLOCK_ENTRIES // weights.shape[0])
+    if z.shape[0] <= rows:
+        return torch.addmm(bias, z, weights.T).argmax(dim=1)
+    codes = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for start in range(0, z.shape[0], rows):
+        block = z[start : start + rows]
+        scores = torch.addmm(bias, block, weights.T)  # (rows, K)
+        codes[start : start + rows] = scores.argmax(dim=1)
+    return codes
+
+
 def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
     """argmin_k ||z - e_k||^2 (VQ-VAE paper, equation 1), in memory bounded for any N and K.
 
-    ||z||^2 is the same for every code and left out: argmin_k ||e_k||^2 / 2 - z . e_k.
+    ||z||^2 is the same for every code and left out: argmax_k z . e_k - ||e_k||^2 / 2.
 
     Args:
         z: float32 (N, D).
@@ -24,30 +46,17 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
     Returns:
         int64 (N,), the lowest index where several codes are equally near.
     """
-    half_norms = codebook.square().sum(dim=1).div_(2)  # (K,)
-    rows = max(1, _BLOCK_ENTRIES // codebook.shape[0])
-    if z.shape[0] <= rows:
-        return torch.addmm(half_norms, z, codebook.T, alpha=-1).argmin(dim=1)
-    codes = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    for start in range(0, z.shape[0], rows):
-        block = z[start : start + rows]
-        scores = torch.addmm(half_norms, block, codebook.T, alpha=-1)  # (rows, K)
-        codes[start : start + rows] = scores.argmin(dim=1)
-    return codes
+    return best_codes(z, codebook, half_squared_norms(codebook).neg_())
 
 
-def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
-    """z_q in value, with the gradient copied to z_e unchanged (VQ-VAE paper, section 3.2).
-
-    The usual z_e + sg[z_q - z_e] rounds; adding an exact zero gives the decoder in training the
-    very vectors that it is given when codes are decoded.
-    """
-    return z_q.detach() + (z_e - z_e.detach())
+def half_squared_norms(vectors: Tensor) -> Tensor:
+    """||e_k||^2 / 2 of (K, D): float32 (K,)."""
+    return vectors.square().sum(dim=1) / 2
 
 
-def unit_length(z: Tensor) -> Tensor:
-    """Scales the last axis to unit Euclidean length."""
-    return F.normalize(z, dim=-1)
+def unit_length(z: Tensor, dim: int = -1) -> Tensor:
+    """Scales axis `dim` to unit Euclidean length."""
+    return F.normalize(z, dim=dim)
 
 
 def code_statistics(z: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from pipelines.command import (
     with_prior_kind,
 )
 from pipelines.recipes import RECIPES, cifar10, fashion_mnist_mini
-from stage1_vqvae.config import GradientQuantizerConfig
+from stage1_vqvae.quantizer_config import GradientQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 
 

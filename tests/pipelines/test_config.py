@@ -9,7 +9,8 @@ import pytest
 from pipelines.config import RunConfig, differences
 from pipelines.data.config import DataConfig
 from pipelines.recipes import RECIPES
-from stage1_vqvae.config import EMAQuantizerConfig, GradientQuantizerConfig, VQVAEConfig
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 
 

@@ -8,7 +8,8 @@ import torch
 from tiny_runs import one_thread, tree
 
 from pipelines.generation import GenerationPipeline
-from stage1_vqvae.config import EMAQuantizerConfig, VQVAEConfig
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage1_vqvae.model import VQVAE
 from stage2_prior.build import build_prior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig

@@ -10,7 +10,8 @@ from pipelines import tasks
 from pipelines.data.image_set import ImageSet
 from pipelines.tasks import PriorTask, VQVAETask, code_batches, image_batches, labelled_batches
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
-from stage1_vqvae.config import EMAQuantizerConfig, VQVAEConfig
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage1_vqvae.model import VQVAE
 from stage2_prior.build import build_prior
 from stage2_prior.config import TransformerConfig

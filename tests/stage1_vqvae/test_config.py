@@ -5,7 +5,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 import stage1_vqvae
-from stage1_vqvae.config import EMAQuantizerConfig, GradientQuantizerConfig, VQVAEConfig
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
 
 QUANTIZERS = [EMAQuantizerConfig, GradientQuantizerConfig]
 
@@ -94,9 +95,9 @@ def test_to_dict_names_every_choice():
     [
         (lambda v: v.pop("width"), r"VQVAEConfig must .* \['width'\] are missing or unknown"),
         (lambda v: v.update(depth=1), r"VQVAEConfig must .* \['depth'\] are missing or unknown"),
-        (lambda v: v.pop("quantizer"), "kind must be one of ema, gradient, got None"),
-        (lambda v: v.update(quantizer=[]), "kind must be one of ema, gradient, got None"),
-        (lambda v: v["quantizer"].update(kind="fsq"), "one of ema, gradient, got 'fsq'"),
+        (lambda v: v.pop("quantizer"), "kind must be one of ema, gradient, .* got None"),
+        (lambda v: v.update(quantizer=[]), "kind must be one of ema, gradient, .* got None"),
+        (lambda v: v["quantizer"].update(kind="fsq"), "one of ema, gradient, .* got 'fsq'"),
         (lambda v: v["quantizer"].pop("decay"), r"EMAQuantizerConfig must .* \['decay'\]"),
         (
             lambda v: v["quantizer"].update(codebook_weight=1.0),

@@ -11,7 +11,6 @@ from stage1_vqvae.quantizers.nearest import (
     entropy_bits,
     nearest_codes,
     perplexity,
-    straight_through,
     unit_length,
     usage,
 )
@@ -73,26 +72,6 @@ def test_nearest_codes_of_no_points_is_empty():
     codes = nearest_codes(torch.empty(0, 2), torch.randn(3, 2))
     assert codes.shape == (0,)
     assert codes.dtype == torch.int64
-
-
-def test_straight_through_has_exactly_the_quantized_value():
-    # z_e + (z_q - z_e) would round to 0 here.
-    z_e, z_q = torch.tensor([1e8, -3.0]), torch.tensor([1.0, 0.1])
-    assert torch.equal(straight_through(z_e, z_q), z_q)
-
-
-def test_straight_through_has_an_identity_jacobian_to_z_e():
-    z_q = torch.randn(4)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda z: straight_through(z, z_q), torch.randn(4)
-    )
-    assert torch.equal(jacobian, torch.eye(4))
-
-
-def test_straight_through_has_no_gradient_to_z_q():
-    z_q = torch.randn(4)
-    jacobian = torch.autograd.functional.jacobian(lambda q: straight_through(torch.ones(4), q), z_q)
-    assert torch.equal(jacobian, torch.zeros(4, 4))
 
 
 def test_unit_length_keeps_the_direction():

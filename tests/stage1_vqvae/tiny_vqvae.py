@@ -2,13 +2,13 @@
 
 import torch
 
-from stage1_vqvae.config import (
+from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.model import VQVAE
+from stage1_vqvae.quantizer_config import (
     CodebookConfig,
     EMAQuantizerConfig,
     GradientQuantizerConfig,
-    VQVAEConfig,
 )
-from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers import build_quantizer
 
 KINDS = ("ema", "gradient")

@@ -1,0 +1,52 @@
+"""Online clustering: unused codes are drawn to points of the batch.
+
+Zheng and Vedaldi 2023, "Online clustered codebook" (CVQ-VAE).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Entries of a (codes, N) block of distances: 4 MiB of float32.
+_BLOCK_ENTRIES = 1 << 20
+
+
+def anchor_rates(usage: Tensor, decay: float) -> Tensor:
+    """How far each code goes to its anchor: a_k = exp(-10 N_k K / (1 - decay) - 0.001).
+
+    Equation 5 of the paper, N_k being the share of points that chose code k: a code used a
+    hundredth as often as the average moves by exp(-10), one never used goes all the way.
+
+    Args:
+        usage: float32 (K,), how often each code is used, in any unit.
+        decay: Of the moving average that gave `usage`.
+
+    Returns:
+        float32 (K,) in [0, 1).
+    """
+    share = usage / usage.sum()
+    return torch.exp(-10 * share * len(usage) / (1 - decay) - 1e-3)
+
+
+def anchor_points(z: Tensor, vectors: Tensor) -> Tensor:
+    """One point of the batch per code, the likelier the nearer.
+
+    The probabilistic random anchors of the paper's section 3.2: p(i | k) is the softmax over i of
+    -|z_i - e_k|^2, drawn from as the argmax with Gumbel noise added, block by block of codes.
+
+    Args:
+        z: float32 (N, D).
+        vectors: float32 (K, D).
+
+    Returns:
+        float32 (K, D).
+    """
+    half_norms = z.square().sum(dim=1) / 2  # (N,)
+    rows = max(1, _BLOCK_ENTRIES // len(z))
+    chosen = []
+    for block in torch.split(vectors, rows):
+        logits = torch.addmm(half_norms, block, z.T, beta=-2, alpha=2)  # (rows, N)
+        noise = torch.empty_like(logits).exponential_().log_()  # minus a Gumbel variable
+        chosen.append((logits - noise).argmax(dim=1))
+    return z[torch.cat(chosen)]

@@ -1,0 +1,61 @@
+"""Entropy regularisation: every z_e sure of its code, all codes in use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def entropy_penalty(logits: Tensor) -> Tensor:
+    """E[H(p(c | z))] - H(E[p(c | z)]), the negative mutual information of code and z, in nats.
+
+    Yu et al. 2023, "Language model beats diffusion: tokenizer is key to visual generation",
+    equation 4; the expectation is over the points of one process's batch.
+
+    Args:
+        logits: float32 (N, K), of p(c | z) = softmax.
+
+    Returns:
+        float32 (), in [-ln K, 0].
+    """
+    log_p = logits.log_softmax(dim=1)
+    p = log_p.exp()
+    conditional = -(p * log_p).sum(dim=1).mean()
+    marginal: Tensor = torch.special.entr(p.mean(dim=0)).sum()
+    return conditional - marginal
+
+
+def squared_distance_logits(z: Tensor, vectors: Tensor, temperature: float) -> Tensor:
+    """-||z - e_k||^2 / temperature, float32 (N, K), without the part that is equal for all k."""
+    scale = 2 / temperature
+    half_norms = vectors.square().sum(dim=1) / 2
+    return torch.addmm(half_norms, z, vectors.T, beta=-scale, alpha=scale)
+
+
+def binary_entropy_penalty(logits: Tensor) -> Tensor:
+    """`entropy_penalty` over all 2^D codes, from D independent bits, without an (N, 2^D) block.
+
+    The entropy of independent bits is the sum of theirs. The mean distribution over codes does not
+    factorise, but is a product of two matrices: with the bits cut in two halves of which A (N,
+    2^(D/2)) and B hold the probabilities, E[p] = A^T B / N.
+
+    Args:
+        logits: float32 (N, D), log-odds of each bit being 1.
+
+    Returns:
+        float32 (), in [-D ln 2, 0].
+    """
+    p = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=2)  # (N, D, 2)
+    conditional: Tensor = torch.special.entr(p).sum(dim=(1, 2)).mean()
+    middle = logits.shape[1] // 2
+    mean = _joint(p[:, :middle]).T @ _joint(p[:, middle:]) / len(logits)
+    marginal: Tensor = torch.special.entr(mean).sum()
+    return conditional - marginal
+
+
+def _joint(p: Tensor) -> Tensor:
+    """Probabilities (N, 2^D) of all combinations of independent bits (N, D, 2)."""
+    joint = p.new_ones(len(p), 1)
+    for bit in p.unbind(dim=1):
+        joint = (joint[:, :, None] * bit[:, None, :]).flatten(1)
+    return joint

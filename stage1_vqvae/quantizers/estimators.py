@@ -1,0 +1,63 @@
+"""How gradients pass a choice that has none: value in, the same value out, a chosen Jacobian.
+
+Each estimator adds an exact zero that carries a gradient, x - sg[x], to the value. The usual
+z_e + sg[z_q - z_e] rounds; this gives the decoder in training the very vectors that it is given
+when codes are decoded.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def with_gradient_of(value: Tensor, carrier: Tensor) -> Tensor:
+    """`value`, with the gradient of `carrier` beside its own."""
+    return value + (carrier - carrier.detach())
+
+
+def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
+    """z_q in value, with the gradient copied to z_e unchanged (VQ-VAE paper, section 3.2)."""
+    return with_gradient_of(z_q.detach(), z_e)
+
+
+def rotate_through(z_e: Tensor, z_q: Tensor) -> Tensor:
+    """z_q in value, with the gradient carried to z_e by a rotation and a scaling.
+
+    Fifty et al. 2024, "Restructuring vector quantization with the rotation trick", equation 5: with
+    unit vectors e of z_e and q of z_q, r = (e + q) / |e + q| and everything but z_e constant,
+
+        z_q = (|z_q| / |z_e|) (z_e - 2 r (r . z_e) + 2 q (e . z_e))
+
+    so that the angle between gradient and z_q is the one it arrives at z_e with. Where z_e points
+    exactly away from z_q, r is 0 / 0 and taken as 0: a reflection instead of a rotation.
+
+    Args:
+        z_e: (N, D).
+        z_q: (N, D).
+    """
+    e, q = F.normalize(z_e.detach(), dim=-1), F.normalize(z_q.detach(), dim=-1)
+    r = F.normalize(e + q, dim=-1)
+    scale = z_q.detach().norm(dim=-1, keepdim=True) / z_e.detach().norm(dim=-1, keepdim=True).clamp(
+        min=1e-12
+    )
+    reflected = z_e - 2 * r * (r * z_e).sum(dim=-1, keepdim=True)
+    rotated = reflected + 2 * q * (e * z_e).sum(dim=-1, keepdim=True)
+    return with_gradient_of(z_q.detach(), scale * rotated)
+
+
+def index_through(codes: Tensor, probabilities: Tensor, vectors: Tensor) -> Tensor:
+    """The chosen vectors in value, with gradients to them and to the probabilities of choosing.
+
+    (onehot(c) + p - sg[p]) E without the one-hot: the forward value is a row of E, and p gets the
+    gradient of the mean p E (Jang et al. 2017, section 2.2; Shi et al. 2024, equation 4).
+
+    Args:
+        codes: int64 (N,).
+        probabilities: (N, K).
+        vectors: E, (K, D).
+
+    Returns:
+        (N, D).
+    """
+    return with_gradient_of(F.embedding(codes, vectors), probabilities @ vectors.detach())

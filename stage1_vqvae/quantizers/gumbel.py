@@ -1,0 +1,72 @@
+"""Codes drawn from a categorical distribution that the encoder gives, by the Gumbel-softmax.
+
+Jang et al. 2017, "Categorical reparameterization with Gumbel-softmax"; as a VQ-VAE's bottleneck
+Ramesh et al. 2021, "Zero-shot text-to-image generation", section 2.1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stage1_vqvae.quantizer_config import GumbelConfig
+from stage1_vqvae.quantizers.annealing import annealed_temperature
+from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.estimators import index_through
+
+
+def gumbel_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """softmax((logits + g) / temperature) with Gumbel noise g: float32 (N, K).
+
+    Its largest entry is at a draw from softmax(logits) (Jang et al. 2017, equations 1 and 2).
+    """
+    noise = -torch.empty_like(logits).exponential_().log_()
+    return ((logits + noise) / temperature).softmax(dim=1)
+
+
+class GumbelQuantizer(CodebookQuantizer):
+    """p(c | z_e) = softmax(W z_e + b); a drawn code in training, the likeliest one afterwards.
+
+    The decoder sees the vector of one code from the start (the straight-through Gumbel-softmax), so
+    that training and use do not differ; the temperature only softens the gradient. A divergence
+    from the uniform distribution keeps the codes in play. Code vectors need not be near z_e.
+    """
+
+    def __init__(self, config: GumbelConfig) -> None:
+        super().__init__(config.codebook_size, config.codebook_dim)
+        self.config = config
+        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
+        self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
+        self.to_logits = nn.Linear(config.codebook_dim, config.codebook_size)
+        self.set_progress(0.0)
+
+    def vectors(self) -> Tensor:
+        """The code vectors, float32 (K, D)."""
+        return self.codebook
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """The logits' weights and bias."""
+        return self.to_logits.weight, self.to_logits.bias
+
+    def quantize_points(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Draws a code in training mode and takes the likeliest in evaluation mode."""
+        logits = self.to_logits(z)  # (N, K)
+        if self.training:
+            probabilities = gumbel_softmax(logits, self._temperature)
+            codes = probabilities.detach().argmax(dim=1)
+            z_q = index_through(codes, probabilities, self.codebook)
+        else:
+            codes = logits.argmax(dim=1)
+            z_q = F.embedding(codes, self.codebook)
+        log_p = logits.log_softmax(dim=1)
+        divergence = (log_p.exp() * log_p).sum(dim=1).mean() + math.log(logits.shape[1])
+        return z_q, codes, {"kl": self.config.kl_weight * divergence}
+
+    def set_progress(self, fraction: float) -> None:
+        """Lowers the temperature."""
+        self._temperature = annealed_temperature(
+            self.config.temperature, self.config.final_temperature, fraction
+        )

@@ -1,0 +1,74 @@
+"""Index back-propagation: every code vector gets a gradient from every choice.
+
+Shi et al. 2024, "Taming scalable visual tokenizer for autoregressive image generation" (IBQ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stage1_vqvae.quantizer_config import IndexBackpropConfig
+from stage1_vqvae.quantizers.base import to_points
+from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.entropy import entropy_penalty
+from stage1_vqvae.quantizers.estimators import index_through
+from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
+from stage1_vqvae.quantizers.nearest import unit_length
+
+
+class IndexBackpropQuantizer(CodebookQuantizer):
+    """The code most similar to z_e, argmax z_e . e, with the softmax's gradient (equations 3, 4).
+
+    The loss is the double quantization loss of the paper's equation 5 as its authors compute it,
+    every term averaged over elements:
+
+        ||z_e - z_q||^2 + ||z_e - sg[e]||^2 + beta ||sg[z_e] - e||^2
+
+    z_q and e have one value, but the gradient of the first term runs through the index to all code
+    vectors. The entropy regularisation is that of equation 6.
+    """
+
+    def __init__(self, config: IndexBackpropConfig) -> None:
+        super().__init__(config.codebook_size, config.codebook_dim, cosine=config.cosine)
+        self.config = config
+        self.num_fit_batches = config.kmeans_batches
+        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
+        self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
+
+    def vectors(self) -> Tensor:
+        """The code vectors, float32 (K, D); of unit length with `cosine`."""
+        return unit_length(self.codebook) if self.config.cosine else self.codebook
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """The similarity z_e . e."""
+        vectors = self.vectors()
+        return vectors, vectors.new_zeros(len(vectors))
+
+    def quantize_points(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `CodebookQuantizer.quantize_points`."""
+        config, vectors = self.config, self.vectors()
+        logits = z @ vectors.T  # (N, K)
+        codes = logits.argmax(dim=1)
+        chosen = F.embedding(codes, vectors)
+        z_q = index_through(codes, logits.softmax(dim=1), vectors)
+        losses = {
+            "index": F.mse_loss(z, z_q),
+            "commitment": config.commitment_weight * F.mse_loss(z, chosen.detach()),
+            "codebook": config.codebook_weight * F.mse_loss(chosen, z.detach()),
+        }
+        if config.entropy_weight:
+            penalty = entropy_penalty(logits / config.entropy_temperature)
+            losses["entropy"] = config.entropy_weight * penalty
+        return z_q, codes, losses
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Starts the codebook by k-means."""
+        if self.config.kmeans_batches:
+            points = [to_points(z) for z in islice(batches, self.config.kmeans_batches)]
+            self.codebook.copy_(kmeans_of_batches(points, self.config.codebook_size))
