@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
+OptimizerChoice = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +23,12 @@ class TrainingConfig:
     accumulation: int = 1
     """Parts each batch is cut into to save memory; the gradient is that of the whole batch."""
 
+    optimizer: OptimizerChoice = "adamw"
+    """adamw, or muon: Muon for the weights of linear maps and convolutions (steps of the same size
+    in all directions, which need far fewer images) and AdamW for the rest."""
+
     learning_rate: float = 2e-3
-    """AdamW's peak learning rate, reached at the end of the warm-up."""
+    """Peak learning rate, reached at the end of the warm-up; one scale for both optimizers."""
 
     final_learning_rate: float = 0.0
     """Where the cosine ends, as a share of `learning_rate` in [0, 1]; 1 keeps the rate constant."""
@@ -32,7 +37,7 @@ class TrainingConfig:
     """Share of all steps in [0, 1] over which the learning rate rises linearly; 0 for none."""
 
     weight_decay: float = 0.01
-    """AdamW's decoupled weight decay, on tensors of two or more dimensions only; 0 for none."""
+    """Decoupled weight decay, on tensors of two or more dimensions only; 0 for none."""
 
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's decay rates of the gradient's first and second moments, each in [0, 1)."""
@@ -73,6 +78,7 @@ class TrainingConfig:
         self._require("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
         self._require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive or None")
         self._require("patience", self.patience is None or self.patience >= 1, "1 or more, or None")
+        self._require("optimizer", self.optimizer in ("adamw", "muon"), "adamw or muon")
         self._require("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
         if self.batch_size % self.accumulation != 0:
             raise ValueError(

@@ -1,24 +1,22 @@
-"""AdamW for a module, and its state as named tensors."""
+"""The optimizer of a module, and its state as named tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from pipelines.training.config import TrainingConfig
+from pipelines.training.muon import MuonWithAdamW, muon_weights
+
+StageOptimizer: TypeAlias = AdamW | MuonWithAdamW
 
 
-def build_optimizer(module: nn.Module, config: TrainingConfig) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over every parameter of `module` that wants a gradient.
-
-    Matrices, convolution kernels and embeddings decay; biases, gains and other vectors do not,
-    because shrinking them limits no capacity, and neither does a parameter with a true attribute
-    `no_weight_decay` (a codebook: its loss says where it belongs). The fused kernel is the fastest
-    on every device (on a CPU by 2 to 3 times) and, being elementwise, as deterministic as the
-    others.
+def build_optimizer(module: nn.Module, config: TrainingConfig) -> StageOptimizer:
+    """The configured optimizer over every parameter of `module` that wants a gradient.
 
     Raises:
         ValueError: If the module has nothing to train.
@@ -26,28 +24,26 @@ def build_optimizer(module: nn.Module, config: TrainingConfig) -> AdamW:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("the objective must have at least one parameter to train, got none")
-    decays = [p.ndim >= 2 and not getattr(p, "no_weight_decay", False) for p in parameters]
-    both = list(zip(parameters, decays, strict=True))
-    groups = [
-        {"params": [p for p, decay in both if decay], "weight_decay": config.weight_decay},
-        {"params": [p for p, decay in both if not decay], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    weights = muon_weights(module) if config.optimizer == "muon" else []
+    if not weights:
+        return _adamw(parameters, config)
+    taken = set(weights)
+    others = [parameter for parameter in parameters if parameter not in taken]
+    return MuonWithAdamW(weights, _adamw(others, config) if others else None, config)
 
 
-def optimizer_tensors(optimizer: AdamW, module: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: StageOptimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as `<entry>/<parameter name>`, e.g. `exp_avg/encoder.stem.weight`."""
     return {
         f"{entry}/{name}": value
         for name, parameter in module.named_parameters()
-        if parameter in optimizer.state
-        for entry, value in optimizer.state[parameter].items()
+        if parameter.requires_grad
+        for entry, value in _state_of(optimizer, parameter).items()
     }
 
 
 def load_optimizer_tensors(
-    optimizer: AdamW, module: nn.Module, tensors: Mapping[str, Tensor]
+    optimizer: StageOptimizer, module: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
     """Puts back what `optimizer_tensors` gave.
 
@@ -58,13 +54,41 @@ def load_optimizer_tensors(
     for key, value in tensors.items():
         entry, _, name = key.partition("/")
         parameter = parameters.get(name)
-        if parameter is None or value.shape not in (parameter.shape, torch.Size()):
+        # Adam's moments have the parameter's shape, Muon's that of a matrix of as many elements.
+        if parameter is None or value.numel() not in (parameter.numel(), 1):
             raise ValueError(
                 f"the optimizer's state must belong to this model, got {key!r} of shape "
                 f"{tuple(value.shape)}: it was made with another model"
             )
+        state = _state_of(optimizer, parameter)
         if value.shape == parameter.shape:
             # The fused kernel walks raw memory: the moments need their parameter's memory format.
-            optimizer.state[parameter][entry] = torch.empty_like(parameter.detach()).copy_(value)
+            state[entry] = torch.empty_like(parameter.detach()).copy_(value)
         else:
-            optimizer.state[parameter][entry] = value.to(parameter.device)
+            state[entry] = value.to(parameter.device, copy=True)
+
+
+def _adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019).
+
+    Matrices, convolution kernels and embeddings decay; biases, gains and other vectors do not,
+    because shrinking them limits no capacity, and neither does a parameter with a true attribute
+    `no_weight_decay` (a codebook: its loss says where it belongs). The fused kernel is the fastest
+    on every device (on a CPU by 2 to 3 times) and, being elementwise, as deterministic as the
+    others.
+    """
+    decays = [p.ndim >= 2 and not getattr(p, "no_weight_decay", False) for p in parameters]
+    both = list(zip(parameters, decays, strict=True))
+    groups = [
+        {"params": [p for p, decay in both if decay], "weight_decay": config.weight_decay},
+        {"params": [p for p, decay in both if not decay], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def _state_of(optimizer: StageOptimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    if isinstance(optimizer, MuonWithAdamW):
+        return optimizer.state_of(parameter)
+    state: dict[str, Any] = optimizer.state[parameter]
+    return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -21,8 +22,7 @@ def entropy_penalty(logits: Tensor) -> Tensor:
     log_p = logits.log_softmax(dim=1)
     p = log_p.exp()
     conditional = -(p * log_p).sum(dim=1).mean()
-    marginal: Tensor = torch.special.entr(p.mean(dim=0)).sum()
-    return conditional - marginal
+    return conditional - _entropy(p.mean(dim=0))
 
 
 def squared_distance_logits(z: Tensor, vectors: Tensor, temperature: float) -> Tensor:
@@ -46,11 +46,17 @@ def binary_entropy_penalty(logits: Tensor) -> Tensor:
         float32 (), in [-D ln 2, 0].
     """
     p = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=2)  # (N, D, 2)
-    conditional: Tensor = torch.special.entr(p).sum(dim=(1, 2)).mean()
+    # H of a bit, ln(1 + e^l) - l sigmoid(l): no logarithm of a probability that rounds to 0.
+    bit_entropies: Tensor = F.softplus(logits) - logits * p[:, :, 1]
+    conditional = bit_entropies.sum(dim=1).mean()
     middle = logits.shape[1] // 2
     mean = _joint(p[:, :middle]).T @ _joint(p[:, middle:]) / len(logits)
-    marginal: Tensor = torch.special.entr(mean).sum()
-    return conditional - marginal
+    return conditional - _entropy(mean)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    """-sum p ln p; codes that nothing chooses give neither value nor an infinite gradient."""
+    return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()
 
 
 def _joint(p: Tensor) -> Tensor:

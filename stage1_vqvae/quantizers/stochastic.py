@@ -70,9 +70,10 @@ class StochasticQuantizer(CodebookQuantizer):
         else:
             codes = nearest_codes(z, self.codebook)
             z_q = F.embedding(codes, self.codebook)
-        p = logits.softmax(dim=1)
+        log_p = logits.log_softmax(dim=1)
+        p = log_p.exp()
         distance = -(p * logits).sum(dim=1).mean()
-        entropy = torch.special.entr(p).sum(dim=1).mean()
+        entropy = -(p * log_p).sum(dim=1).mean()
         weight = self.config.kl_weight
         return z_q, codes, {"distance": weight * distance, "entropy": -weight * entropy}
 

@@ -1,0 +1,89 @@
+"""torch's Muon for weights of any shape, side by side with AdamW for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon
+
+from pipelines.training.config import TrainingConfig
+
+
+def muon_weights(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear maps and convolutions: matrices that act on features.
+
+    Not embeddings, whose rows are chosen and not multiplied, nor biases and gains, nor what a true
+    attribute `no_weight_decay` marks as having a place of its own.
+    """
+    weights: list[nn.Parameter] = []
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            weight: nn.Parameter = part.weight  # type: ignore[assignment]
+            if weight.requires_grad and not getattr(weight, "no_weight_decay", False):
+                weights.append(weight)
+    return weights
+
+
+class MuonWithAdamW:
+    """Two optimizers over the parts of one module, stepped as one.
+
+    Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") sees each
+    weight as the matrix (out, everything else) and makes steps that are equally large in all
+    directions. Learning rate and decay are on AdamW's scale (Liu et al. 2025, "Muon is scalable for
+    LLM training", equation 4). torch's class takes matrices only: it is given views that share the
+    weights' memory.
+
+    Args:
+        weights: For Muon, of two or more dimensions.
+        adamw: Over everything else; None where there is nothing else.
+        config: Learning rate and weight decay.
+    """
+
+    def __init__(
+        self, weights: list[nn.Parameter], adamw: AdamW | None, config: TrainingConfig
+    ) -> None:
+        self._matrix_of = {w: nn.Parameter(_as_matrix(w.detach(), w)) for w in weights}
+        self._muon = Muon(
+            self._matrix_of.values(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adamw = adamw
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Of both optimizers."""
+        return self._muon.param_groups + (self._adamw.param_groups if self._adamw else [])
+
+    def state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """What its optimizer remembers of a parameter, as a dictionary that can be written to."""
+        matrix = self._matrix_of.get(parameter)
+        optimizer = self._adamw if matrix is None else self._muon
+        state: dict[str, Any] = optimizer.state[parameter if matrix is None else matrix]  # type: ignore[union-attr]
+        return state
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Moves all parameters against their gradients."""
+        for weight, matrix in self._matrix_of.items():
+            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
+        self._muon.step()  # type: ignore[no-untyped-call]
+        if self._adamw:
+            self._adamw.step()
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for weight in self._matrix_of:
+            weight.grad = None
+        if self._adamw:
+            self._adamw.zero_grad()
+
+
+def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """(out, ...) as (out, everything else), in the order in which `weight` lies in memory."""
+    if not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.flatten(1)
