@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pipelines.training.config import TrainingConfig
     from pipelines.training.precision import Precision
     from stage1_vqvae.model import VQVAE
     from stage2_prior.base import CodePrior
@@ -24,6 +25,30 @@ if TYPE_CHECKING:
 _SAMPLES = 64
 # (N, K, D) of the nearest-code search: two of a 28x28 batch of 128, one of a large codebook.
 _QUANTIZER_SIZES = ((6272, 512, 64), (6272, 512, 8), (16384, 8192, 8))
+# One whose (N, K) distances would take 4 GiB.
+_MEMORY_SIZE = (65536, 16384, 8)
+
+
+# Peak memory never falls: a process of its own tells how much one call adds.
+_MEMORY_PROGRAM = """
+import resource, sys, torch
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.ema import EMAQuantizer
+
+def peak():  # in MB; kB on Linux, bytes on macOS
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+count, size, dim = map(int, sys.argv[1:])
+config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)
+quantizer = EMAQuantizer(config).train()
+with torch.no_grad():
+    quantizer(torch.randn(1, dim, 64, 1))  # libraries load, threads start
+    z = torch.randn(1, dim, count, 1)
+    before = peak()
+    quantizer(z)
+    print(peak() - before)
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +66,8 @@ class BenchmarkOptions:
     """Channels, height and width of the random images."""
     repetitions: int = 20
     """How often each thing is timed."""
+    part: Literal["all", "stages", "quantizer"] = "all"
+    """What is timed: training and sampling of both stages, the quantizer's search, or both."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +114,14 @@ def measure(call: Callable[[], object], repetitions: int, device: torch.device) 
 def training_step(
     objective: nn.Module,
     batch: tuple[torch.Tensor | None, ...],
+    training: TrainingConfig,
     precision: Precision,
     device: torch.device,
 ) -> Callable[[], None]:
     """One forward pass, backward pass and optimizer step as a function to time."""
-    import torch
+    from pipelines.training.optimizer import build_optimizer
 
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-4, fused=True)
+    optimizer = build_optimizer(objective, training)
 
     def step() -> None:
         with precision.autocast(device):
@@ -129,18 +157,28 @@ def benchmark_stages(options: BenchmarkOptions, device: torch.device) -> None:
     size = config.vqvae_training.batch_size
     images = torch.randint(256, (size, *options.image_shape), dtype=torch.uint8, device=device)
     precision = resolve_precision(config.vqvae_training.precision, device)
-    step = training_step(VQVAEObjective(vqvae).train(), (images,), precision, device)
+    training = config.vqvae_training
+    step = training_step(VQVAEObjective(vqvae).train(), (images,), training, precision, device)
     rate = measure(step, repetitions, device).per_second(size)
-    say(f"vqvae training: {rate} images/s at batches of {size}, {precision.name}")
+    say(
+        f"vqvae training: {rate} images/s at batches of {size}, {precision.name}, "
+        f"{training.optimizer}"
+    )
 
     size = config.prior_training.batch_size
     sequence = torch.cat(
         [torch.randint(grid.codebook_size, (size, grid.num_codes)) for grid in grids], dim=1
     ).to(device)
     precision = resolve_precision(config.prior_training.precision, device)
-    step = training_step(PriorObjective(prior).train(), (sequence, None), precision, device)
+    training = config.prior_training
+    step = training_step(
+        PriorObjective(prior).train(), (sequence, None), training, precision, device
+    )
     rate = measure(step, repetitions, device).per_second(size)
-    say(f"prior training: {rate} images/s at batches of {size}, {precision.name}")
+    say(
+        f"prior training: {rate} images/s at batches of {size}, {precision.name}, "
+        f"{training.optimizer}"
+    )
     benchmark_sampling(vqvae.eval(), prior.eval(), repetitions, device)
 
 
@@ -179,7 +217,11 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
                 options.repetitions,
                 device,
             )
-        peer = ""
+        ratio = ours.median / product.median
+        line = (
+            f"EMA quantizer, N={count} K={size} D={dim}: {ours.milliseconds()} ms, {ratio:.1f} "
+            f"times the bare product's {product.milliseconds()} ms"
+        )
         if has_peer:
             from vector_quantize_pytorch import VectorQuantize
 
@@ -187,11 +229,30 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
             other.train()
             with torch.no_grad():
                 timing = measure(lambda o=other, p=points[None]: o(p), 3, device)  # type: ignore[misc]
-            peer = f", vector-quantize-pytorch {timing.milliseconds()} ms"
-        say(
-            f"EMA quantizer, N={count} K={size} D={dim}: {ours.milliseconds()} ms, bare product "
-            f"{product.milliseconds()} ms{peer}"
-        )
+            line += (
+                f"; vector-quantize-pytorch {timing.milliseconds()} ms, "
+                f"{timing.median / ours.median:.1f} times ours"
+            )
+        say(line)
+
+
+def benchmark_quantizer_memory() -> None:
+    """Says how far the peak memory of a new process rises in one forward of a large codebook."""
+    import subprocess
+
+    result = subprocess.run(
+        [sys.executable, "-c", _MEMORY_PROGRAM, *map(str, _MEMORY_SIZE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise RuntimeError(f"the memory of a forward could not be measured: {result.stderr}")
+    count, size, dim = _MEMORY_SIZE
+    say(
+        f"EMA quantizer, N={count} K={size} D={dim}: {float(result.stdout):,.0f} MB of memory "
+        f"above its inputs; all distances at once would take {count * size * 4 / 1e6:,.0f} MB"
+    )
 
 
 def main() -> None:
@@ -205,8 +266,12 @@ def main() -> None:
 
     device = choose_device(options.run.device)
     say(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
-    benchmark_stages(options, device)
-    benchmark_quantizer(options, device)
+    if options.part != "quantizer":
+        benchmark_stages(options, device)
+    if options.part != "stages":
+        benchmark_quantizer(options, device)
+        if device.type == "cpu":
+            benchmark_quantizer_memory()
 
 
 if __name__ == "__main__":

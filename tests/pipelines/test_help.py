@@ -14,6 +14,7 @@ from pipelines.dump_codes import DumpOptions
 from pipelines.recipes import fashion_mnist_mini
 from pipelines.reconstruct import ReconstructOptions
 from pipelines.sample import SampleOptions
+from pipelines.sweep import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
 from pipelines.train_vqvae import TrainOptions
 
@@ -26,6 +27,7 @@ OPTIONS = {
     "train_prior": PRIOR,
     "sample": SampleOptions(),
     "reconstruct": ReconstructOptions(),
+    "sweep": SweepOptions(run=fashion_mnist_mini()),
 }
 WITHOUT_PREFIX = ("run", "settings")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")

@@ -1,0 +1,119 @@
+"""A trained run's row of the sweep's table: from its metrics, and measured where they lack it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.data.image_set import ImageSet
+from pipelines.evaluation.sweep_directory import SweepRun
+from pipelines.evaluation.sweep_table import SweepRow
+from pipelines.tasks import image_batches
+from pipelines.training.metrics_log import read_metrics
+from stage1_vqvae.model import VQVAE
+
+SSIM_WINDOW = 11
+"""Side in pixels of the window that structural similarity is computed in."""
+
+
+def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device) -> SweepRow:
+    """The row of a run whose stage one is finished.
+
+    Args:
+        run: Its metrics hold the figures of stage one.
+        model: Its VQ-VAE, on `device`.
+        test: The whole test split.
+        device: Where to compute.
+
+    Raises:
+        ValueError: The metrics lack the figures.
+    """
+    record = _test_record(run, "vqvae")
+    figures = record["values"]
+    _, height, width = test.image_shape
+    positions = [h * w for h, w in model.grid_shapes]
+    bits = sum(n * math.log2(k) for n, k in zip(positions, model.codebook_sizes, strict=True))
+    return SweepRow(
+        kind=run.kind,
+        codebook_size=run.size,
+        codebook_sizes=model.codebook_sizes,
+        bits_per_position=bits / max(positions),
+        bits_per_image=bits,
+        bits_per_pixel=bits / (height * width),
+        # The metrics hold null for what JSON cannot hold: every reconstruction is exact.
+        psnr=math.inf if figures["psnr"] is None else figures["psnr"],
+        ssim=measure_ssim(model, image_batches(test, device)),
+        usage=figures["usage"],
+        perplexity=figures["perplexity"],
+        order_0_entropy=figures["entropy"],
+        vqvae_seconds=record["seconds"],
+        images_per_second=record["images_seen"] / record["seconds"],
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def with_prior_figures(row: SweepRow, run: SweepRun) -> SweepRow:
+    """The row of stage one with what the run's finished prior came to.
+
+    Raises:
+        ValueError: The metrics lack the prior's figures.
+    """
+    record = _test_record(run, "prior")
+    return replace(
+        row,
+        bits_per_code=record["values"]["bits_per_code"],
+        prior_bits_per_image=record["values"]["bits_per_image"],
+        prior_seconds=record["seconds"],
+    )
+
+
+def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
+    """Mean structural similarity of images and their 8-bit reconstructions (Wang et al. 2004).
+
+    Equation 13 with a Gaussian window around every pixel, images reflected at their borders,
+    averaged over pixels, channels and images. The paper takes inner pixels only.
+
+    Args:
+        model: Encodes and decodes; is put into evaluation mode and left there.
+        batches: uint8 (B, C, H, W) each, on the model's device, of the model's image shape.
+
+    Returns:
+        In [-1, 1]; None for images smaller than the window of 11x11 pixels.
+    """
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+    _, height, width = model.image_shape
+    if min(height, width) < SSIM_WINDOW:
+        return None
+    # A loaded model laid out in memory as a trained one gives the same to the last bit.
+    model.eval().to(memory_format=torch.channels_last)
+    # One process measures: the others must not be waited for.
+    metric = StructuralSimilarityIndexMeasure(data_range=255.0, sync_on_compute=False)
+    for images in batches:
+        decoded = model.decode(model.encode(images))
+        metric.to(images.device).update(decoded.float(), images.float())
+    similarity = metric.compute()
+    assert isinstance(similarity, Tensor)
+    return similarity.item()
+
+
+def _test_record(run: SweepRun, phase: str) -> dict[str, Any]:
+    """What a phase wrote to the run's metrics about the test split.
+
+    Raises:
+        ValueError: There is nothing.
+    """
+    path = run.directory.metrics
+    records = read_metrics(path) if path.exists() else []
+    found = [r for r in records if (r["phase"], r["kind"]) == (phase, "test")]
+    if not found:
+        raise ValueError(
+            f"{path} must hold the {phase}'s figures on the test split, but they are missing: "
+            f"restore it, or remove {run.directory.path} to train that run again"
+        )
+    return found[-1]

@@ -1,0 +1,154 @@
+"""What a sweep measures itself: structural similarity and rates, against slow references."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipelines.data.image_set import ImageSet
+from pipelines.evaluation.sweep_directory import SweepDirectory, SweepRun
+from pipelines.evaluation.sweep_measurement import measure_ssim, vqvae_row, with_prior_figures
+from pipelines.evaluation.sweep_table import SweepRow
+from pipelines.recipes import smoke
+from pipelines.training.metrics_log import MetricsLog, MetricsRow
+
+
+class StandIn(nn.Module):
+    """Two grids at different resolutions; reconstructs with half of the contrast."""
+
+    codebook_sizes = (4, 32)
+    grid_shapes = ((2, 3), (4, 6))
+
+    def __init__(self, image_shape):
+        super().__init__()
+        self.image_shape = image_shape
+        self.weight = nn.Parameter(torch.zeros(3, 5))
+        self.register_buffer("codebook", torch.zeros(7))
+
+    def encode(self, images):
+        return (images,)
+
+    def decode(self, codes):
+        return (codes[0].float() / 2 + 30).round().to(torch.uint8)
+
+
+def random_images(count, channels, height, width):
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 200, (count, channels, height // 4 + 1, width // 4 + 1))
+    smooth = coarse.repeat(4, 2).repeat(4, 3)[:, :, :height, :width]
+    return (smooth + generator.integers(0, 50, smooth.shape)).astype(np.uint8)
+
+
+def slow_ssim(first, second):
+    """Equation 13 of Wang et al. 2004 in float64, Gaussian window of 11x11 and sigma 1.5.
+
+    A window around every pixel: the images are reflected at their borders.
+    """
+    offsets = np.arange(11) - 5
+    profile = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window = np.outer(profile, profile) / profile.sum() ** 2
+
+    def weighted(values):
+        padded = np.pad(values, ((0, 0), (0, 0), (5, 5), (5, 5)), mode="reflect")
+        views = np.lib.stride_tricks.sliding_window_view(padded, (11, 11), axis=(-2, -1))
+        return (views * window).sum((-2, -1))
+
+    x, y = first.astype(float), second.astype(float)
+    mean_x, mean_y = weighted(x), weighted(y)
+    variance_x, variance_y = weighted(x * x) - mean_x**2, weighted(y * y) - mean_y**2
+    covariance = weighted(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean()
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 11, 17), (1, 11, 11)])
+def test_ssim_is_that_of_the_paper_over_all_images(channels, height, width):
+    images = random_images(7, channels, height, width)
+    model = StandIn((channels, height, width))
+    batches = torch.split(torch.from_numpy(images), 3)  # of unequal sizes: 3, 3, 1
+    decoded = model.decode((torch.from_numpy(images),)).numpy()
+    expected = slow_ssim(images, decoded)
+    assert 0.1 < expected < 0.99
+    # Float32 differences of squares up to 255^2 against c2 = 58.
+    assert measure_ssim(model, batches) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ssim_of_equal_images_is_1():
+    model = StandIn((1, 12, 12))
+    model.decode = lambda codes: codes[0]
+    assert measure_ssim(model, [torch.from_numpy(random_images(2, 1, 12, 12))]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 28), (3, 28, 10)])
+def test_images_smaller_than_the_window_have_no_ssim(shape):
+    assert measure_ssim(StandIn(shape), [torch.zeros(2, *shape, dtype=torch.uint8)]) is None
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = SweepDirectory(tmp_path / "sweep").run("residual", 128)
+    return SweepRun(kind="residual", size=128, config=smoke(), directory=directory)
+
+
+def write_test_figures(run, phase, seconds, **values):
+    row = MetricsRow(
+        phase=phase, kind="test", step=10, images_seen=640, seconds=seconds, values=values
+    )
+    MetricsLog(run.directory.metrics).write(row)
+
+
+VQVAE_FIGURES = {"psnr": 21.5, "l1": 9.0, "usage": 0.75, "perplexity": 3.5, "entropy": 2.25}
+
+
+def test_row_counts_the_bits_of_every_grid(run):
+    write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES)
+    images = ImageSet(random_images(5, 1, 8, 12))
+    row = vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
+    # 6 positions of 2 bits and 24 of 5 bits, over the 24 positions of the finest grid.
+    bits = 6 * 2 + 24 * 5
+    assert row == SweepRow(
+        kind="residual",
+        codebook_size=128,
+        codebook_sizes=(4, 32),
+        bits_per_position=bits / 24,
+        bits_per_image=bits,
+        bits_per_pixel=bits / (8 * 12),
+        psnr=21.5,
+        ssim=None,
+        usage=0.75,
+        perplexity=3.5,
+        order_0_entropy=2.25,
+        vqvae_seconds=4.0,
+        images_per_second=160.0,
+        parameters=15,
+    )
+
+
+def test_exact_reconstruction_has_infinite_psnr(run):
+    write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES | {"psnr": math.inf})
+    images = ImageSet(random_images(5, 1, 8, 12))
+    row = vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
+    assert row.psnr == math.inf
+
+
+def test_prior_figures_are_added_to_the_row(run):
+    write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES)
+    write_test_figures(run, "prior", 6.0, bits_per_code=1.5, bits_per_image=45.0)
+    row = SweepRow(kind="residual", codebook_size=128, psnr=21.5)
+    assert with_prior_figures(row, run) == replace(
+        row, bits_per_code=1.5, prior_bits_per_image=45.0, prior_seconds=6.0
+    )
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_missing_figures_are_refused(exists, run):
+    if exists:
+        write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES)
+    with pytest.raises(
+        ValueError, match=r"metrics\.jsonl must hold the prior's figures on the test split, but"
+    ):
+        with_prior_figures(SweepRow(kind="residual", codebook_size=128), run)
