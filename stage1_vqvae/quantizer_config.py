@@ -519,6 +519,7 @@ def recommended_quantizer(kind: str, codebook_size: int) -> QuantizerConfig:
     """
     if kind not in QUANTIZER_CONFIGS:
         raise ValueError(f"kind must be one of {', '.join(QUANTIZER_CONFIGS)}, got {kind}")
+    require(codebook_size >= 2, "codebook_size", "at least 2", codebook_size)
     if kind not in ("residual", "product"):
         make: Callable[..., QuantizerConfig] = SINGLE_QUANTIZER_CONFIGS[kind]
         return make(codebook_size=codebook_size)

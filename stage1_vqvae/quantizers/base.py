@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from einops import rearrange
@@ -45,6 +46,8 @@ class Quantizer(nn.Module, ABC):
     """Batches of z_e that `fit` takes."""
     decodes_prefixes: bool = False
     """Whether the first grids decode without the later ones."""
+    copies_gradient: bool = True
+    """Whether z_q hands the gradient it gets to z = to_code_space(z_e) unchanged."""
 
     def forward(self, z_e: Tensor) -> QuantizerOutput:
         """Quantizes float (B, D, h, w); in training mode, also updates what is learned from z_e."""
@@ -63,7 +66,9 @@ class Quantizer(nn.Module, ABC):
         Raises:
             ValueError: It takes batches and there are none.
         """
-        self.fit(self.to_code_space(z_e.float()) for z_e in batches)
+        kept = [z_e.float() for z_e in islice(batches, self.num_fit_batches)]
+        with torch.autocast(kept[0].device.type if kept else "cpu", enabled=False):
+            self.fit(self.to_code_space(z_e) for z_e in kept)
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
         """What the code vectors approximate, from z_e: float32 (B, D, h, w) both."""

@@ -35,6 +35,8 @@ class GumbelQuantizer(CodebookQuantizer):
     from the uniform distribution keeps the codes in play. Code vectors need not be near z_e.
     """
 
+    copies_gradient = False
+
     def __init__(self, config: GumbelConfig) -> None:
         super().__init__(config.codebook_size, config.codebook_dim)
         self.config = config

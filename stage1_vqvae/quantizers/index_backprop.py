@@ -33,6 +33,8 @@ class IndexBackpropQuantizer(CodebookQuantizer):
     vectors. The entropy regularisation is that of equation 6.
     """
 
+    copies_gradient = False
+
     def __init__(self, config: IndexBackpropConfig) -> None:
         super().__init__(config.codebook_size, config.codebook_dim, cosine=config.cosine)
         self.config = config

@@ -24,6 +24,7 @@ class NearestCodebookQuantizer(CodebookQuantizer):
     def __init__(self, config: NearestCodebookConfig) -> None:
         super().__init__(config.codebook_size, config.codebook_dim, cosine=config.cosine)
         self.config = config
+        self.copies_gradient = not config.rotation_trick
 
     @abstractmethod
     def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
@@ -44,7 +45,8 @@ class NearestCodebookQuantizer(CodebookQuantizer):
         z_q = F.embedding(codes, vectors)  # (N, D)
         losses = self.losses(z, z_q)
         if self.config.entropy_weight:
-            logits = squared_distance_logits(z, vectors, self.config.entropy_temperature)
+            # Of a copy: `observe` moves an EMA codebook before the gradient has passed.
+            logits = squared_distance_logits(z, vectors.clone(), self.config.entropy_temperature)
             losses["entropy"] = self.config.entropy_weight * entropy_penalty(logits)
         if self.training:
             self.observe(z.detach(), codes)

@@ -32,6 +32,7 @@ class ProductQuantizer(Quantizer):
         self.codebook_dim = config.codebook_dim
         self.codebook_sizes = tuple(size for group in quantizers for size in group.codebook_sizes)
         self.num_fit_batches = quantizers[0].num_fit_batches
+        self.copies_gradient = quantizers[0].copies_gradient
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
         """Each group's."""

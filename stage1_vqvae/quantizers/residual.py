@@ -7,6 +7,7 @@ dropout: Zeghidour et al. 2021, "SoundStream: an end-to-end neural audio codec",
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from itertools import islice
 
 import torch
@@ -21,7 +22,8 @@ class ResidualQuantizer(Quantizer):
 
     Where the base cannot adapt to smaller residuals (fixed levels, signs), stage i works on r_i
     divided by its `residual_scale` to the power i - 1. Loss terms of all stages are summed, as the
-    paper's commitment loss is, and reach z_e; the gradient of z_q reaches it once, by the first.
+    paper's commitment loss is, and reach z_e; the gradient of z_q reaches it once, by the first,
+    where the base copies it, and through the choice of each stage where the base assigns softly.
 
     Args:
         config: How many stages, quantizer dropout.
@@ -37,6 +39,7 @@ class ResidualQuantizer(Quantizer):
         self.codebook_dim = config.codebook_dim
         self.codebook_sizes = tuple(size for stage in stages for size in stage.codebook_sizes)
         self.num_fit_batches = stages[0].num_fit_batches
+        self.copies_gradient = stages[0].copies_gradient
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
         """That of the base."""
@@ -54,8 +57,8 @@ class ResidualQuantizer(Quantizer):
             output = self._stage(i).quantize(residual / scale)
             quantized = output.z_q * scale
             left_over = residual - quantized.detach()
-            if i:
-                # An estimator's gradient to z_e, which the first stage has given already.
+            if i and self.copies_gradient:
+                # A copy of the gradient to z, which the first stage has handed on already.
                 quantized = quantized - (residual - residual.detach())
             z_q = z_q + quantized * (i < kept)
             codes += output.codes
@@ -75,7 +78,8 @@ class ResidualQuantizer(Quantizer):
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
         """The sum of the stages' vectors; of the first stages, where fewer grids are given."""
         parts = [self._stage(i).decode((grid,)) * self._scale(i) for i, grid in enumerate(codes)]
-        return torch.stack(parts).sum(dim=0)
+        # One after the other, as `quantize` adds them: sums of torch round in another order.
+        return reduce(torch.add, parts)
 
     def code_vectors(self) -> tuple[Tensor, ...]:
         """Each stage's, in units of z: float32 (K, D)."""

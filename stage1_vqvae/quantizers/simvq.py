@@ -37,7 +37,8 @@ class SimVQQuantizer(NearestCodebookQuantizer):
 
     def vectors(self) -> Tensor:
         """The code vectors, float32 (K, D); of unit length with `cosine`."""
-        vectors: Tensor = self.transform(self.codebook)
+        with torch.autocast(self.codebook.device.type, enabled=False):
+            vectors: Tensor = self.transform(self.codebook)
         return unit_length(vectors) if self.config.cosine else vectors
 
     def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:

@@ -39,6 +39,8 @@ class StochasticQuantizer(CodebookQuantizer):
     likelihoods have a fixed one and are averaged over pixels.
     """
 
+    copies_gradient = False
+
     def __init__(self, config: StochasticConfig) -> None:
         super().__init__(config.codebook_size, config.codebook_dim)
         self.config = config
