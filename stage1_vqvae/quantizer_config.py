@@ -146,13 +146,16 @@ class GradientQuantizerConfig(LearnedCodebookConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimVQConfig(NearestCodebookConfig):
-    """A frozen random codebook under one learned linear map (SimVQ, Zhu et al. 2024)."""
+    """A frozen random codebook under one learned linear layer (SimVQ, Zhu et al. 2024)."""
 
     kind: Literal["simvq"] = "simvq"
     """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
     index_backprop, residual or product."""
     codebook_weight: float = 1.0
-    """Weight of ||sg[z_e] - e||^2, the term that moves the linear map and all codes with it."""
+    """Weight of ||sg[z_e] - e||^2, the term that moves the map and all codes with it."""
+    moment_batches: int = 8
+    """Training batches whose z_e give the codes their mean and covariance at the start; 0 starts
+    from a random rotation around the origin."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -162,6 +165,7 @@ class SimVQConfig(NearestCodebookConfig):
         """
         NearestCodebookConfig.__post_init__(self)
         require(self.codebook_weight > 0, "codebook_weight", "above 0", self.codebook_weight)
+        require(self.moment_batches >= 0, "moment_batches", "at least 0", self.moment_batches)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,11 +179,15 @@ class IndexBackpropConfig(CodebookConfig):
     """Weight of ||z_e - sg[e]||^2, which pulls z_e to its code."""
     codebook_weight: float = 0.25
     """Weight of ||sg[z_e] - e||^2, which pulls the code to z_e (beta of the paper)."""
-    cosine: bool = False
-    """Compare directions only: z_e and the code vectors are scaled to unit length."""
+    cosine: bool = True
+    """Compare directions only: z_e and the code vectors are scaled to unit length. Without it the
+    longest vectors win."""
+    temperature: float = 0.1
+    """Divides the similarities z_e . e in the softmax that carries the gradient (1 in the paper,
+    whose vectors are long)."""
     kmeans_batches: int = 8
     """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
-    entropy_weight: float = 0.05
+    entropy_weight: float = 0.02
     """Weight of the entropy regularisation (nats): sure of each code, varied over all codes."""
     entropy_temperature: float = 0.1
     """Divides the similarities z_e . e in that term."""
@@ -194,9 +202,8 @@ class IndexBackpropConfig(CodebookConfig):
         for name in ("commitment_weight", "codebook_weight", "entropy_weight", "kmeans_batches"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require_directions(self.cosine, self.codebook_dim)
-        require(
-            self.entropy_temperature > 0, "entropy_temperature", "above 0", self.entropy_temperature
-        )
+        for name in ("temperature", "entropy_temperature"):
+            require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,9 +217,12 @@ class GumbelConfig(CodebookConfig):
     """Of the Gumbel-softmax at the start of training; higher is softer."""
     final_temperature: float = 0.1
     """Where the temperature ends, falling geometrically over training."""
-    kl_weight: float = 1e-3
+    kl_weight: float = 1e-4
     """Weight of the divergence of p(code | z_e) from the uniform distribution, in nats a position:
-    keeps all codes in play."""
+    keeps the choice at a position open."""
+    diversity_weight: float = 0.01
+    """Weight of the divergence of its mean over a batch from the uniform distribution, in nats:
+    keeps all codes in use (wav2vec 2.0, Baevski et al. 2020, equation 4)."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -222,7 +232,8 @@ class GumbelConfig(CodebookConfig):
         """
         CodebookConfig.__post_init__(self)
         require_temperatures(self.temperature, self.final_temperature)
-        require(self.kl_weight >= 0, "kl_weight", "at least 0", self.kl_weight)
+        for name in ("kl_weight", "diversity_weight"):
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ def entropy_penalty(logits: Tensor) -> Tensor:
     log_p = logits.log_softmax(dim=1)
     p = log_p.exp()
     conditional = -(p * log_p).sum(dim=1).mean()
-    return conditional - _entropy(p.mean(dim=0))
+    return conditional - entropy(p.mean(dim=0))
 
 
 def squared_distance_logits(z: Tensor, vectors: Tensor, temperature: float) -> Tensor:
@@ -51,11 +51,14 @@ def binary_entropy_penalty(logits: Tensor) -> Tensor:
     conditional = bit_entropies.sum(dim=1).mean()
     middle = logits.shape[1] // 2
     mean = _joint(p[:, :middle]).T @ _joint(p[:, middle:]) / len(logits)
-    return conditional - _entropy(mean)
+    return conditional - entropy(mean)
 
 
-def _entropy(p: Tensor) -> Tensor:
-    """-sum p ln p; codes that nothing chooses give neither value nor an infinite gradient."""
+def entropy(p: Tensor) -> Tensor:
+    """-sum p ln p of one distribution of any shape, in nats: float32 ().
+
+    Codes that nothing chooses give neither a value nor an infinite gradient.
+    """
     return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stage1_vqvae.quantizer_config import GumbelConfig
 from stage1_vqvae.quantizers.annealing import annealed_temperature
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.entropy import entropy
 from stage1_vqvae.quantizers.estimators import index_through
 
 
@@ -31,8 +32,9 @@ class GumbelQuantizer(CodebookQuantizer):
     """p(c | z_e) = softmax(W z_e + b); a drawn code in training, the likeliest one afterwards.
 
     The decoder sees the vector of one code from the start (the straight-through Gumbel-softmax), so
-    that training and use do not differ; the temperature only softens the gradient. A divergence
-    from the uniform distribution keeps the codes in play. Code vectors need not be near z_e.
+    that training and use do not differ; the temperature only softens the gradient. Two divergences
+    from the uniform distribution, at each position and of the mean over the batch, keep the codes
+    in play. Code vectors need not be near z_e.
     """
 
     copies_gradient = False
@@ -64,8 +66,14 @@ class GumbelQuantizer(CodebookQuantizer):
             codes = logits.argmax(dim=1)
             z_q = F.embedding(codes, self.codebook)
         log_p = logits.log_softmax(dim=1)
-        divergence = (log_p.exp() * log_p).sum(dim=1).mean() + math.log(logits.shape[1])
-        return z_q, codes, {"kl": self.config.kl_weight * divergence}
+        p, uniform = log_p.exp(), math.log(logits.shape[1])
+        divergence = uniform + (p * log_p).sum(dim=1).mean()
+        diversity = uniform - entropy(p.mean(dim=0))
+        losses = {
+            "kl": self.config.kl_weight * divergence,
+            "diversity": self.config.diversity_weight * diversity,
+        }
+        return z_q, codes, losses
 
     def set_progress(self, fraction: float) -> None:
         """Lowers the temperature."""

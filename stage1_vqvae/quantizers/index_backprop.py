@@ -24,6 +24,8 @@ from stage1_vqvae.quantizers.nearest import unit_length
 class IndexBackpropQuantizer(CodebookQuantizer):
     """The code most similar to z_e, argmax z_e . e, with the softmax's gradient (equations 3, 4).
 
+    The softmax has a temperature, 1 in the paper: similarities of unit vectors differ too little.
+
     The loss is the double quantization loss of the paper's equation 5 as its authors compute it,
     every term averaged over elements:
 
@@ -57,7 +59,7 @@ class IndexBackpropQuantizer(CodebookQuantizer):
         logits = z @ vectors.T  # (N, K)
         codes = logits.argmax(dim=1)
         chosen = F.embedding(codes, vectors)
-        z_q = index_through(codes, logits.softmax(dim=1), vectors)
+        z_q = index_through(codes, (logits / config.temperature).softmax(dim=1), vectors)
         losses = {
             "index": F.mse_loss(z, z_q),
             "commitment": config.commitment_weight * F.mse_loss(z, chosen.detach()),

@@ -6,21 +6,28 @@ layer" (SimVQ).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stage1_vqvae.collectives import broadcast
 from stage1_vqvae.quantizer_config import SimVQConfig
+from stage1_vqvae.quantizers.base import to_points
 from stage1_vqvae.quantizers.nearest import unit_length
 from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
 
 
 class SimVQQuantizer(NearestCodebookQuantizer):
-    """Code vectors e_k = W c_k with c_k drawn once and W learned (section 4.1).
+    """Code vectors e_k = W c_k + b with c_k drawn once, W and b learned (section 4.1).
 
     A gradient to any code moves W and with it all of them, so that none is left behind; restarts
     and k-means are neither needed nor possible. The codebook loss trains W as it trains the codes
-    of the VQ-VAE paper's equation 3.
+    of the VQ-VAE paper's equation 3. What we add is the start: b is the mean of z_e, and W gives
+    the codes the covariance of z_e, without which a codebook much wider than z_e begins with the
+    few codes next to the origin.
     """
 
     config: SimVQConfig
@@ -29,9 +36,11 @@ class SimVQQuantizer(NearestCodebookQuantizer):
 
     def __init__(self, config: SimVQConfig) -> None:
         super().__init__(config)
+        self.num_fit_batches = config.moment_batches
         self.register_buffer("codebook", torch.randn(config.codebook_size, config.codebook_dim))
-        self.transform = nn.Linear(config.codebook_dim, config.codebook_dim, bias=False)
+        self.transform = nn.Linear(config.codebook_dim, config.codebook_dim)
         nn.init.orthogonal_(self.transform.weight)
+        nn.init.zeros_(self.transform.bias)
         # The loss alone says how large the code vectors are.
         self.transform.weight.no_weight_decay = True  # type: ignore[attr-defined]
 
@@ -42,8 +51,28 @@ class SimVQQuantizer(NearestCodebookQuantizer):
         return unit_length(vectors) if self.config.cosine else vectors
 
     def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
-        """The codebook term moves the linear map only, the commitment term the encoder only."""
+        """The codebook term moves the map only, the commitment term the encoder only."""
         return {
             "codebook": self.config.codebook_weight * F.mse_loss(z_q, z.detach()),
             "commitment": self.config.commitment_weight * F.mse_loss(z, z_q.detach()),
         }
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Gives the codes the mean and the covariance of the points.
+
+        Raises:
+            ValueError: There are no batches.
+        """
+        if not self.config.moment_batches:
+            return
+        points = [to_points(z) for z in islice(batches, self.config.moment_batches)]
+        if not points:
+            raise ValueError("at least one batch is required to initialise a codebook, got none")
+        z = torch.cat(points)
+        deviations = z - z.mean(dim=0)
+        values, axes = torch.linalg.eigh(deviations.T @ deviations / len(z))
+        # A A^T is the covariance, and c has unit covariance.
+        root = axes * values.clamp(min=0).sqrt()
+        self.transform.weight.copy_(broadcast(root.contiguous()))
+        self.transform.bias.copy_(broadcast(z.mean(dim=0)))
