@@ -33,7 +33,9 @@ def fashion_mnist() -> RunConfig:
         recipe="fashion-mnist",
         data=DataConfig(source="fashion-mnist"),
         vqvae=VQVAEConfig(width=160, fine_width=64, num_layers=3),
-        vqvae_training=TrainingConfig(epochs=12, optimizer="muon", validate_every=1),
+        vqvae_training=TrainingConfig(
+            epochs=10, optimizer="muon", learning_rate=4e-3, validate_every=1
+        ),
         prior=TransformerConfig(num_layers=6, width=192, num_heads=6, dropout=0.05),
         prior_training=TrainingConfig(epochs=4, learning_rate=2e-3, validate_every=1),
     )

@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import python
 
 from pipelines.dump_codes import DumpOptions
+from pipelines.inspect_codebook import InspectCodebookOptions
 from pipelines.recipes import fashion_mnist_mini
 from pipelines.reconstruct import ReconstructOptions
 from pipelines.sample import SampleOptions
@@ -27,6 +28,7 @@ OPTIONS = {
     "train_prior": PRIOR,
     "sample": SampleOptions(),
     "reconstruct": ReconstructOptions(),
+    "inspect_codebook": InspectCodebookOptions(),
     "sweep": SweepOptions(run=fashion_mnist_mini()),
 }
 WITHOUT_PREFIX = ("run", "settings")

@@ -1,0 +1,163 @@
+"""`python -m pipelines.inspect_codebook`: what is wrong with a codebook, and what to change."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipelines.atomic_files import atomic_path, refuse_existing
+from pipelines.command import parse, run_command, say
+from pipelines.run_dir import LATEST, RunDirectory
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
+
+FORMAT_VERSION = 1
+RECORD = "codebook.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InspectCodebookOptions:
+    """Measure a run's codebook over a whole split, draw it, and say what to change."""
+
+    run: Path = LATEST
+    """Run directory with a trained VQ-VAE; it needs no prior."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Which split of the data. The codebook was made for train, and only so many images tell a
+    dead code from a rare one; test is for reporting, and no option should be chosen by it."""
+    out: Path | None = None
+    """New directory for the figures and codebook.json; None takes RUN/codebook, which belongs to
+    this command and is renewed as a whole."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+
+
+def main() -> None:
+    """Reads the options and inspects."""
+    options = parse(InspectCodebookOptions)
+    directory = RunDirectory(options.run)
+    config = directory.config()
+    out = options.out or directory.path / "codebook"
+    check_output(out, renew=options.out is None)
+
+    from pipelines.evaluation.codebook_diagnosis import diagnose
+    from pipelines.evaluation.codebook_figures import save_figures
+    from pipelines.evaluation.codebook_statistics import measure_codebook
+    from pipelines.summaries import load_run_splits
+    from pipelines.tasks import image_batches
+    from pipelines.training.device import choose_device
+    from stage1_vqvae.model import VQVAE
+
+    device = choose_device(options.device)
+    model = VQVAE.from_pretrained(directory.vqvae).to(device)
+    images = load_run_splits(config, directory).by_name[options.split]
+    statistics = measure_codebook(model, image_batches(images, device), len(images))
+    findings = diagnose(statistics, model.config)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "split": options.split,
+        "vqvae_sha256": model.weights_hash(),
+        "quantizer": model.config.to_dict()["quantizer"],
+        "statistics": statistics.record(),
+        "findings": [asdict(finding) for finding in findings],
+    }
+    with renewed_directory(out) as partial:
+        figures = save_figures(partial, model, statistics)
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        (partial / RECORD).write_text(text, encoding="utf-8")
+    say(f"codebook of {directory.path} over {len(images):,} images of the {options.split} split")
+    say(table(statistics))
+    for finding in findings:
+        say(f"\n{finding}")
+    say(f"\nwrote {len(figures)} figures and {RECORD} to {out}")
+
+
+def check_output(out: Path, *, renew: bool) -> None:
+    """Refuses early, before any work, to write over what is not this command's.
+
+    Args:
+        out: The directory to write.
+        renew: Whether an earlier output of this command may be replaced.
+
+    Raises:
+        FileExistsError: `out` exists, and is not to be renewed or something else.
+    """
+    if not renew:
+        refuse_existing(out)
+    elif out.exists() and not (out / RECORD).is_file():
+        raise FileExistsError(
+            f"{out} is for this command's output, but it holds something else: move that away or "
+            "choose another directory with --out"
+        )
+
+
+@contextmanager
+def renewed_directory(path: Path) -> Iterator[Path]:
+    """A new directory to fill, which replaces the one at `path` once the block succeeds.
+
+    An exception or a kill leaves at `path` the old directory, the new one, or, between two renames,
+    nothing; never a mixture.
+    """
+    with atomic_path(path) as partial:
+        partial.mkdir()
+        yield partial
+        old = path.with_name(f".{path.name}.partial-old-{os.getpid()}")
+        if path.exists():
+            path.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def table(statistics: CodebookStatistics) -> str:
+    """The main figures as lines of text: a line each, a column per grid."""
+    columns = [_figures(grid) for grid in statistics.grids]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    if len(columns) > 1:
+        rows.insert(0, ("", *(f"grid {i}" for i in range(len(columns)))))
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([f"  {row[0]:<{widths[0]}}", *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
+    ]
+    lines += [
+        f"  error / spread of z_e: {_ratio(statistics.relative_error)}",
+        f"  length of z_e: mean {statistics.mean_norm:.3g}, maximum {statistics.max_norm:.3g}",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(grid: GridStatistics) -> dict[str, str]:
+    height, width = grid.position_entropy.shape
+    bits = grid.position_entropy
+    return {
+        "codes": f"{grid.codebook_size:,} of {grid.vectors.shape[1]} dimensions",
+        "positions per code": f"{grid.num_positions / grid.codebook_size:,.1f}",
+        "usage": f"{grid.usage:.1%}",
+        "dead codes": f"{grid.num_dead:,}",
+        "duplicate codes (used, dead)": f"{grid.used_duplicates:,}, {grid.dead_duplicates:,}",
+        "perplexity": f"{grid.perplexity:.1f}",
+        "entropy, bits per code": f"{grid.entropy:.2f} of {math.log2(grid.codebook_size):.2f}",
+        "entropy per position, minimum to maximum": f"{bits.min():.2f} to {bits.max():.2f}",
+        "constant positions": f"{grid.constant_positions} of {height}x{width}",
+        "share of the most frequent code, of ten": f"{grid.top_share(1):.1%}, "
+        f"{grid.top_share(10):.1%}",
+        "error / spread of what is quantized": _ratio(grid.relative_error),
+        "lag of the codes behind z_e / spread": _ratio(grid.relative_lag),
+        "distance of z_e / of the codes, from their mean": _ratio(grid.reach),
+        "distance of dead codes / of z_e, from its mean": _ratio(grid.dead_distance),
+        "median distance to the nearest code": _ratio(grid.neighbour_distance),
+    }
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    run_command(main)
