@@ -98,11 +98,18 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
         mean_usage = self.usage_average.mean()
         dead = self.usage_average < self.config.restart_threshold * mean_usage  # (K,)
         # One candidate per code, needed or not: cheaper than asking a GPU how many are dead.
-        candidates = z[torch.randint(z.shape[0], (self.config.codebook_size,), device=z.device)]
-        self.place(dead, broadcast(candidates), mean_usage.expand(len(dead)))
+        candidates = broadcast(_random_points(z, len(dead)))
+        self.place(dead, candidates, mean_usage.expand(len(dead)))
 
     def _follow_anchors(self, z: Tensor) -> None:
         rates = anchor_rates(self.usage_average, self.config.decay)  # (K,)
         anchors = broadcast(anchor_points(z, self.vectors()))
         vectors = torch.lerp(self.codebook, anchors, rates[:, None])
         self.place(torch.ones_like(rates, dtype=torch.bool), vectors, self.usage_average)
+
+
+def _random_points(z: Tensor, count: int) -> Tensor:
+    """`count` of the points z (N, D), all different ones where there are as many."""
+    if count <= len(z):
+        return z[torch.randperm(len(z), device=z.device)[:count]]
+    return z[torch.randint(len(z), (count,), device=z.device)]
