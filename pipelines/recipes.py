@@ -1,6 +1,6 @@
 """Recipes: full settings, one function each.
 
-Measured so far: `fashion-mnist-mini` and `smoke` whole, `fashion-mnist` in its first stage.
+Measured so far: `fashion-mnist-mini`, `fashion-mnist` and `smoke`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,40 @@ from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage2_prior.config import TransformerConfig
 
 
+def _muon(
+    *, epochs: float, learning_rate: float, validate_every: float = 1, patience: int | None = None
+) -> TrainingConfig:
+    """Muon with the rate it was tuned to; AdamW is only better in the first few hundred steps."""
+    return TrainingConfig(
+        epochs=epochs,
+        optimizer="muon",
+        learning_rate=learning_rate,
+        validate_every=validate_every,
+        patience=patience,
+    )
+
+
 def fashion_mnist_mini() -> RunConfig:
     """The embedded 10,000 images, in a few minutes on two CPU cores."""
     return RunConfig(
         recipe="fashion-mnist-mini",
         data=DataConfig(source="fashion-mnist-mini"),
         vqvae=VQVAEConfig(width=96, fine_width=64, num_layers=2),
-        vqvae_training=TrainingConfig(epochs=14, validate_every=1),
+        vqvae_training=_muon(epochs=10, learning_rate=5e-3),
         prior=TransformerConfig(num_layers=4, width=128, num_heads=4, dropout=0.1),
-        prior_training=TrainingConfig(epochs=18, learning_rate=2e-3, validate_every=1),
+        prior_training=_muon(epochs=12, learning_rate=3e-3),
     )
 
 
 def fashion_mnist() -> RunConfig:
-    """All 70,000 images; stage one takes half an hour on two CPU cores."""
+    """All 70,000 images, in less than an hour on two CPU cores."""
     return RunConfig(
         recipe="fashion-mnist",
         data=DataConfig(source="fashion-mnist"),
         vqvae=VQVAEConfig(width=160, fine_width=64, num_layers=3),
-        vqvae_training=TrainingConfig(
-            epochs=10, optimizer="muon", learning_rate=4e-3, validate_every=1
-        ),
+        vqvae_training=_muon(epochs=10, learning_rate=4e-3),
         prior=TransformerConfig(num_layers=6, width=192, num_heads=6, dropout=0.05),
-        prior_training=TrainingConfig(epochs=4, learning_rate=2e-3, validate_every=1),
+        prior_training=_muon(epochs=4, learning_rate=3e-3),
     )
 
 
@@ -47,9 +58,9 @@ def mnist() -> RunConfig:
         recipe="mnist",
         data=DataConfig(source="mnist"),
         vqvae=VQVAEConfig(width=96, fine_width=64, num_layers=2),
-        vqvae_training=TrainingConfig(epochs=5, validate_every=1),
+        vqvae_training=_muon(epochs=5, learning_rate=4e-3),
         prior=TransformerConfig(num_layers=6, width=192, num_heads=6, dropout=0.05),
-        prior_training=TrainingConfig(epochs=8, learning_rate=2e-3, validate_every=1),
+        prior_training=_muon(epochs=4, learning_rate=3e-3),
     )
 
 
@@ -59,9 +70,9 @@ def cifar10() -> RunConfig:
         recipe="cifar10",
         data=DataConfig(source="cifar10"),
         vqvae=VQVAEConfig(width=160, fine_width=64, num_layers=3),
-        vqvae_training=TrainingConfig(epochs=12, validate_every=1),
+        vqvae_training=_muon(epochs=12, learning_rate=4e-3),
         prior=TransformerConfig(num_layers=8, width=256, num_heads=8, dropout=0.1),
-        prior_training=TrainingConfig(epochs=12, learning_rate=1e-3, validate_every=1),
+        prior_training=_muon(epochs=12, learning_rate=2e-3),
     )
 
 
@@ -77,9 +88,9 @@ def folder_64() -> RunConfig:
             num_layers=3,
             quantizer=EMAQuantizerConfig(codebook_size=1024),
         ),
-        vqvae_training=TrainingConfig(epochs=40, validate_every=2),
+        vqvae_training=_muon(epochs=40, learning_rate=4e-3, validate_every=2),
         prior=TransformerConfig(num_layers=8, width=256, num_heads=8, dropout=0.1),
-        prior_training=TrainingConfig(epochs=40, learning_rate=1e-3, validate_every=2, patience=5),
+        prior_training=_muon(epochs=40, learning_rate=2e-3, validate_every=2, patience=5),
     )
 
 
