@@ -131,6 +131,8 @@ def _with_quantizer_kind(config: QuantizerConfig, argv: Sequence[str]) -> Quanti
         return quantizer
     option = f"{_QUANTIZER}.base.kind"
     base = _of_kind(quantizer.base, SINGLE_QUANTIZER_CONFIGS, argv, option)
+    if isinstance(quantizer, ResidualConfig) and getattr(base, "cosine", False):
+        base = replace(base, cosine=False)  # residuals have lengths, whatever the kind's default
     if isinstance(quantizer, ResidualConfig):
         return replace(quantizer, base=base)
     return replace(quantizer, base=base, codebook_dim=quantizer.groups * base.codebook_dim)

@@ -79,7 +79,7 @@ class ResidualQuantizer(Quantizer):
         """The sum of the stages' vectors; of the first stages, where fewer grids are given."""
         parts = [self._stage(i).decode((grid,)) * self._scale(i) for i, grid in enumerate(codes)]
         # One after the other, as `quantize` adds them: sums of torch round in another order.
-        return reduce(torch.add, parts)
+        return reduce(torch.add, torch.stack(parts).unbind())
 
     def code_vectors(self) -> tuple[Tensor, ...]:
         """Each stage's, in units of z: float32 (K, D)."""

@@ -71,8 +71,9 @@ class SimVQQuantizer(NearestCodebookQuantizer):
             raise ValueError("at least one batch is required to initialise a codebook, got none")
         z = torch.cat(points)
         deviations = z - z.mean(dim=0)
-        values, axes = torch.linalg.eigh(deviations.T @ deviations / len(z))
+        covariance = deviations.T @ deviations / len(z)
+        values, axes = torch.linalg.eigh(covariance.cpu())  # older versions of MPS have no eigh
         # A A^T is the covariance, and c has unit covariance.
-        root = axes * values.clamp(min=0).sqrt()
+        root = (axes * values.clamp(min=0).sqrt()).to(z.device)
         self.transform.weight.copy_(broadcast(root.contiguous()))
         self.transform.bias.copy_(broadcast(z.mean(dim=0)))

@@ -14,7 +14,19 @@ from pipelines.command import (
     with_prior_kind,
 )
 from pipelines.recipes import RECIPES, cifar10, fashion_mnist_mini
-from stage1_vqvae.quantizer_config import GradientQuantizerConfig
+from stage1_vqvae.quantizer_config import (
+    QUANTIZER_CONFIGS,
+    EMAQuantizerConfig,
+    FiniteScalarConfig,
+    GradientQuantizerConfig,
+    GumbelConfig,
+    IndexBackpropConfig,
+    LookupFreeConfig,
+    ProductConfig,
+    ResidualConfig,
+    SimVQConfig,
+    StochasticConfig,
+)
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 
 
@@ -53,6 +65,186 @@ def test_recipe_defaults_swap_the_quantizer_and_keep_what_both_kinds_have():
     assert recipe_defaults(argv) == expected
 
 
+def quantizer_of(*options):
+    """The quantizer that the command line names by kind, before its other options are read."""
+    return recipe_defaults(options).vqvae.quantizer
+
+
+@pytest.mark.parametrize("kind", QUANTIZER_CONFIGS)
+def test_quantizer_kind_without_anything_chosen_has_its_own_defaults(kind):
+    # The embedded set's recipe leaves its EMA quantizer as it is.
+    assert quantizer_of("--vqvae.quantizer.kind", kind) == QUANTIZER_CONFIGS[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # The smoke recipe has chosen codebook_size=64 and kmeans_batches=2.
+        ("gradient", GradientQuantizerConfig(codebook_size=64, kmeans_batches=2)),
+        ("stochastic", StochasticConfig(codebook_size=64, kmeans_batches=2)),
+        ("index_backprop", IndexBackpropConfig(codebook_size=64, kmeans_batches=2)),
+        ("simvq", SimVQConfig(codebook_size=64)),
+        ("gumbel", GumbelConfig(codebook_size=64)),
+        ("finite_scalar", FiniteScalarConfig(codebook_size=64)),
+        ("lookup_free", LookupFreeConfig(codebook_size=64)),
+        ("residual", ResidualConfig()),
+        ("product", ProductConfig()),
+    ],
+)
+def test_quantizer_kind_keeps_what_the_recipe_chose_and_both_kinds_have(kind, expected):
+    assert quantizer_of("--recipe", "smoke", f"--vqvae.quantizer.kind={kind}") == expected
+
+
+def test_quantizer_kind_does_not_keep_defaults_of_another_kind():
+    # An EMA quantizer's commitment_weight is 1 by default and was not chosen.
+    config = quantizer_of("--vqvae.quantizer.kind", "lookup_free")
+    assert EMAQuantizerConfig().commitment_weight != config.commitment_weight
+    assert config.commitment_weight == LookupFreeConfig().commitment_weight
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        # Residuals have lengths, whatever the kind's own default.
+        ("index_backprop", IndexBackpropConfig(codebook_size=32, cosine=False)),
+        # 32 codes are the choice of the residual quantizer's own default.
+        ("gradient", GradientQuantizerConfig(codebook_size=32)),
+        ("finite_scalar", FiniteScalarConfig(codebook_size=32)),
+        ("lookup_free", LookupFreeConfig(codebook_size=32)),
+        ("stochastic", StochasticConfig(codebook_size=32)),
+        ("simvq", SimVQConfig(codebook_size=32)),
+        ("ema", EMAQuantizerConfig(codebook_size=32)),
+    ],
+)
+def test_base_kind_of_a_residual_quantizer_is_swapped(base, expected):
+    options = ["--vqvae.quantizer.base.kind", base, "--vqvae.quantizer.kind", "residual"]
+    assert quantizer_of(*options) == ResidualConfig(base=expected)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("gumbel", GumbelConfig(codebook_size=32, codebook_dim=4)),
+        ("index_backprop", IndexBackpropConfig(codebook_size=32, codebook_dim=4)),
+        # The dimension is the number of levels or bits.
+        ("finite_scalar", FiniteScalarConfig(codebook_size=32)),
+        ("lookup_free", LookupFreeConfig(codebook_size=32)),
+    ],
+)
+def test_base_kind_of_a_product_quantizer_is_swapped_with_the_dimension(base, expected):
+    options = ["--vqvae.quantizer.kind=product", f"--vqvae.quantizer.base.kind={base}"]
+    config = quantizer_of(*options)
+    assert config == ProductConfig(base=expected, codebook_dim=2 * expected.codebook_dim)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--vqvae.quantizer.levels", "8"],
+            "--vqvae.quantizer.levels does not go with --vqvae.quantizer.kind ema: it is an option "
+            "of finite_scalar",
+        ),
+        (
+            ["--vqvae.quantizer.rotation-trick", "--vqvae.quantizer.kind", "finite_scalar"],
+            "--vqvae.quantizer.rotation-trick does not go with --vqvae.quantizer.kind "
+            "finite_scalar: it is an option of ema, gradient, simvq",
+        ),
+        (
+            ["--vqvae.quantizer.kind=gumbel", "--vqvae.quantizer.no-cosine"],
+            "--vqvae.quantizer.no-cosine does not go with --vqvae.quantizer.kind gumbel: .* ema, "
+            "gradient, simvq, index_backprop",
+        ),
+        (
+            ["--vqvae.quantizer.kind=simvq", "--vqvae.quantizer.kmeans-batches=3"],
+            "--vqvae.quantizer.kmeans-batches does not go with --vqvae.quantizer.kind simvq: it is "
+            "an option of ema, gradient, stochastic, index_backprop",
+        ),
+        (
+            ["--vqvae.quantizer.groups", "2"],
+            "--vqvae.quantizer.groups does not go with --vqvae.quantizer.kind ema: .* of product",
+        ),
+        (
+            ["--vqvae.quantizer.kind", "residual", "--vqvae.quantizer.codebook-size", "64"],
+            "--vqvae.quantizer.codebook-size does not go with --vqvae.quantizer.kind residual",
+        ),
+        (
+            ["--vqvae.quantizer.kind", "residual", "--vqvae.quantizer.base.levels", "8"],
+            "--vqvae.quantizer.base.levels does not go with --vqvae.quantizer.base.kind ema: .* of "
+            "finite_scalar",
+        ),
+        (
+            [
+                "--vqvae.quantizer.kind=product",
+                "--vqvae.quantizer.base.kind=gumbel",
+                "--vqvae.quantizer.base.decay=0.9",
+            ],
+            "--vqvae.quantizer.base.decay does not go with --vqvae.quantizer.base.kind gumbel: .* "
+            "of ema, gradient",
+        ),
+    ],
+)
+def test_option_of_another_quantizer_is_refused_with_both_kinds(options, message):
+    with pytest.raises(ValueError, match=message):
+        recipe_defaults(options)
+
+
+def test_option_of_another_quantizer_is_one_line_of_the_command(capsys):
+    options = ["--vqvae.quantizer.kind", "finite_scalar", "--vqvae.quantizer.rotation-trick"]
+    assert status("train_all", *options) == 1
+    assert capsys.readouterr().err == (
+        "error: --vqvae.quantizer.rotation-trick does not go with --vqvae.quantizer.kind "
+        "finite_scalar: it is an option of ema, gradient, simvq\n"
+    )
+
+
+def test_option_of_no_quantizer_is_left_to_the_parser(capsys):
+    assert recipe_defaults(["--vqvae.quantizer.nonsense", "3"]) == fashion_mnist_mini()
+    assert status("train_all", "--vqvae.quantizer.nonsense", "3") == 2
+    assert "Unrecognized options: --vqvae.quantizer.nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ["kind=finite_scalar", "levels", "5", "4", "3", "codebook-size=60"],
+            FiniteScalarConfig(codebook_size=60, levels=(5, 4, 3)),
+        ),
+        (
+            ["kind=residual", "num-quantizers=4", "base.kind=lookup_free", "base.codebook-size=8"],
+            ResidualConfig(num_quantizers=4, base=LookupFreeConfig(codebook_size=8)),
+        ),
+        (
+            ["kind=product", "groups=4", "base.codebook-dim=2", "base.cosine"],
+            ProductConfig(
+                groups=4, base=EMAQuantizerConfig(codebook_size=32, codebook_dim=2, cosine=True)
+            ),
+        ),
+        (
+            ["kind=gradient", "online-clustering", "restart-threshold=0", "rotation-trick"],
+            GradientQuantizerConfig(
+                online_clustering=True, restart_threshold=0.0, rotation_trick=True
+            ),
+        ),
+    ],
+)
+def test_options_of_a_quantizer_are_read_after_the_swap(options, expected, monkeypatch):
+    from pipelines.train_vqvae import read_train_options
+
+    argv = [o if o.isdecimal() else f"--vqvae.quantizer.{o}" for o in options]
+    monkeypatch.setattr(sys, "argv", ["train_all.py", *argv])
+    assert read_train_options("").run.vqvae.quantizer == expected
+
+
+def test_impossible_quantizer_is_refused_with_both_options(capsys):
+    options = ["--vqvae.quantizer.kind", "product", "--vqvae.quantizer.groups", "4"]
+    assert status("train_all", *options) == 2
+    lines = capsys.readouterr().err.splitlines()
+    message = " ".join(line.strip("│╭╮╰╯─ ") for line in lines)
+    assert "dimension of base (ema) must be codebook_dim / groups = 8 / 4 = 2, got 4" in message
+
+
 def test_recipe_defaults_swap_the_prior_and_keep_what_both_kinds_have():
     config = recipe_defaults(["--prior.kind", "pixelcnn", "--recipe", "smoke"])
     assert config == replace(
@@ -71,7 +263,11 @@ def test_prior_kind_that_is_already_there_changes_nothing():
         (["--prior.kind", "lstm"], "--prior.kind must be one of transformer, pixelcnn, got lstm"),
         (
             ["--vqvae.quantizer.kind=lfq"],
-            "--vqvae.quantizer.kind must be one of ema, gradient",
+            "--vqvae.quantizer.kind must be one of ema, gradient, .*, product, got lfq",
+        ),
+        (
+            ["--vqvae.quantizer.kind=residual", "--vqvae.quantizer.base.kind=product"],
+            "--vqvae.quantizer.base.kind must be one of ema, .*, index_backprop, got product",
         ),
     ],
 )

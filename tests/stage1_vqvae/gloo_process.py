@@ -10,11 +10,30 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from tiny_vqvae import make_quantizer
+from tiny_vqvae import (
+    LEARNED,
+    make_quantizer,
+    product_config,
+    quantizer_config,
+    residual_config,
+)
 
 from stage1_vqvae.collectives import all_reduce_sum, broadcast, is_distributed
+from stage1_vqvae.quantizers import build_quantizer
 
 STEPS = 5
+TRAINED = {
+    "ema": quantizer_config("ema", decay=0.8),
+    "gradient": quantizer_config("gradient", decay=0.8),
+    "residual": residual_config("ema", decay=0.8, num_quantizers=2),
+    "product": product_config("ema", decay=0.8),
+}
+INITIALISED = {
+    "initialised": quantizer_config("ema", kmeans_batches=2),
+    "initialised-residual": residual_config("ema", kmeans_batches=2, num_quantizers=2),
+    "initialised-stochastic": quantizer_config("stochastic", kmeans_batches=2),
+    "initialised-simvq": quantizer_config("simvq", moment_batches=2),
+}
 
 
 def shared_batches():
@@ -23,28 +42,29 @@ def shared_batches():
     return [torch.randn(2, 4, 5, 5, generator=generator) + step for step in range(STEPS)]
 
 
-def trained(kind, batches, **options):
+def trained(case, batches):
     """A quantizer's state after training on `batches` from the same start everywhere."""
     torch.manual_seed(0)
-    quantizer = make_quantizer(kind, decay=0.8, **options).train()
+    quantizer = build_quantizer(TRAINED[case]).train()
     for z_e in batches:
         quantizer(z_e)
     return {name: tensor.detach().clone() for name, tensor in quantizer.state_dict().items()}
 
 
-def restarted(batches, seed):
+def revived(kind, batches, seed, **options):
     """A quantizer with dead codes, trained by processes that draw differently."""
-    quantizer = make_quantizer("ema", restart_threshold=0.03).train()
-    quantizer.load_state_dict(trained("ema", []))
+    quantizer = make_quantizer(kind, decay=0.8, **options).train()
+    quantizer.load_state_dict(trained(kind, []))
     quantizer.usage_average[:3] = 0.0
     torch.manual_seed(seed)
     quantizer(batches[0])
     return quantizer.state_dict()
 
 
-def initialised(batches, seed):
-    """A quantizer after k-means in processes that draw and see different points."""
-    quantizer = make_quantizer("ema", kmeans_batches=2)
+def initialised(case, batches, seed):
+    """A quantizer after its start in processes that draw and see different points."""
+    torch.manual_seed(0)
+    quantizer = build_quantizer(INITIALISED[case])
     torch.manual_seed(seed)
     quantizer.initialise(batches)
     return quantizer.state_dict()
@@ -57,10 +77,14 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     halves = [z_e[rank : rank + 1] for z_e in shared_batches()]
     results = {
-        "ema": trained("ema", halves),
-        "gradient": trained("gradient", halves),
-        "restarted": restarted(halves, seed=rank),
-        "initialised": initialised(halves, seed=rank),
+        **{case: trained(case, halves) for case in TRAINED},
+        **{case: initialised(case, halves, seed=rank) for case in INITIALISED},
+        **{
+            f"restarted-{kind}": revived(kind, halves, rank, restart_threshold=0.03)
+            for kind in LEARNED
+        },
+        # An EMA codebook would be moved to the mean of all processes' points at once.
+        "anchored-gradient": revived("gradient", halves, rank, online_clustering=True),
         "collectives": {
             "is_distributed": torch.tensor(is_distributed()),
             "sum": all_reduce_sum(torch.tensor([rank + 1.0])),

@@ -8,37 +8,6 @@ import stage1_vqvae
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
 
-QUANTIZERS = [EMAQuantizerConfig, GradientQuantizerConfig]
-
-
-@pytest.mark.parametrize("config", QUANTIZERS)
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"codebook_size": 1}, "codebook_size must be at least 2, got 1"),
-        ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0"),
-        ({"commitment_weight": -0.1}, "commitment_weight must be at least 0, got -0.1"),
-        ({"commitment_weight": float("nan")}, "commitment_weight must be at least 0, got nan"),
-        ({"decay": 0.0}, r"decay must be in \(0, 1\), got 0.0"),
-        ({"decay": 1.0}, r"decay must be in \(0, 1\), got 1.0"),
-        ({"kmeans_batches": -1}, "kmeans_batches must be at least 0, got -1"),
-        ({"restart_threshold": -0.1}, r"restart_threshold must be in \[0, 1\), got -0.1"),
-        ({"restart_threshold": 1.0}, r"restart_threshold must be in \[0, 1\), got 1.0"),
-        ({"restart_until": -0.1}, r"restart_until must be in \[0, 1\], got -0.1"),
-        ({"restart_until": 1.1}, r"restart_until must be in \[0, 1\], got 1.1"),
-        ({"codebook_dim": 1, "cosine": True}, "at least 2 with cosine=True .* got 1"),
-    ],
-)
-def test_quantizer_config_out_of_range_is_refused(config, values, message):
-    with pytest.raises(ValueError, match=message):
-        config(**values)
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0])
-def test_gradient_codebook_weight_out_of_range_is_refused(weight):
-    with pytest.raises(ValueError, match=f"codebook_weight must be above 0, got {weight}"):
-        GradientQuantizerConfig(codebook_weight=weight)
-
 
 @pytest.mark.parametrize(
     ("values", "message"),
@@ -57,17 +26,14 @@ def test_vqvae_config_out_of_range_is_refused(values, message):
         VQVAEConfig(**values)
 
 
-@pytest.mark.parametrize("values", [{"restart_until": 0}, {"restart_until": 1}, {"num_layers": 0}])
-def test_limits_of_a_closed_range_are_allowed(values):
-    config = VQVAEConfig if "num_layers" in values else EMAQuantizerConfig
-    (name, value), *_ = values.items()
-    assert getattr(config(**values), name) == value
+def test_networks_without_residual_blocks_are_allowed():
+    assert VQVAEConfig(num_layers=0, fine_layers=0).num_layers == 0
 
 
-@pytest.mark.parametrize("config", [VQVAEConfig(), EMAQuantizerConfig(), GradientQuantizerConfig()])
-def test_config_cannot_be_changed(config):
+def test_config_cannot_be_changed():
+    config = VQVAEConfig()
     with pytest.raises(FrozenInstanceError):
-        setattr(config, "width" if isinstance(config, VQVAEConfig) else "decay", 0.5)
+        config.width = 5
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from gloo_process import shared_batches, trained
+from gloo_process import INITIALISED, TRAINED, shared_batches, trained
 from safetensors.torch import load_file
+from tiny_vqvae import changed
 
 from stage1_vqvae.collectives import all_reduce_sum, broadcast, is_distributed
+from stage1_vqvae.quantizers import build_quantizer
 
 SCRIPT = Path(__file__).with_name("gloo_process.py")
-NAMES = {
-    "ema": ["codebook", "usage_average", "usage_sum"],
-    "gradient": ["codebook", "usage_average"],
-}
-CASES = [(kind, name) for kind, names in NAMES.items() for name in names]
+REVIVED = ["restarted-ema", "restarted-gradient", "anchored-gradient"]
+CASES = [(case, name) for case in TRAINED for name in build_quantizer(TRAINED[case]).state_dict()]
 
 
 @pytest.fixture(scope="module")
@@ -42,25 +41,38 @@ def ranks(tmp_path_factory):
     return [load_file(directory / f"rank-{rank}.safetensors") for rank in range(2)]
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(ranks, kind, name):
-    expected = trained(kind, shared_batches())[name]
+@pytest.mark.parametrize(("case", "name"), CASES)
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(ranks, case, name):
+    expected = trained(case, shared_batches())[name]
     for state in ranks:
         # The same sums in another order, in float32.
-        torch.testing.assert_close(state[f"{kind}/{name}"], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(state[f"{case}/{name}"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["ema", "restarted", "initialised"])
-@pytest.mark.parametrize("name", NAMES["ema"])
-def test_two_processes_agree_bit_for_bit(ranks, case, name):
-    first, second = (state[f"{case}/{name}"] for state in ranks)
-    assert torch.equal(first, second)
+@pytest.mark.parametrize("case", ["ema", "residual", "product", *REVIVED, *INITIALISED])
+def test_two_processes_agree_bit_for_bit(ranks, case):
+    first, second = (
+        {name: tensor for name, tensor in state.items() if name.startswith(f"{case}/")}
+        for state in ranks
+    )
+    assert first
+    assert not changed(first, second)
 
 
-def test_two_processes_restart_dead_codes(ranks):
-    before = trained("ema", [])["codebook"]
-    moved = (ranks[0]["restarted/codebook"] - before).abs().amax(dim=1) > 1e-3
+@pytest.mark.parametrize("case", REVIVED)
+def test_two_processes_revive_dead_codes(ranks, case):
+    before = trained(case.partition("-")[2], [])["codebook"]
+    moved = (ranks[0][f"{case}/codebook"] - before).abs().amax(dim=1) > 1e-3
     assert moved[:3].all()
+
+
+@pytest.mark.parametrize("case", INITIALISED)
+def test_two_processes_start_from_their_batches(ranks, case):
+    torch.manual_seed(0)
+    before = build_quantizer(INITIALISED[case]).state_dict()
+    after = {n.partition("/")[2]: t for n, t in ranks[1].items() if n.startswith(f"{case}/")}
+    frozen = {"codebook"} if case == "initialised-simvq" else set()
+    assert changed(before, after) == before.keys() - frozen
 
 
 def test_two_processes_initialise_the_usage_of_the_whole_batch(ranks):

@@ -1,34 +1,114 @@
-"""Which term's gradient reaches which tensor (VQ-VAE paper, equation 3)."""
+"""Which term's gradient reaches which tensor, for every kind (VQ-VAE paper, equation 3)."""
 
 import numpy as np
 import pytest
 import torch
-from tiny_vqvae import KINDS, make_model, make_quantizer, random_images
+from tiny_vqvae import (
+    CASES,
+    LEARNED,
+    make_model,
+    make_quantizer,
+    product_config,
+    quantizer_config,
+    random_images,
+    residual_config,
+    to_rows,
+)
 
 from stage1_vqvae.images import to_float
+from stage1_vqvae.quantizers import build_quantizer
 
-ROUTES = [
-    ("ema", "reconstruction", {"encoder", "decoder"}),
-    ("ema", "commitment", {"encoder"}),
-    ("gradient", "reconstruction", {"encoder", "decoder"}),
-    ("gradient", "commitment", {"encoder"}),
-    ("gradient", "codebook", {"quantizer"}),
-]
+NETWORKS = {"encoder", "decoder"}
+MAP = {"transform.weight", "transform.bias"}
+LOGITS = {"to_logits.weight", "to_logits.bias"}
+# By kind and term: networks by name, tensors of the quantizer one by one.
+ROUTES = {
+    "ema": {"reconstruction": NETWORKS, "commitment": {"encoder"}, "entropy": {"encoder"}},
+    "gradient": {
+        "reconstruction": NETWORKS,
+        "commitment": {"encoder"},
+        "codebook": {"codebook"},
+        "entropy": {"encoder", "codebook"},
+    },
+    "simvq": {
+        "reconstruction": NETWORKS,
+        "commitment": {"encoder"},
+        "codebook": MAP,
+        "entropy": {"encoder"} | MAP,
+    },
+    "finite_scalar": {"reconstruction": NETWORKS},
+    "lookup_free": {
+        "reconstruction": NETWORKS,
+        "commitment": {"encoder"},
+        "entropy": {"encoder"},
+    },
+    "gumbel": {
+        "reconstruction": NETWORKS | LOGITS | {"codebook"},
+        "kl": {"encoder"} | LOGITS,
+        "diversity": {"encoder"} | LOGITS,
+    },
+    "stochastic": {
+        "reconstruction": NETWORKS | {"codebook", "log_variance"},
+        "distance": {"encoder", "codebook", "log_variance"},
+        "entropy": {"encoder", "codebook", "log_variance"},
+    },
+    "index_backprop": {
+        "reconstruction": NETWORKS | {"codebook"},
+        "index": {"encoder", "codebook"},
+        "commitment": {"encoder"},
+        "codebook": {"codebook"},
+        "entropy": {"encoder", "codebook"},
+    },
+}
+TERMS = [(kind, term) for kind, routes in ROUTES.items() for term in routes]
+OPTIONS = {kind: {"entropy_weight": 0.1} for kind in (*LEARNED, "simvq")}
 
 
-@pytest.mark.parametrize(("kind", "term", "reached"), ROUTES)
-def test_gradient_of_a_term_reaches_only_its_networks(kind, term, reached):
-    model = make_model((1, 8, 8), kind).train()
+def reached_by(term, config):
+    """Names of what a term's gradient reaches; of the quantizer, the parts' own names."""
+    model = make_model((1, 8, 8), quantizer=config).train()
     images = to_float(random_images(2, 1, 8, 8))
     output = model(images)
     terms = {"reconstruction": model.likelihood.loss(output.output, images)}
     (terms | output.quantized.losses)[term].backward()
-    moved = {
-        name.partition(".")[0]
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and parameter.grad.any()
+    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    return {
+        name.removeprefix("quantizer.") if name.startswith("quantizer") else name.partition(".")[0]
+        for name in moved
     }
-    assert moved == reached
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+def test_every_term_of_every_kind_has_a_route(kind):
+    quantizer = make_quantizer(kind, **OPTIONS.get(kind, {}))
+    found = quantizer(torch.randn(2, 4, 3, 3)).losses
+    assert {"reconstruction", *found} == ROUTES[kind].keys()
+
+
+@pytest.mark.parametrize(("kind", "term"), TERMS)
+def test_gradient_of_a_term_reaches_only_its_tensors(kind, term):
+    config = quantizer_config(kind, **OPTIONS.get(kind, {}))
+    assert reached_by(term, config) == ROUTES[kind][term]
+
+
+def of_every_part(names, parts):
+    """Tensors of a quantizer as those of each of its parts; networks as they are."""
+    own = names - NETWORKS
+    return (names & NETWORKS) | {f"{part}.{i}.{name}" for name in own for part, i in parts}
+
+
+@pytest.mark.parametrize(("kind", "term"), [route for route in TERMS if route[0] != "gumbel"])
+def test_gradient_of_a_residual_term_reaches_those_of_every_stage(kind, term):
+    config = residual_config(kind, **OPTIONS.get(kind, {}))
+    expected = of_every_part(ROUTES[kind][term], [("stages", i) for i in range(3)])
+    assert reached_by(term, config) == expected
+
+
+@pytest.mark.parametrize(("kind", "term"), TERMS)
+def test_gradient_of_a_product_term_reaches_those_of_every_group(kind, term):
+    config = product_config(kind, **OPTIONS.get(kind, {}))
+    expected = of_every_part(ROUTES[kind][term], [("groups", i) for i in range(2)])
+    assert reached_by(term, config) == expected
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -40,7 +120,7 @@ def test_gradient_of_the_reconstruction_reaches_every_parameter_of(part):
     assert all(parameter.grad.any() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*LEARNED, "simvq", "lookup_free"])
 def test_gradient_of_z_q_reaches_z_e_unchanged(kind):
     quantizer = make_quantizer(kind)
     z_e, weights = torch.randn(2, 4, 3, 5, requires_grad=True), torch.randn(2, 4, 3, 5)
@@ -48,16 +128,16 @@ def test_gradient_of_z_q_reaches_z_e_unchanged(kind):
     assert torch.equal(z_e.grad, weights)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*LEARNED, "simvq"])
 def test_gradient_of_cosine_z_q_reaches_z_e_through_the_scaling(kind):
     quantizer = make_quantizer(kind, cosine=True)
     z_e, weights = torch.randn(2, 4, 3, 5, requires_grad=True), torch.randn(2, 4, 3, 5)
     (quantizer(z_e).z_q * weights).sum().backward()
-    z, w = z_e.detach().double().numpy(), weights.double().numpy()
+    z, w = to_rows(z_e), to_rows(weights)
     length = np.linalg.norm(z, axis=1, keepdims=True)
     unit = z / length
     expected = (w - unit * (unit * w).sum(axis=1, keepdims=True)) / length
-    np.testing.assert_allclose(z_e.grad, expected, rtol=1e-4, atol=1e-5)  # float32
+    np.testing.assert_allclose(to_rows(z_e.grad), expected, rtol=1e-4, atol=1e-5)  # float32
 
 
 def test_gradient_of_the_codebook_term_moves_only_chosen_codes():
@@ -74,7 +154,19 @@ def test_ema_codebook_is_no_parameter():
     assert not quantizer.codebook.requires_grad
 
 
-def test_ema_codebook_keeps_no_gradient_history_in_training():
-    quantizer = make_quantizer("ema", restart_threshold=0.5).train()
+@pytest.mark.parametrize("name", CASES)
+def test_moving_state_keeps_no_gradient_history_in_training(name):
+    quantizer = build_quantizer(CASES[name]).train()
     quantizer(torch.randn(2, 4, 3, 5, requires_grad=True))
     assert not any(buffer.requires_grad for buffer in quantizer.buffers())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_codes_that_learn_by_gradient_never_decay(name):
+    # AdamW would pull them to the origin, where no loss says that they belong.
+    quantizer = build_quantizer(CASES[name])
+    marked = {n for n, p in quantizer.named_parameters() if getattr(p, "no_weight_decay", False)}
+    expected = {
+        n for n, _ in quantizer.named_parameters() if n.endswith(("codebook", "transform.weight"))
+    }
+    assert marked == expected

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from tiny_vqvae import KINDS, make_quantizer
+from tiny_vqvae import LEARNED, make_quantizer, product_config, residual_config
 
+from stage1_vqvae.quantizers import build_quantizer
 from stage1_vqvae.quantizers import kmeans as kmeans_module
 from stage1_vqvae.quantizers.kmeans import kmeans, kmeans_plus_plus
 
@@ -77,7 +78,7 @@ def test_kmeans_of_more_clusters_than_points_has_a_centre_on_every_point():
     assert set(centres.flatten().tolist()) == {1.0, 2.0, 4.0}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LEARNED)
 def test_initialise_puts_codes_on_the_clusters_of_all_its_batches(kind):
     quantizer = make_quantizer(kind, codebook_size=4, codebook_dim=2, kmeans_batches=4)
     # One corner per batch: a start from a single batch would miss the others.
@@ -86,7 +87,7 @@ def test_initialise_puts_codes_on_the_clusters_of_all_its_batches(kind):
     assert rows(quantizer.vectors()) == rows(CORNERS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LEARNED)
 def test_initialise_starts_every_code_with_the_mean_usage_of_a_batch(kind):
     quantizer = make_quantizer(kind, kmeans_batches=2)
     quantizer.initialise([torch.randn(3, 4, 2, 5), torch.randn(3, 4, 2, 5)])
@@ -114,19 +115,27 @@ def test_initialise_makes_do_with_fewer_batches():
     assert rows(quantizer.vectors()) == [(-1.0,), (5.0,)]
 
 
-def test_initialise_without_kmeans_keeps_the_random_codebook():
-    quantizer = make_quantizer(kmeans_batches=0)
-    before = quantizer.codebook.clone()
+@pytest.mark.parametrize("kind", [*LEARNED, "stochastic", "index_backprop"])
+def test_initialise_without_kmeans_keeps_the_random_codebook(kind):
+    quantizer = make_quantizer(kind, kmeans_batches=0)
+    before = quantizer.codebook.detach().clone()
     quantizer.initialise([torch.randn(2, 4, 3, 3)])
     assert torch.equal(quantizer.codebook, before)
 
 
-def test_initialise_without_any_batch_is_refused():
+@pytest.mark.parametrize("kind", [*LEARNED, "stochastic", "index_backprop"])
+def test_initialise_without_any_batch_is_refused(kind):
     with pytest.raises(ValueError, match="at least one batch is required to initialise a codebook"):
-        make_quantizer(kmeans_batches=2).initialise([])
+        make_quantizer(kind, kmeans_batches=2).initialise([])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make_config", [residual_config, product_config])
+def test_initialise_of_several_grids_without_any_batch_is_refused(make_config):
+    with pytest.raises(ValueError, match="at least one batch is required to initialise a codebook"):
+        build_quantizer(make_config("ema", kmeans_batches=2)).initialise([])
+
+
+@pytest.mark.parametrize("kind", LEARNED)
 def test_initialise_computes_in_float32_under_autocast(kind):
     z_e = torch.randn(8, 4, 10, 10)  # enough points for bfloat16 to err somewhere
     codebooks = []
@@ -139,7 +148,7 @@ def test_initialise_computes_in_float32_under_autocast(kind):
     assert torch.equal(*codebooks)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LEARNED)
 def test_initialise_keeps_no_gradient_history(kind):
     quantizer = make_quantizer(kind, kmeans_batches=1)
     quantizer.initialise([torch.randn(2, 4, 3, 3, requires_grad=True)])

@@ -6,7 +6,11 @@ import torch
 
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS, QuantizerConfig
+from stage1_vqvae.quantizer_config import (
+    QUANTIZER_CONFIGS,
+    EMAQuantizerConfig,
+    QuantizerConfig,
+)
 from stage1_vqvae.quantizers import build_quantizer
 
 KINDS = tuple(QUANTIZER_CONFIGS)
@@ -18,14 +22,17 @@ _STILL = {"kmeans_batches": 0, "restart_threshold": 0.0}
 _SMALL = {
     "ema": _SEVEN | _STILL,
     "gradient": _SEVEN | _STILL,
-    "simvq": _SEVEN,
+    "simvq": _SEVEN | {"moment_batches": 0},
     "finite_scalar": {"levels": (5, 4, 3, 2)},
     "lookup_free": {"codebook_size": 16},
     "gumbel": _SEVEN,
     "stochastic": _SEVEN | {"kmeans_batches": 0},
-    "index_backprop": _SEVEN | {"kmeans_batches": 0},
-    "residual": {"num_quantizers": 3},
-    "product": {"codebook_dim": 4},
+    "index_backprop": _SEVEN | {"kmeans_batches": 0, "cosine": False},
+    "residual": {"num_quantizers": 3, "base": EMAQuantizerConfig(**_SEVEN | _STILL)},
+    "product": {
+        "codebook_dim": 4,
+        "base": EMAQuantizerConfig(**_SEVEN | _STILL | {"codebook_dim": 2}),
+    },
 }
 _HALF = {"finite_scalar": {"levels": (5, 4)}, "lookup_free": {"codebook_size": 4}}
 
@@ -55,26 +62,23 @@ def product_config(base="ema", **options):
     )
 
 
-_SMALL["residual"]["base"] = quantizer_config("ema")
-_SMALL["product"]["base"] = quantizer_config("ema", codebook_dim=2)
-
-_ALL_SWITCHES = {"cosine": True, "rotation_trick": True, "entropy_weight": 0.1}
+_SWITCHES = {"cosine": True, "rotation_trick": True, "entropy_weight": 0.1}
 CASES = {
     # Every kind plain.
     **{kind: quantizer_config(kind) for kind in KINDS if kind not in ("residual", "product")},
     # Every switch of every kind that has it.
     **{
         f"{kind}-{switch}": quantizer_config(kind, **{switch: value})
-        for kind, switches in {
-            "ema": ("cosine", "rotation_trick", "entropy_weight", "online_clustering"),
-            "gradient": ("cosine", "rotation_trick", "entropy_weight", "online_clustering"),
-            "simvq": ("cosine", "rotation_trick", "entropy_weight"),
-            "index_backprop": ("cosine",),
-            "lookup_free": ("spherical",),
-        }.items()
-        for switch in switches
-        for value in [0.1 if switch == "entropy_weight" else True]
+        for kind in (*LEARNED, "simvq")
+        for switch, value in _SWITCHES.items()
     },
+    "index_backprop-cosine": quantizer_config("index_backprop", cosine=True),
+    "index_backprop-no-entropy": quantizer_config("index_backprop", entropy_weight=0.0),
+    "lookup_free-spherical": quantizer_config("lookup_free", spherical=True),
+    "lookup_free-no-losses": quantizer_config(
+        "lookup_free", commitment_weight=0.0, entropy_weight=0.0
+    ),
+    **{f"{kind}-anchors": quantizer_config(kind, online_clustering=True) for kind in LEARNED},
     **{
         f"{kind}-restarts": quantizer_config(kind, restart_threshold=0.5, decay=0.5)
         for kind in LEARNED
@@ -83,17 +87,12 @@ CASES = {
         f"{kind}-kmeans": quantizer_config(kind, kmeans_batches=2)
         for kind in (*LEARNED, "stochastic", "index_backprop")
     },
+    "simvq-moments": quantizer_config("simvq", moment_batches=2),
     **{
-        f"{kind}-all": quantizer_config(
-            kind, online_clustering=True, kmeans_batches=2, **_ALL_SWITCHES
-        )
+        f"{kind}-all": quantizer_config(kind, online_clustering=True, kmeans_batches=2, **_SWITCHES)
         for kind in LEARNED
     },
-    "simvq-all": quantizer_config("simvq", **_ALL_SWITCHES),
-    "lookup_free-plain-losses-off": quantizer_config(
-        "lookup_free", commitment_weight=0.0, entropy_weight=0.0
-    ),
-    "index_backprop-no-entropy": quantizer_config("index_backprop", entropy_weight=0.0),
+    "simvq-all": quantizer_config("simvq", **_SWITCHES),
     # Several grids.
     **{
         f"residual-{base}": residual_config(base)
@@ -105,15 +104,14 @@ CASES = {
     ),
     "residual-gradient-anchors": residual_config("gradient", online_clustering=True),
     "residual-stochastic-kmeans": residual_config("stochastic", kmeans_batches=2),
+    "residual-simvq-moments": residual_config("simvq", moment_batches=2),
     "residual-ema-dropout": residual_config("ema", quantizer_dropout=0.5),
     **{
         f"product-{base}": product_config(base)
         for base in KINDS
         if base not in ("residual", "product")
     },
-    "product-ema-all": product_config(
-        "ema", online_clustering=True, kmeans_batches=2, **_ALL_SWITCHES
-    ),
+    "product-ema-all": product_config("ema", online_clustering=True, kmeans_batches=2, **_SWITCHES),
     "product-lookup_free-spherical": product_config("lookup_free", spherical=True),
 }
 """Every kind with every switch, by a name for test reports; all of four dimensions."""

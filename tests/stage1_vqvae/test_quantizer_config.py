@@ -1,0 +1,468 @@
+"""Settings of quantizers: what is refused and how, what is recommended, and JSON."""
+
+import math
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, asdict, fields
+from itertools import combinations_with_replacement
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_vqvae import CASES, KINDS, LEARNED
+
+from stage1_vqvae.quantizer_config import (
+    QUANTIZER_CONFIGS,
+    SINGLE_QUANTIZER_CONFIGS,
+    EMAQuantizerConfig,
+    FiniteScalarConfig,
+    GradientQuantizerConfig,
+    GumbelConfig,
+    IndexBackpropConfig,
+    LookupFreeConfig,
+    ProductConfig,
+    ResidualConfig,
+    SimVQConfig,
+    StochasticConfig,
+    balanced_levels,
+    kinds_with,
+    quantizer_config_from_dict,
+    recommended_quantizer,
+)
+
+NAN = float("nan")
+SIZE = {"codebook_size": 1}, "codebook_size must be at least 2, got 1"
+CODEBOOK = [SIZE, ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0")]
+NEAREST = [
+    *CODEBOOK,
+    ({"commitment_weight": -0.1}, "commitment_weight must be at least 0, got -0.1"),
+    ({"commitment_weight": NAN}, "commitment_weight must be at least 0, got nan"),
+    ({"entropy_weight": -1.0}, "entropy_weight must be at least 0, got -1.0"),
+    ({"entropy_temperature": 0.0}, "entropy_temperature must be above 0, got 0.0"),
+    (
+        {"codebook_dim": 1, "cosine": True},
+        r"codebook_dim must be at least 2 with cosine=True \(one dimension has only two "
+        r"directions\), got 1",
+    ),
+]
+KMEANS = {"kmeans_batches": -1}, "kmeans_batches must be at least 0, got -1"
+FOLLOWING = [
+    *NEAREST,
+    KMEANS,
+    ({"decay": 0.0}, r"decay must be in \(0, 1\), got 0.0"),
+    ({"decay": 1.0}, r"decay must be in \(0, 1\), got 1.0"),
+    ({"decay": NAN}, r"decay must be in \(0, 1\), got nan"),
+    ({"restart_threshold": -0.1}, r"restart_threshold must be in \[0, 1\), got -0.1"),
+    ({"restart_threshold": 1.0}, r"restart_threshold must be in \[0, 1\), got 1.0"),
+    ({"restart_until": -0.1}, r"restart_until must be in \[0, 1\], got -0.1"),
+    ({"restart_until": 1.1}, r"restart_until must be in \[0, 1\], got 1.1"),
+    (
+        {"online_clustering": True},
+        r"restart_threshold must be 0 with online_clustering=True \(both revive unused codes\), "
+        "got 0.03",
+    ),
+]
+WEIGHT = [
+    ({"codebook_weight": weight}, f"codebook_weight must be above 0, got {weight}")
+    for weight in (0.0, -1.0)
+]
+TEMPERATURES = [
+    ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+    ({"temperature": math.inf}, "temperature must be above 0, got inf"),
+    ({"final_temperature": 0.0}, "final_temperature must be above 0, at most temperature=1.0"),
+    (
+        {"temperature": 0.5, "final_temperature": 0.6},
+        "final_temperature must be above 0, at most temperature=0.5, got 0.6",
+    ),
+    ({"kl_weight": -1.0}, "kl_weight must be at least 0, got -1.0"),
+]
+REFUSALS = {
+    EMAQuantizerConfig: FOLLOWING,
+    GradientQuantizerConfig: [*FOLLOWING, *WEIGHT],
+    SimVQConfig: [
+        *NEAREST,
+        *WEIGHT,
+        ({"moment_batches": -1}, "moment_batches must be at least 0, got -1"),
+    ],
+    IndexBackpropConfig: [
+        *NEAREST,
+        KMEANS,
+        ({"codebook_weight": -1.0}, "codebook_weight must be at least 0, got -1.0"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+    ],
+    GumbelConfig: [
+        *CODEBOOK,
+        *TEMPERATURES,
+        ({"diversity_weight": -1.0}, "diversity_weight must be at least 0, got -1.0"),
+    ],
+    StochasticConfig: [*CODEBOOK, *TEMPERATURES, KMEANS],
+    FiniteScalarConfig: [
+        SIZE,
+        (
+            {"codebook_size": 22},
+            "codebook_size must be a product of levels from 2 to 8, got 22: take another size, or "
+            "name the levels",
+        ),
+        ({"levels": ()}, r"levels must be at least 2 in each dimension, got \(\)"),
+        ({"levels": (8, 1)}, r"levels must be at least 2 in each dimension, got \(8, 1\)"),
+        (
+            {"levels": (5, 4, 3), "codebook_size": 512},
+            r"codebook_size must be the product 60 of levels=\(5, 4, 3\), got 512",
+        ),
+    ],
+    LookupFreeConfig: [
+        *(
+            (
+                {"codebook_size": size},
+                f"codebook_size must be a power of two for the lookup_free quantizer, got {size}",
+            )
+            for size in (1, 0, -4, 12)
+        ),
+        ({"commitment_weight": -1.0}, "commitment_weight must be at least 0, got -1.0"),
+        ({"entropy_weight": -1.0}, "entropy_weight must be at least 0, got -1.0"),
+        ({"entropy_temperature": 0.0}, "entropy_temperature must be above 0, got 0.0"),
+        (
+            {"codebook_size": 2, "spherical": True},
+            r"codebook_dim must be at least 2 with spherical=True .*, got 1",
+        ),
+    ],
+    ResidualConfig: [
+        ({"num_quantizers": 0}, "num_quantizers must be at least 1, got 0"),
+        ({"quantizer_dropout": 1.0}, r"quantizer_dropout must be in \[0, 1\), got 1.0"),
+        ({"quantizer_dropout": -0.1}, r"quantizer_dropout must be in \[0, 1\), got -0.1"),
+        (
+            {"base": GumbelConfig()},
+            "base.kind gumbel does not go with kind residual: .* use another base or kind product",
+        ),
+        *(
+            (
+                {"base": base},
+                r"base.cosine=True does not go with kind residual \(a residual's length "
+                r"matters\): switch it off",
+            )
+            for base in (
+                EMAQuantizerConfig(cosine=True),
+                GradientQuantizerConfig(cosine=True),
+                SimVQConfig(cosine=True),
+                IndexBackpropConfig(cosine=True),
+            )
+        ),
+        (
+            {"base": LookupFreeConfig(spherical=True)},
+            "base.spherical=True does not go with kind residual .*: switch it off",
+        ),
+        (
+            {"base": EMAQuantizerConfig(rotation_trick=True)},
+            "base.rotation_trick=True does not go with kind residual .*: switch it off",
+        ),
+    ],
+    ProductConfig: [
+        ({"groups": 0}, "groups must be at least 1, got 0"),
+        ({"codebook_dim": 0}, "codebook_dim must be a positive multiple of groups=2, got 0"),
+        ({"codebook_dim": 7}, "codebook_dim must be a positive multiple of groups=2, got 7"),
+        (
+            {"groups": 4},
+            r"the dimension of base \(ema\) must be codebook_dim / groups = 8 / 4 = 2, got 4",
+        ),
+        (
+            {"base": FiniteScalarConfig(levels=(8, 8, 8))},
+            r"the dimension of base \(finite_scalar\) must be codebook_dim / groups = 8 / 2 = 4, "
+            "got 3",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [(cls, *refusal) for cls, refusals in REFUSALS.items() for refusal in refusals],
+)
+def test_settings_out_of_range_are_refused(cls, values, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**values)
+
+
+def test_every_kind_has_refusals():
+    assert set(REFUSALS) == set(QUANTIZER_CONFIGS.values())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EMAQuantizerConfig(restart_until=0, restart_threshold=0, kmeans_batches=0),
+        EMAQuantizerConfig(restart_until=1, commitment_weight=0),
+        EMAQuantizerConfig(codebook_size=2, codebook_dim=1),
+        EMAQuantizerConfig(online_clustering=True, restart_threshold=0.0),
+        IndexBackpropConfig(commitment_weight=0, codebook_weight=0, entropy_weight=0),
+        GumbelConfig(temperature=1.0, final_temperature=1.0, kl_weight=0.0),
+        LookupFreeConfig(codebook_size=2),
+        FiniteScalarConfig(levels=(11, 2), codebook_size=22),
+        ResidualConfig(num_quantizers=1, quantizer_dropout=0.0),
+        ProductConfig(groups=1, base=EMAQuantizerConfig(codebook_dim=8)),
+    ],
+    ids=str,
+)
+def test_limits_of_the_ranges_are_allowed(config):
+    assert config.codebook_dim >= 1
+
+
+@pytest.mark.parametrize("cls", QUANTIZER_CONFIGS.values())
+def test_config_cannot_be_changed(cls):
+    config = cls()
+    with pytest.raises(FrozenInstanceError):
+        config.kind = "other"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_of_a_config_is_its_name(kind):
+    assert QUANTIZER_CONFIGS[kind]().kind == kind
+
+
+# --- levels
+
+
+def fewest_levels(size):
+    """The least number of factors in 2..8 whose product is `size`, by trying all; None if none."""
+    for count in range(1, 10):
+        found = [
+            levels
+            for levels in combinations_with_replacement(range(2, 9), count)
+            if math.prod(levels) == size
+        ]
+        if found:
+            return count, min(sum(level**2 for level in levels) for levels in found)
+    return None
+
+
+@pytest.mark.parametrize("size", [*range(2, 130), 512, 640, 1000, 1024])
+def test_balanced_levels_are_as_few_and_as_equal_as_can_be(size):
+    expected = fewest_levels(size)
+    if expected is None:
+        with pytest.raises(
+            ValueError, match=f"must be a product of levels from 2 to 8, got {size}"
+        ):
+            balanced_levels(size)
+    else:
+        levels = balanced_levels(size)
+        assert math.prod(levels) == size
+        assert (len(levels), sum(level**2 for level in levels)) == expected
+
+
+@given(st.lists(st.integers(2, 8), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=60)
+def test_balanced_levels_of_any_product_are_levels_in_descending_order(factors):
+    levels = balanced_levels(math.prod(factors))
+    assert math.prod(levels) == math.prod(factors)
+    assert len(levels) <= len(factors)
+    assert all(2 <= level <= 8 for level in levels)
+    assert list(levels) == sorted(levels, reverse=True)
+
+
+@pytest.mark.parametrize("size", [11, 13, 22, 997, 2 * 3 * 5 * 7 * 11])
+def test_balanced_levels_of_a_large_prime_factor_are_refused(size):
+    with pytest.raises(
+        ValueError, match=f"product of levels from 2 to 8, got {size}: take another"
+    ):
+        balanced_levels(size)
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"),
+    [(2, (2,)), (8, (8,)), (64, (8, 8)), (256, (8, 8, 4)), (512, (8, 8, 8)), (1024, (8, 8, 4, 4))],
+)
+def test_levels_of_usual_sizes(size, levels):
+    config = FiniteScalarConfig(codebook_size=size)
+    assert config.levels is None
+    assert config.levels_per_dim == levels
+    assert config.codebook_dim == len(levels)
+
+
+@pytest.mark.parametrize("size", [2, 4, 512, 2**18])
+def test_lookup_free_has_a_dimension_per_bit(size):
+    assert 2 ** LookupFreeConfig(codebook_size=size).codebook_dim == size
+
+
+# --- recommended settings
+
+
+def bits_of(config):
+    """log2 of the number of codes a position over all grids."""
+    grids = getattr(config, "num_quantizers", getattr(config, "groups", 1))
+    return grids * math.log2(getattr(config, "base", config).codebook_size)
+
+
+@pytest.mark.parametrize("size", [4, 16, 64, 256, 512, 1024, 4096, 2**18])
+@pytest.mark.parametrize("kind", KINDS)
+def test_recommended_settings_have_exactly_the_codes_that_were_asked_for(kind, size):
+    config = recommended_quantizer(kind, size)
+    assert config.kind == kind
+    assert bits_of(config) == pytest.approx(math.log2(size), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", SINGLE_QUANTIZER_CONFIGS)
+def test_recommended_settings_of_one_grid_are_the_defaults(kind):
+    assert recommended_quantizer(kind, 512) == SINGLE_QUANTIZER_CONFIGS[kind]()
+    assert recommended_quantizer(kind, 64) == SINGLE_QUANTIZER_CONFIGS[kind](codebook_size=64)
+
+
+@pytest.mark.parametrize(
+    ("size", "grids", "codes"),
+    # 36 = 6^2 and 1000 = 10^3 are no powers of two; 10000 = 100^2 and 16384 = 128^2 are too large.
+    [
+        (4, 2, 2),
+        (36, 2, 6),
+        (512, 3, 8),
+        (1000, 3, 10),
+        (1024, 2, 32),
+        (4096, 2, 64),
+        (8192, 13, 2),
+        (10_000, 4, 10),
+        (16_384, 7, 4),
+    ],
+)
+@pytest.mark.parametrize("kind", ["residual", "product"])
+def test_recommended_grids_are_the_fewest_of_at_most_64_codes(kind, size, grids, codes):
+    config = recommended_quantizer(kind, size)
+    found = config.num_quantizers if kind == "residual" else config.groups
+    assert (found, config.base.codebook_size) == (grids, codes)
+    for fewer in range(2, grids):
+        root = round(size ** (1 / fewer))
+        assert root**fewer != size or root > 64
+
+
+@pytest.mark.parametrize("size", [16, 64, 512, 4096, 8192])
+def test_recommended_groups_have_at_least_two_dimensions(size):
+    config = recommended_quantizer("product", size)
+    assert config.base.codebook_dim * config.groups == config.codebook_dim
+    assert config.base.codebook_dim >= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "message"),
+    [
+        ("vq", 512, "kind must be one of ema, gradient, simvq, finite_scalar, .*, got vq"),
+        ("lookup_free", 100, "codebook_size must be a power of two for the lookup_free quantizer"),
+        ("finite_scalar", 22, "codebook_size must be a product of levels from 2 to 8, got 22"),
+        ("residual", 2, "codebook_size must be a square, cube or higher power for kind residual"),
+        ("product", 100_000_007, "a square, cube .* for kind product, .* got 100000007: take 64"),
+        ("residual", 72, "codebook_size must be a square, cube or higher power for kind residual"),
+        *((kind, 1, "codebook_size must be at least 2, got 1") for kind in KINDS),
+        *((kind, -4, "codebook_size must be at least 2, got -4") for kind in KINDS),
+    ],
+)
+def test_recommended_settings_of_impossible_sizes_are_refused(kind, size, message):
+    with pytest.raises(ValueError, match=message):
+        recommended_quantizer(kind, size)
+
+
+# --- JSON
+
+
+def as_json(config):
+    """A config as JSON gives it back: lists for tuples."""
+    values = asdict(config)
+    for part in (values, values.get("base", {})):
+        if part.get("levels"):
+            part["levels"] = list(part["levels"])
+    return values
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_from_dict_inverts_json(name):
+    config = quantizer_config_from_dict(as_json(CASES[name]))
+    assert config == CASES[name]
+    assert hash(config) == hash(CASES[name])  # levels are a tuple again
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_from_dict_of_a_config_before_the_switches_has_them_off(kind):
+    added = ("rotation_trick", "entropy_weight", "entropy_temperature", "online_clustering")
+    old = {k: v for k, v in asdict(QUANTIZER_CONFIGS[kind]()).items() if k not in added}
+    assert quantizer_config_from_dict(old) == QUANTIZER_CONFIGS[kind](
+        rotation_trick=False, entropy_weight=0.0, online_clustering=False
+    )
+
+
+def test_from_dict_keeps_switches_that_are_there():
+    values = asdict(EMAQuantizerConfig(entropy_weight=0.3, rotation_trick=True))
+    del values["online_clustering"]
+    assert quantizer_config_from_dict(values).entropy_weight == 0.3
+    assert quantizer_config_from_dict(values).rotation_trick is True
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LEARNED])
+def test_from_dict_of_a_new_kind_must_have_every_field(kind):
+    values = asdict(QUANTIZER_CONFIGS[kind]())
+    for name in set(values) - {"kind"}:
+        rest = {k: v for k, v in values.items() if k != name}
+        with pytest.raises(ValueError, match=rf"must have exactly .* \['{name}'\] are missing"):
+            quantizer_config_from_dict(rest)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_dict_of_an_unknown_field_is_refused(kind):
+    values = asdict(QUANTIZER_CONFIGS[kind]()) | {"beta": 1.0}
+    with pytest.raises(ValueError, match=r"\['beta'\] are missing or unknown"):
+        quantizer_config_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "quantizer.kind must be one of ema, .* got None: the config is of another version"),
+        ([], "got None"),
+        ({}, "got None"),
+        ({"kind": 3}, "got 3"),
+        ({"kind": "fsq"}, "got 'fsq'"),
+    ],
+)
+def test_from_dict_of_no_known_kind_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        quantizer_config_from_dict(values)
+
+
+@pytest.mark.parametrize("kind", ["residual", "product"])
+@pytest.mark.parametrize("base", ["residual", "product"])
+def test_from_dict_of_grids_within_grids_is_refused(kind, base):
+    values = asdict(QUANTIZER_CONFIGS[kind]()) | {"base": asdict(QUANTIZER_CONFIGS[base]())}
+    with pytest.raises(ValueError, match=rf"must be one of ema, .*index_backprop, got '{base}'"):
+        quantizer_config_from_dict(values)
+
+
+def test_from_dict_checks_the_values_of_a_base():
+    values = asdict(ResidualConfig())
+    values["base"]["decay"] = 2.0
+    with pytest.raises(ValueError, match=r"decay must be in \(0, 1\), got 2.0"):
+        quantizer_config_from_dict(values)
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("option", "kinds"),
+    [
+        ("rotation_trick", ["ema", "gradient", "simvq"]),
+        ("levels", ["finite_scalar"]),
+        ("spherical", ["lookup_free"]),
+        ("decay", ["ema", "gradient"]),
+        ("base", ["residual", "product"]),
+        ("groups", ["product"]),
+        ("codebook_weight", ["gradient", "simvq", "index_backprop"]),
+        ("nonsense", []),
+    ],
+)
+def test_kinds_with_an_option(option, kinds):
+    assert kinds_with(option) == kinds
+
+
+@pytest.mark.parametrize("cls", QUANTIZER_CONFIGS.values())
+def test_no_option_of_the_command_line_can_be_mistaken_for_a_switched_off_one(cls):
+    # `--no-cosine` switches `cosine` off: no field may start like that itself.
+    assert not [f.name for f in fields(cls) if f.name.startswith("no_")]
+
+
+def test_importing_the_configs_does_not_import_torch():
+    program = "import sys, stage1_vqvae.quantizer_config; sys.exit('torch' in sys.modules)"
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
