@@ -83,6 +83,12 @@ PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
     "pixelcnn": PixelCNNConfig,
 }
 
+# What priors saved before these fields existed did: their configs do not have them.
+_BEFORE_THEY_EXISTED: dict[str, dict[str, Any]] = {
+    "transformer": {},
+    "pixelcnn": {},
+}
+
 
 def prior_config_to_dict(config: PriorConfig) -> dict[str, Any]:
     """The config as JSON-ready values."""
@@ -91,6 +97,9 @@ def prior_config_to_dict(config: PriorConfig) -> dict[str, Any]:
 
 def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
     """Rebuilds a config from `prior_config_to_dict`; every field must be there and none left over.
+
+    Only fields that are younger than the format may be missing; they take the value that keeps the
+    behaviour of that time.
 
     Raises:
         ValueError: A field is missing, unknown or out of range.
@@ -102,6 +111,7 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
             "the config is of another version"
         )
     cls = PRIOR_CONFIGS[kind]
+    values = {**_BEFORE_THEY_EXISTED[kind], **values}
     expected = {f.name for f in fields(cls)}
     if expected != values.keys():
         raise ValueError(
@@ -133,6 +143,9 @@ class SamplingSettings:
     guidance_scale: float = 1.0
     """Classifier-free guidance: 1 follows the labels as trained, above 1 more strongly, 0 ignores
     them. Needs labels and a prior trained with label dropout."""
+    guidance_schedule: Literal["constant", "linear"] = "constant"
+    """`constant` guides every code alike; `linear` goes from no guidance at the first code to
+    guidance_scale at the last, so that the composition stays varied."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -144,6 +157,12 @@ class SamplingSettings:
             value = getattr(self, name)
             _require(value >= 0, name, "at least 0", value)
             _require(value < float("inf"), name, "finite", value)
+        _require(
+            self.guidance_schedule in ("constant", "linear"),
+            "guidance_schedule",
+            "constant or linear",
+            self.guidance_schedule,
+        )
         _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
         _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
 

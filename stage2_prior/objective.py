@@ -23,7 +23,7 @@ class PriorStep:
 
 
 class PriorObjective(nn.Module):
-    """Mean -log p(c_t | c_<t, label), with labels dropped at random in training.
+    """Mean -log p(c_t | c_<t, label, context), with labels dropped at random in training.
 
     Dropping them trains the same network without labels too, which guidance needs (Ho and
     Salimans 2022, algorithm 1).
@@ -33,8 +33,13 @@ class PriorObjective(nn.Module):
         super().__init__()
         self.prior = prior
 
-    def forward(self, sequence: Tensor, labels: Tensor | None) -> PriorStep:
-        """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None."""
+    def forward(
+        self, sequence: Tensor, labels: Tensor | None, context: Tensor | None = None
+    ) -> PriorStep:
+        """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None.
+
+        `context` is int64 (B, Lc), the context grids in raster order, or None.
+        """
         null = torch.full((len(sequence),), self.prior.null_label, device=sequence.device)
         if labels is None:
             labels = null
@@ -43,7 +48,7 @@ class PriorObjective(nn.Module):
                 torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
             )
             labels = torch.where(dropped, null, labels)
-        loss = self.prior.nll(sequence, labels).mean()
+        loss = self.prior.nll(sequence, labels, context).mean()
         return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})
 
 

@@ -83,8 +83,9 @@ class PixelCNNPrior(CodePrior):
         grids: tuple[GridSpec, ...],
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
+        context_grids: tuple[GridSpec, ...] = (),
     ) -> None:
-        super().__init__(config, grids, num_classes, vqvae_hash)
+        super().__init__(config, grids, num_classes, vqvae_hash, context_grids)
         shapes = {(grid.height, grid.width) for grid in grids}
         if len(shapes) > 1:
             raise ValueError(
@@ -101,7 +102,9 @@ class PixelCNNPrior(CodePrior):
         self.hidden = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in grids)
         self.heads = nn.ModuleList(nn.Conv2d(width, g.codebook_size, 1) for g in grids)
 
-    def forward(self, sequence: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, sequence: Tensor, labels: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Logits of every code given those before it; see `CodePrior.forward`."""
         codes = to_grids(sequence, self.grids)
         features = self._features(codes, labels)
@@ -110,7 +113,13 @@ class PixelCNNPrior(CodePrior):
             for i in range(len(self.grids))
         )
 
-    def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+    def draw_sequence(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        uniform: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Draws place by place; guidance runs as a second half of the batch."""
         guided = settings.guidance_scale != 1
         batch, copies = len(uniform), 2 if guided else 1

@@ -65,8 +65,9 @@ class TransformerPrior(CodePrior):
         grids: tuple[GridSpec, ...],
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
+        context_grids: tuple[GridSpec, ...] = (),
     ) -> None:
-        super().__init__(config, grids, num_classes, vqvae_hash)
+        super().__init__(config, grids, num_classes, vqvae_hash, context_grids)
         width = config.width
         self.code_embeddings = nn.ModuleList(nn.Embedding(g.codebook_size, width) for g in grids)
         self.start = nn.Parameter(torch.zeros(width))
@@ -82,7 +83,9 @@ class TransformerPrior(CodePrior):
         self.register_buffer("positions", raster_positions(grids), persistent=False)  # (L, 3)
         self._initialise()
 
-    def forward(self, sequence: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, sequence: Tensor, labels: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Logits of every code given those before it; see `CodePrior.forward`."""
         x = self._embed_codes(sequence)[:, :-1]  # (B, L - 1, E)
         start = self.start.expand(len(sequence), 1, -1)
@@ -94,7 +97,13 @@ class TransformerPrior(CodePrior):
         parts = split_by_grid(x, self.grids)
         return tuple(head(part).float() for head, part in zip(self.heads, parts, strict=True))
 
-    def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+    def draw_sequence(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        uniform: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Draws with one cached pass per position; guidance runs as a second half of the batch."""
         batch, length = uniform.shape
         guided = settings.guidance_scale != 1
