@@ -54,6 +54,11 @@ class PixelCNNConfig:
     """E, the features per position in each stack."""
     kernel_size: int = 5
     """Side of the square that a layer looks at, odd."""
+    attention_every: int = 0
+    """After every so many layers each place attends to all places before it (PixelSNAIL); 0 for
+    convolutions only."""
+    num_heads: int = 4
+    """Attention heads; must divide `width` where there is attention."""
     dropout: float = 0.1
     """Probability of dropping a feature after each layer's gate."""
     label_dropout: float = 0.1
@@ -73,6 +78,20 @@ class PixelCNNConfig:
             "odd and at least 3",
             self.kernel_size,
         )
+        _require(self.attention_every >= 0, "attention_every", "at least 0", self.attention_every)
+        _require(
+            self.attention_every <= self.num_layers,
+            "attention_every",
+            f"at most num_layers ({self.num_layers})",
+            self.attention_every,
+        )
+        _require(self.num_heads >= 1, "num_heads", "at least 1", self.num_heads)
+        _require(
+            not self.attention_every or self.width % self.num_heads == 0,
+            "width",
+            f"a multiple of num_heads ({self.num_heads})",
+            self.width,
+        )
         _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
         _require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
 
@@ -86,7 +105,7 @@ PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
 # What priors saved before these fields existed did: their configs do not have them.
 _BEFORE_THEY_EXISTED: dict[str, dict[str, Any]] = {
     "transformer": {},
-    "pixelcnn": {},
+    "pixelcnn": {"attention_every": 0, "num_heads": 4},
 }
 
 
