@@ -4,8 +4,8 @@ Ramachandran et al. 2017, "Fast Generation for Convolutional Autoregressive Mode
 stack runs once per row, over all its columns, and the horizontal stack once per place. Each layer
 keeps the features that its kernel still reaches and no others.
 
-All is matrix products on buffers made once per draw, for a single place is too little work for a
-convolution call. What a weight can carry is put there beforehand, exactly (powers of two, signs):
+A place's share is matrix products on buffers made once per draw, too little work for a convolution
+call. What a weight can carry is put there beforehand, exactly (powers of two, signs):
 `tanh(a) * sigmoid(b) = 2 s(2a) s(b) - s(b)` with s the sigmoid, which a CPU computes several times
 faster than tanh.
 """
@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class _LayerWeights:
     """
 
     vertical: Tensor
-    """(k, rows * E, 2E): one matrix per column of the kernel."""
+    """(2E, E, rows, k), in channels_last order."""
     vertical_bias: Tensor
     """(2E,)."""
     vertical_label_bias: Tensor
@@ -62,11 +63,13 @@ def _prepare(layer: GatedLayer, labels: Tensor, *, gated_input: bool) -> _LayerW
     width = layer.skip.weight.shape[0]
     twice = layer.skip.weight.new_ones(2 * width)
     twice[:width] = 2  # the half that goes through tanh
-    vertical = rearrange(layer.vertical.conv.weight, "o i r c -> c (r i) o") * twice
+    vertical = layer.vertical.conv.weight * twice[:, None, None, None]
     bias = _bias(layer.horizontal.conv) + _bias(layer.vertical_to_horizontal)
     context = layer.context
     return _LayerWeights(
-        vertical=(-vertical if gated_input else vertical).contiguous(),
+        vertical=(-vertical if gated_input else vertical).contiguous(
+            memory_format=torch.channels_last
+        ),
         vertical_bias=_bias(layer.vertical.conv) * twice,
         vertical_label_bias=layer.vertical_gate.label_bias(labels) * twice,
         # Its input has one half doubled already, its output is to have it.
@@ -91,55 +94,50 @@ def _gate(x: Tensor, out: Tensor) -> None:
 class _VerticalStack:
     """What each place of a row gets from the rows above it.
 
+    A whole row is enough work for a convolution call, which on some processors computes twice what
+    matrix products do in the same time.
+
     Args:
         weights: Of every layer.
-        rows: How many rows the first layer's kernel has; later ones have one more.
         shape: B, w and E.
     """
 
-    def __init__(
-        self, weights: list[_LayerWeights], rows: int, shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, weights: list[_LayerWeights], shape: tuple[int, int, int]) -> None:
         batch, columns, width = shape
-        like, reach = weights[0].vertical, weights[0].vertical.shape[0] // 2
+        like = weights[0].vertical
         self._weights = weights
-        # Zeros to the left and right, as a convolution pads.
-        self._rows = [like.new_zeros(columns + 2 * reach, batch, rows + 1, width) for _ in weights]
-        self._newest = [row[reach : reach + columns, :, -1] for row in self._rows]
-        self._taps = [
-            [
-                row[column : column + columns, :, : rows + (i > 0)].flatten(2).flatten(0, 1)
-                for column in range(2 * reach + 1)
-            ]
-            for i, row in enumerate(self._rows)
-        ]  # (w * B, rows * E), views
-        self._sums = like.new_empty(columns, batch, 2 * width)
+        self._padding = (0, like.shape[3] // 2)
+        # As many rows as the kernel has, in channels_last order.
+        rows = [like.new_zeros(batch, w.vertical.shape[2], columns, width) for w in weights]
+        self._images = [rearrange(x, "b r w e -> b e r w") for x in rows]  # views, as those below
+        self._moves = [move for x in rows for move in pairwise(x.unbind(dim=1))]
+        self._newest = [rearrange(x[:, -1], "b w e -> w b e") for x in rows]
+        self._drawn = like.new_empty(columns, batch, width)
         self.to_horizontal = like.new_empty(len(weights), columns, batch, 2 * width)
 
     def see(self, column: int, embedded: Tensor) -> None:
         """Takes what was drawn at a column of the current row: (B, E)."""
-        self._newest[0][column] = embedded
+        self._drawn[column] = embedded
+
+    def next_row(self) -> None:
+        """Moves every row up by one; the topmost is out of reach, the drawn one the newest."""
+        for upper, lower in self._moves:
+            upper.copy_(lower)
+        self._newest[0].copy_(self._drawn)
 
     def run(self, context: Tensor | None) -> None:
         """Fills `to_horizontal` (layers, w, B, 2E) for the current row, from context (w * B, E)."""
-        sums, flat = self._sums, self._sums.flatten(0, 1)
-        for i, (weights, taps) in enumerate(zip(self._weights, self._taps, strict=True)):
-            flat.copy_(weights.vertical_bias.expand_as(flat))
+        for i, (weights, image) in enumerate(zip(self._weights, self._images, strict=True)):
+            seen = F.conv2d(image, weights.vertical, weights.vertical_bias, padding=self._padding)
+            sums = rearrange(seen, "b e 1 w -> (w b) e").contiguous()
             if context is not None and weights.context is not None:
-                flat.addmm_(context, weights.context)
-            for seen, weight in zip(taps, weights.vertical, strict=True):
-                flat.addmm_(seen, weight)
+                sums.addmm_(context, weights.context)
             below = self.to_horizontal[i]
             below.copy_(weights.horizontal_bias.expand_as(below))
-            below.flatten(0, 1).addmm_(flat, weights.vertical_to_horizontal)
+            below.flatten(0, 1).addmm_(sums, weights.vertical_to_horizontal)
             if i + 1 < len(self._weights):
-                _gate(sums.add_(weights.vertical_label_bias), self._newest[i + 1])
-
-    def end_row(self) -> None:
-        """Moves every row up by one; the topmost is out of reach."""
-        for row in self._rows:
-            for upper, lower in pairwise(row.unbind(dim=2)):
-                upper.copy_(lower)
+                x = sums.view_as(below).add_(weights.vertical_label_bias)
+                _gate(x, self._newest[i + 1])
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class CachedPixelCNN:
         self._context = None
         if context is not None:
             self._context = rearrange(context, "b e h w -> h (w b) e").contiguous()
-        self._vertical = _VerticalStack(weights, reach, (batch, columns, width))
+        self._vertical = _VerticalStack(weights, (batch, columns, width))
         # What each layer's kernel reaches in the current row, and the last layer's output.
         self._windows = like.new_zeros(len(layers) + 1, batch, reach + 1, width)
         self._moves = list(pairwise(self._windows.unbind(dim=2)))
@@ -212,7 +210,7 @@ class CachedPixelCNN:
     def begin_row(self, row: int) -> None:
         """Runs the vertical stack over the rows above; rows must be begun in order."""
         if row:
-            self._vertical.end_row()
+            self._vertical.next_row()
         self._windows.zero_()
         self._vertical.run(None if self._context is None else self._context[row])
         self._row = row
