@@ -129,3 +129,25 @@ def check_codes(
     batches = [len(grid) for grid in codes]
     if len(set(batches)) > 1:
         raise ValueError(f"all grids must have one batch size, got {batches}")
+
+
+def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
+    """Makes sure that `known` says of every code whether it is known.
+
+    Raises:
+        TypeError: It is not bool.
+        ValueError: The number of grids or their shapes do not fit.
+    """
+    if not isinstance(known, tuple) or len(known) != len(grids):
+        count = len(known) if isinstance(known, tuple) else type(known).__name__
+        raise ValueError(f"known must be a tuple of {len(grids)} grids, got {count}")
+    for grid, spec in zip(known, grids, strict=True):
+        if grid.dtype != torch.bool:
+            raise TypeError(f"known must be bool, True for a code to keep, got {grid.dtype}")
+        if tuple(grid.shape[1:]) != (spec.height, spec.width):
+            raise ValueError(
+                f"known must have shape (B, {spec.height}, {spec.width}), got {tuple(grid.shape)}"
+            )
+    batches = [len(grid) for grid in known]
+    if len(set(batches)) > 1:
+        raise ValueError(f"all grids of known must have one batch size, got {batches}")
