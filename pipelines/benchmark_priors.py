@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -100,22 +101,22 @@ def gpt2_generate(
 ) -> Callable[[], object] | None:
     """Sampling as many codes with transformers' GPT-2, or None where it is not installed."""
     try:
-        from transformers import GPT2Config, GPT2LMHeadModel
+        transformers = import_module("transformers")
     except ImportError:
         return None
     start = grid.codebook_size
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
+    gpt2: Any = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
             vocab_size=grid.codebook_size + 1,  # and the start
             n_positions=grid.num_codes + 1,
             n_embd=config.width,
             n_layer=config.num_layers,
             n_head=config.num_heads,
-            bos_token_id=start,
+            bos_token_id=None,
             eos_token_id=None,
-            pad_token_id=start,
         )
-    ).eval()
+    )
+    gpt2.eval()
     prompt = torch.full((num_samples, 1), start)
     mask = torch.ones_like(prompt)
     length = grid.num_codes

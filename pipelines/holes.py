@@ -1,4 +1,4 @@
-"""Images with unknown pixels: which codes are still known, and what to encode in the holes' place."""
+"""Images with unknown pixels: which codes are known, and what to encode in a hole's place."""
 
 from __future__ import annotations
 
