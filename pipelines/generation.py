@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.holes import check_mask, fill_holes, known_places
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings
@@ -97,6 +98,79 @@ class GenerationPipeline:
             )
             images.append(self._decode_filled(codes).cpu())
         return torch.cat(images)
+
+    def complete(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        labels: Tensor | int | None = None,
+        *,
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """Fills the holes of images with what the prior thinks likely, given the rest.
+
+        A code is kept where every pixel of its square (downsampling x downsampling) is known; the
+        others are drawn given all kept ones, and the whole is decoded. So the known part comes back
+        as the VQ-VAE reconstructs it, not pixel by pixel. What unknown pixels hold has no
+        influence: they are filled with the image's mean tone before encoding.
+
+        Args:
+            images: uint8 (B, C, H, W), of the size the models were trained on.
+            mask: bool (H, W) for all images, or (B, H, W): True for a known pixel.
+            labels: int64 (B,), or one label for all; None completes without labels, which a prior
+                with classes must have been trained for (label_dropout above 0).
+            settings: How to draw; None draws from the model as it is.
+            seed: Same seed, same images, whatever the batch size; another seed, another completion.
+            first_index: Index of the first image.
+            batch_size: How many are made at once.
+
+        Returns:
+            uint8 (B, C, H, W), on the CPU.
+
+        Raises:
+            TypeError: Images are not uint8, or the mask is not bool.
+            ValueError: The prior draws in one order only, or something does not fit the models.
+        """
+        if tuple(images.shape[1:]) != tuple(self.vqvae.image_shape):
+            raise ValueError(
+                f"images must have shape (B, {', '.join(map(str, self.vqvae.image_shape))}) as in "
+                f"training, got {tuple(images.shape)}"
+            )
+        if not len(images) or batch_size < 1:
+            raise ValueError(
+                f"at least one image and a batch_size of at least 1 are required, got "
+                f"{len(images)} and {batch_size}"
+            )
+        mask = check_mask(mask, images)
+        count = len(images)
+        if isinstance(labels, int):
+            labels = torch.full((count,), labels)
+        elif labels is not None and labels.shape != (count,):
+            raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
+        completed = []
+        for start in range(0, count, batch_size):
+            batch = slice(start, start + batch_size)
+            filled = fill_holes(images[batch], mask[batch])
+            missing = -len(filled) % _ROW_MULTIPLE
+            codes = self.vqvae.encode(F.pad(filled, (0, 0, 0, 0, 0, 0, 0, missing)))
+            known = tuple(
+                known_places(mask[batch], shape, int(self.vqvae.config.downsampling))
+                for shape in self.vqvae.grid_shapes
+            )
+            drawn = self.prior.complete(
+                tuple(grid[: len(filled)] for grid in codes),
+                known,
+                None if labels is None else labels[batch],
+                settings,
+                seed=seed,
+                first_index=first_index + start,
+                batch_size=batch_size,
+            )
+            completed.append(self._decode_filled(drawn).cpu())
+        return torch.cat(completed)
 
     def resolve_labels(
         self, n: int, labels: Tensor | int | None, *, first_index: int = 0

@@ -114,7 +114,8 @@ class PriorTask:
         return self._sequences[indices].long().to(device), labels
 
     def set_progress(self, fraction: float) -> None:
-        """Nothing is annealed."""
+        """Passes the fraction on."""
+        self.objective.set_progress(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:  # noqa: ARG002 - the prior moves its input itself
         """Bits per code on the whole validation split."""

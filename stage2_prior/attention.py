@@ -1,4 +1,4 @@
-"""Causal self-attention over a whole sequence, or over one more position of a cached one."""
+"""Causal self-attention over a whole sequence."""
 
 from __future__ import annotations
 
@@ -14,48 +14,35 @@ from torch import Tensor, nn
 _EXPLICIT_LENGTH = 256
 
 
-class KeyValueCache:
-    """Keys and values of the positions so far, in buffers that never grow.
-
-    Args:
-        batch: B.
-        num_heads: Attention heads.
-        length: L, the most positions it will hold.
-        head_dim: Features per head.
-        like: Gives dtype and device.
-    """
-
-    def __init__(
-        self, batch: int, num_heads: int, length: int, head_dim: int, like: Tensor
-    ) -> None:
-        self.keys = like.new_zeros(batch, num_heads, length, head_dim)
-        self.values = like.new_zeros(batch, num_heads, length, head_dim)
-
-    def append(self, position: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores (B, heads, 1, head_dim) at `position`; gives all up to and including it."""
-        self.keys[:, :, position] = key[:, :, 0]
-        self.values[:, :, position] = value[:, :, 0]
-        return self.keys[:, :, : position + 1], self.values[:, :, : position + 1]
-
-
-def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, prefix: int = 0) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V, each position seeing itself and those before it.
 
     Args:
         query: (B, heads, L, d).
         key: (B, heads, L, d).
         value: (B, heads, L, d).
+        prefix: The first positions, which every position sees, they too.
 
     Returns:
         (B, heads, L, d).
     """
     length = query.shape[2]
     if query.device.type != "cpu" or length > _EXPLICIT_LENGTH:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        if not prefix:
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        seen = ~_hidden(length, prefix, query.device)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
     scores = (query / math.sqrt(query.shape[3])) @ key.transpose(2, 3)  # (B, heads, L, L)
-    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-    weights = scores.float().masked_fill_(future, float("-inf")).softmax(dim=-1)
+    hidden = _hidden(length, prefix, query.device)
+    weights = scores.float().masked_fill_(hidden, float("-inf")).softmax(dim=-1)
     return weights.to(value.dtype) @ value
+
+
+def _hidden(length: int, prefix: int, device: torch.device) -> Tensor:
+    """What the position of a row must not see: bool (L, L)."""
+    hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    hidden[:, :prefix] = False
+    return hidden
 
 
 class CausalSelfAttention(nn.Module):
@@ -67,30 +54,11 @@ class CausalSelfAttention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, L, E) to the same shape."""
-        return self._merge(causal_attention(*self._heads(x)))
-
-    def step(self, x: Tensor, position: int, cache: KeyValueCache) -> Tensor:
-        """The last row of `forward` for x (B, 1, E) at `position`, the rest being in `cache`."""
-        query, key, value = self._heads(x)
-        keys, values = cache.append(position, key, value)
-        scores = (query / math.sqrt(query.shape[3])) @ keys.transpose(2, 3)  # (B, heads, 1, L)
-        return self._merge(scores.softmax(dim=-1) @ values)
-
-    def new_cache(self, batch: int, length: int) -> KeyValueCache:
-        """An empty cache for `length` positions."""
-        weight = self.project.weight
-        return KeyValueCache(
-            batch, self.num_heads, length, weight.shape[0] // self.num_heads, weight
-        )
-
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, prefix: int = 0) -> Tensor:
+        """Maps (B, L, E) to the same shape; every position sees the first `prefix` ones."""
         query, key, value = rearrange(
             self.to_qkv(x), "b l (three n d) -> three b n l d", three=3, n=self.num_heads
         )
-        return query, key, value
-
-    def _merge(self, heads: Tensor) -> Tensor:
+        heads = causal_attention(query, key, value, prefix)
         projected: Tensor = self.project(rearrange(heads, "b n l d -> b l (n d)"))
         return projected

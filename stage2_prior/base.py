@@ -21,16 +21,20 @@ from stage2_prior.config import (
 from stage2_prior.grids import (
     GridSpec,
     check_codes,
+    check_known,
     grids_from_list,
     grids_to_list,
     split_by_grid,
     to_grids,
     to_sequence,
 )
-from stage2_prior.noise import addressed_uniform
+from stage2_prior.noise import AddressedNoise
+from stage2_prior.ordering import check_order, known_first
 
 ARTIFACT_KIND = "prior"
 _CONFIG_FIELDS = {"grids", "num_classes", "vqvae_sha256", "model"}
+# Absent in what older versions saved: those priors know no context.
+_OPTIONAL_FIELDS = {"context_grids"}
 
 # Matrix products and convolutions of a few rows sum in another order than those of many, and the
 # last bit of a logit that differs can turn a draw. Batches filled up to a multiple of this gave the
@@ -39,7 +43,7 @@ _ROW_MULTIPLE = 16
 
 
 class CodePrior(nn.Module, ABC):
-    """A distribution p(codes | labels) over a tuple of code grids.
+    """A distribution p(codes | labels, context) over a tuple of code grids.
 
         prior = CodePrior.from_pretrained("runs/latest/prior")
         nats = prior.log_prob(codes, labels)                          # (B,)
@@ -50,6 +54,7 @@ class CodePrior(nn.Module, ABC):
         grids: Shape and codebook size of each grid.
         num_classes: Labels are in [0, num_classes); None for a prior without labels.
         vqvae_hash: `weights_hash` of the VQ-VAE that made the codes, if known.
+        context_grids: Shape and codebook size of each grid that the codes are conditioned on.
 
     Raises:
         ValueError: There are no grids, or num_classes is below 1.
@@ -61,6 +66,7 @@ class CodePrior(nn.Module, ABC):
         grids: tuple[GridSpec, ...],
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
+        context_grids: tuple[GridSpec, ...] = (),
     ) -> None:
         super().__init__()
         if not grids:
@@ -71,6 +77,7 @@ class CodePrior(nn.Module, ABC):
         self.grids = grids
         self.num_classes = num_classes
         self.vqvae_hash = vqvae_hash
+        self.context_grids = context_grids
 
     @property
     def num_codes(self) -> int:
@@ -82,53 +89,97 @@ class CodePrior(nn.Module, ABC):
         """The label that stands for `no label`, one past the classes."""
         return self.num_classes or 0
 
+    @property
+    def any_order(self) -> bool:
+        """Whether codes can be predicted in other orders than the prior's own."""
+        return False
+
+    @property
+    def draws_in_bfloat16(self) -> bool:
+        """Whether `SamplingSettings.precision` may be bfloat16."""
+        return False
+
     @abstractmethod
-    def forward(self, sequence: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, sequence: Tensor, labels: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Logits of every code given the codes before it (teacher forcing).
 
         Args:
             sequence: int64 (B, L), the codes in raster order, grid after grid.
             labels: int64 (B,) in [0, num_classes], `null_label` for no label.
+            context: int64 (B, Lc), the context grids as one sequence like `sequence`; None where
+                the prior has none.
 
         Returns:
             float32 (B, h_i * w_i, K_i) per grid.
         """
 
     @abstractmethod
-    def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+    def draw_sequence(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        uniform: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Draws int64 (B, L) from labels (B,) and one uniform number per code, float64 (B, L).
 
-        Only called in evaluation mode.
+        Only called in evaluation mode; `context` as for `forward`.
         """
 
     @torch.no_grad()
-    def log_prob(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> Tensor:
-        """Log p(codes | labels), exact; without dropout, whichever mode the prior is in.
+    def log_prob(
+        self,
+        codes: tuple[Tensor, ...],
+        labels: Tensor | None = None,
+        context: tuple[Tensor, ...] | None = None,
+        order: Tensor | None = None,
+    ) -> Tensor:
+        """Log p(codes | labels, context), exact; without dropout, whichever mode the prior is in.
 
         Args:
             codes: int64 (B, h_i, w_i) per grid.
             labels: int64 (B,), or None for the distribution without labels.
+            context: int64 (B, h_i, w_i) per context grid; None where the prior has none.
+            order: int64 (L,) or (B, L), the positions (grid after grid, row by row) in the order in
+                which they are predicted, for a prior of any order; None for the prior's own.
 
         Returns:
             float64 (B,), in nats; divide by ln(2) * num_codes for bits per code.
 
         Raises:
-            TypeError: Codes or labels are not integers.
-            ValueError: Codes or labels do not fit the prior.
+            TypeError: Codes, labels, context or order are not integers.
+            ValueError: Codes, labels, context or order do not fit the prior.
         """
         check_codes(codes, self.grids)
         sequence = to_sequence(codes).long().to(self._device)
+        labels = self._labels_or_null(labels, len(sequence))
+        context_sequence = self._context_sequence(context, len(sequence))
+        if order is not None:
+            self._check_any_order("log_prob under an order")
+            order = check_order(order, len(sequence), self.num_codes).to(self._device)
         with self._evaluating():
-            nll = self.nll(sequence, self._labels_or_null(labels, len(sequence)))
+            nll = self.nll(sequence, labels, context_sequence, order)
         return -(nll.cpu() if nll.device.type == "mps" else nll).double().sum(dim=1)
 
-    def nll(self, sequence: Tensor, labels: Tensor) -> Tensor:
+    def nll(
+        self,
+        sequence: Tensor,
+        labels: Tensor,
+        context: Tensor | None = None,
+        order: Tensor | None = None,
+    ) -> Tensor:
         """-log p of each code given those before it, differentiable: float32 (B, L), in nats.
 
         Args:
             sequence: int64 (B, L), as for `forward`.
             labels: int64 (B,), as for `forward`.
+            context: int64 (B, Lc) or None, as for `forward`.
+            order: int64 (B, L), only for a prior of any order; None for the prior's own.
         """
+        arguments = (sequence, labels, context)
+        all_logits = self(*arguments) if order is None else self(*arguments, order)
         parts = split_by_grid(sequence, self.grids)
         return torch.cat(
             [
@@ -136,7 +187,7 @@ class CodePrior(nn.Module, ABC):
                 F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="none").view_as(
                     part
                 )
-                for logits, part in zip(self(sequence, labels), parts, strict=True)
+                for logits, part in zip(all_logits, parts, strict=True)
             ],
             dim=1,
         )
@@ -148,6 +199,7 @@ class CodePrior(nn.Module, ABC):
         labels: Tensor | None = None,
         settings: SamplingSettings | None = None,
         *,
+        context: tuple[Tensor, ...] | None = None,
         seed: int = 0,
         first_index: int = 0,
         batch_size: int = 64,
@@ -158,6 +210,7 @@ class CodePrior(nn.Module, ABC):
             count: How many.
             labels: int64 (count,), or None for the distribution without labels.
             settings: How to draw; None draws from the model as it is.
+            context: int64 (count, h_i, w_i) per context grid; None where the prior has none.
             seed: In [0, 2^63). A sample's random numbers depend on the seed and its index alone,
                 so that it is the same in whatever batch it is drawn. Another machine, number of
                 threads or version of torch may round a logit differently, which turns about one
@@ -170,22 +223,125 @@ class CodePrior(nn.Module, ABC):
             int64 (count, h_i, w_i) per grid.
 
         Raises:
-            TypeError: Labels are not integers.
-            ValueError: Labels, settings or seed do not fit the prior.
+            TypeError: Labels or context are not integers.
+            ValueError: Labels, context, settings or seed do not fit the prior.
         """
         settings = settings or SamplingSettings()
         self._check_request(count, labels, settings, seed, first_index, batch_size)
+        if settings.num_steps is not None:  # every position is open
+            nothing = torch.zeros(count, self.num_codes, dtype=torch.int64)
+            return self.complete(
+                to_grids(nothing, self.grids),
+                to_grids(nothing.bool(), self.grids),
+                labels,
+                settings,
+                context=context,
+                seed=seed,
+                first_index=first_index,
+                batch_size=batch_size,
+            )
         all_labels = self._labels_or_null(labels, count)
-        # Random numbers are float64, which MPS does not know.
-        noise_device = "cpu" if self._device.type == "mps" else self._device
-        indices = torch.arange(first_index, first_index + count, device=noise_device)
+        all_context = self._context_sequence(context, count)
         sequences = []
         with self._evaluating():
             for start in range(0, count, batch_size):
-                batch = slice(start, start + batch_size)
-                uniform = addressed_uniform(seed, indices[batch], self.num_codes)
-                sequences.append(self._draw_filled(all_labels[batch], settings, uniform))
+                rows = torch.arange(start, min(start + batch_size, count))
+                noise, (batch_labels, batch_context) = self._filled(
+                    rows, seed, first_index, (all_labels, all_context)
+                )
+                assert batch_labels is not None
+                drawn = self.draw_sequence(batch_labels, settings, noise.block(0), batch_context)
+                sequences.append(drawn[: len(rows)])
         return to_grids(torch.cat(sequences), self.grids)
+
+    @torch.no_grad()
+    def complete(
+        self,
+        codes: tuple[Tensor, ...],
+        known: tuple[Tensor, ...],
+        labels: Tensor | None = None,
+        settings: SamplingSettings | None = None,
+        *,
+        context: tuple[Tensor, ...] | None = None,
+        order: Tensor | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+    ) -> tuple[Tensor, ...]:
+        """Draws the codes that are not known, given those that are.
+
+        The known codes come first in the order, the others are drawn after them, one by one, each
+        given all before it: exactly from the model's p(open | known) under that order. With
+        `settings.num_steps`, several are drawn at a time, in an order of their own.
+
+        Args:
+            codes: int64 (B, h_i, w_i) per grid; what open places hold does not matter.
+            known: bool (B, h_i, w_i) per grid, True for a code to keep.
+            labels: int64 (B,), or None for the distribution without labels.
+            settings: How to draw; None draws from the model as it is.
+            context: int64 (B, h_i, w_i) per context grid; None where the prior has none.
+            order: int64 (L,) or (B, L); known and open codes each keep the order they have here.
+                None for the raster order.
+            seed: As for `sample`: the code at a place depends on seed, index and place.
+            first_index: Index of the first sample.
+            batch_size: How many are drawn at once. Samples with equally many known codes are drawn
+                together.
+
+        Returns:
+            int64 (B, h_i, w_i) per grid, on the prior's device.
+
+        Raises:
+            TypeError: Codes, labels, context or order are not integers, or known is not bool.
+            ValueError: The prior has one order only, or something does not fit it.
+        """
+        settings = settings or SamplingSettings()
+        self._check_any_order("completing known codes or drawing several codes at a time")
+        check_codes(codes, self.grids)
+        check_known(known, self.grids)
+        count = len(codes[0])
+        self._check_request(count, labels, settings, seed, first_index, batch_size)
+        if len(known[0]) != count:
+            raise ValueError(f"known must have {count} rows like codes, got {len(known[0])}")
+        if order is not None and settings.num_steps is not None:
+            raise ValueError("num_steps draws in an order of its own: leave order or num_steps out")
+        if order is None:
+            order = torch.arange(self.num_codes)
+        order = check_order(order, count, self.num_codes).to(self._device)
+        sequence = to_sequence(codes).long().to(self._device)
+        known_sequence = to_sequence(known).to(self._device)
+        all_labels = self._labels_or_null(labels, count)
+        all_context = self._context_sequence(context, count)
+        num_known = known_sequence.sum(dim=1).cpu()
+        result = sequence.clone()
+        with self._evaluating():
+            for number in sorted(set(num_known.tolist())):
+                for rows in (num_known == number).nonzero()[:, 0].split(batch_size):
+                    noise, batch = self._filled(
+                        rows,
+                        seed,
+                        first_index,
+                        (all_labels, all_context, sequence, known_sequence, order),
+                    )
+                    drawn = self._draw_open(noise, batch, settings, number)
+                    result[rows.to(result.device)] = drawn[: len(rows)]
+        return to_grids(result, self.grids)
+
+    def draw_open(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        noise: AddressedNoise,
+        context: Tensor | None,
+        codes: Tensor,
+        order: Tensor,
+        num_known: int,
+    ) -> Tensor:
+        """Draws all but the first `num_known` positions of the order int64 (B or 1, L).
+
+        `codes` int64 (B, L) holds the known ones; gives int64 (B, L). Only called in evaluation
+        mode, and on a prior of any order.
+        """
+        raise NotImplementedError
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` to a new `directory`, atomically.
@@ -197,6 +353,7 @@ class CodePrior(nn.Module, ABC):
             "grids": grids_to_list(self.grids),
             "num_classes": self.num_classes,
             "vqvae_sha256": self.vqvae_hash,
+            "context_grids": grids_to_list(self.context_grids),
             "model": prior_config_to_dict(self.config),
         }
         save_artifact(directory, ARTIFACT_KIND, config, self)
@@ -212,16 +369,17 @@ class CodePrior(nn.Module, ABC):
         from stage2_prior.build import build_prior  # it imports the kinds, which import this file
 
         config, state = load_artifact(directory, ARTIFACT_KIND)
-        if config.keys() != _CONFIG_FIELDS:
+        if differing := (config.keys() - _OPTIONAL_FIELDS) ^ _CONFIG_FIELDS:
             raise ValueError(
                 f"{CONFIG_FILE} in {directory} must have the fields of a saved prior, but "
-                f"{sorted(config.keys() ^ _CONFIG_FIELDS)} are missing or unknown: save it again"
+                f"{sorted(differing)} are missing or unknown: save it again"
             )
         prior = build_prior(
             prior_config_from_dict(config["model"]),
             grids_from_list(config["grids"]),
             config["num_classes"],
             config["vqvae_sha256"],
+            grids_from_list(config.get("context_grids", [])),
         )
         load_weights(prior, state, directory)
         return prior.eval()
@@ -240,11 +398,60 @@ class CodePrior(nn.Module, ABC):
         finally:
             self.train(training)
 
-    def _draw_filled(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
-        """`draw_sequence` in a batch filled up to a multiple of `_ROW_MULTIPLE` rows."""
-        missing = -len(labels) % _ROW_MULTIPLE
-        filled = F.pad(labels, (0, missing)), F.pad(uniform, (0, 0, 0, missing))
-        return self.draw_sequence(filled[0], settings, filled[1])[: len(labels)]
+    def _filled(
+        self, rows: Tensor, seed: int, first_index: int, tensors: tuple[Tensor | None, ...]
+    ) -> tuple[AddressedNoise, list[Tensor | None]]:
+        """Noise and tensors of some rows, filled up to a multiple of `_ROW_MULTIPLE` rows.
+
+        The rows that fill up are copies of the first one.
+        """
+        filled = F.pad(rows, (0, -len(rows) % _ROW_MULTIPLE), value=int(rows[0]))
+        # Random numbers are float64, which MPS does not know.
+        noise_device = "cpu" if self._device.type == "mps" else self._device
+        noise = AddressedNoise(seed, (filled + first_index).to(noise_device), self.num_codes)
+        return noise, [None if t is None else t[filled.to(t.device)] for t in tensors]
+
+    def _draw_open(
+        self,
+        noise: AddressedNoise,
+        batch: list[Tensor | None],
+        settings: SamplingSettings,
+        num_known: int,
+    ) -> Tensor:
+        labels, context, codes, known, order = batch
+        assert labels is not None
+        assert codes is not None
+        assert known is not None
+        assert order is not None
+        if settings.num_steps is not None and settings.step_order == "random":
+            order = noise.block(1).to(order.device).argsort(dim=1)
+        order = known_first(order, known)
+        if (order == order[:1]).all():
+            order = order[:1]
+        return self.draw_open(labels, settings, noise, context, codes, order, num_known)
+
+    def _check_any_order(self, wanted: str) -> None:
+        if not self.any_order:
+            raise ValueError(
+                f"{wanted} needs a prior that was trained in any order, this one knows a single "
+                "order: train a transformer with any_order (--prior.any-order)"
+            )
+
+    def _context_sequence(self, context: tuple[Tensor, ...] | None, count: int) -> Tensor | None:
+        """The context grids as int64 (count, Lc), or None for a prior without."""
+        if not self.context_grids:
+            if context is not None:
+                raise ValueError("this prior was trained without context: leave context out")
+            return None
+        if context is None:
+            raise ValueError(
+                f"this prior was trained with {len(self.context_grids)} context grids, got none: "
+                "name the codes that it is to go by"
+            )
+        check_codes(context, self.context_grids, name="context")
+        if len(context[0]) != count:
+            raise ValueError(f"context must have {count} rows, got {len(context[0])}")
+        return to_sequence(context).long().to(self._device)
 
     def _labels_or_null(self, labels: Tensor | None, count: int) -> Tensor:
         if labels is None:
@@ -292,3 +499,8 @@ class CodePrior(nn.Module, ABC):
             )
         if settings.guidance_scale != 1:
             self._check_null_is_trained()
+        if settings.precision == "bfloat16" and not self.draws_in_bfloat16:
+            raise ValueError(
+                f"precision bfloat16 needs a transformer prior, this one is a {self.config.kind}: "
+                "keep it at float32"
+            )

@@ -14,8 +14,9 @@ def build_prior(
     grids: tuple[GridSpec, ...],
     num_classes: int | None = None,
     vqvae_hash: str | None = None,
+    context_grids: tuple[GridSpec, ...] = (),
 ) -> CodePrior:
     """The prior that `config` describes, with fresh weights; see `CodePrior` for the arguments."""
     if isinstance(config, TransformerConfig):
-        return TransformerPrior(config, grids, num_classes, vqvae_hash)
-    return PixelCNNPrior(config, grids, num_classes, vqvae_hash)
+        return TransformerPrior(config, grids, num_classes, vqvae_hash, context_grids)
+    return PixelCNNPrior(config, grids, num_classes, vqvae_hash, context_grids)

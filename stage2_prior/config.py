@@ -23,6 +23,15 @@ class TransformerConfig:
     """Probability of dropping a feature of the embeddings and of each residual branch."""
     label_dropout: float = 0.1
     """Probability of training an image without its label; above 0 a guidance scale can be used."""
+    any_order: bool = False
+    """Also learn to predict the codes in any order: fills in masks, and draws several codes at a
+    time."""
+    random_order_until: float = 0.75
+    """With any_order, the share of training (0 to 1) over which the share of images in a random
+    order falls from 1 to random_order_share; the others are in raster order."""
+    random_order_share: float = 0.1
+    """With any_order, the share of images that stay in a random order to the end, so that other
+    orders are not unlearned, 0 to 1."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -31,6 +40,8 @@ class TransformerConfig:
             ValueError: A value is out of range.
         """
         _require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
+        for name in ("random_order_until", "random_order_share"):
+            _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
         _require(self.num_heads >= 1, "num_heads", "at least 1", self.num_heads)
         _require(
             self.width >= 1 and self.width % self.num_heads == 0,
@@ -54,6 +65,11 @@ class PixelCNNConfig:
     """E, the features per position in each stack."""
     kernel_size: int = 5
     """Side of the square that a layer looks at, odd."""
+    attention_every: int = 0
+    """After every so many layers each place attends to all places before it (PixelSNAIL); 0 for
+    convolutions only."""
+    num_heads: int = 4
+    """Attention heads; must divide `width` where there is attention."""
     dropout: float = 0.1
     """Probability of dropping a feature after each layer's gate."""
     label_dropout: float = 0.1
@@ -73,6 +89,20 @@ class PixelCNNConfig:
             "odd and at least 3",
             self.kernel_size,
         )
+        _require(self.attention_every >= 0, "attention_every", "at least 0", self.attention_every)
+        _require(
+            self.attention_every <= self.num_layers,
+            "attention_every",
+            f"at most num_layers ({self.num_layers})",
+            self.attention_every,
+        )
+        _require(self.num_heads >= 1, "num_heads", "at least 1", self.num_heads)
+        _require(
+            not self.attention_every or self.width % self.num_heads == 0,
+            "width",
+            f"a multiple of num_heads ({self.num_heads})",
+            self.width,
+        )
         _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
         _require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
 
@@ -81,6 +111,12 @@ PriorConfig: TypeAlias = TransformerConfig | PixelCNNConfig
 PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
     "transformer": TransformerConfig,
     "pixelcnn": PixelCNNConfig,
+}
+
+# What priors saved before these fields existed did: their configs do not have them.
+_BEFORE_THEY_EXISTED: dict[str, dict[str, Any]] = {
+    "transformer": {"any_order": False, "random_order_until": 0.75, "random_order_share": 0.1},
+    "pixelcnn": {"attention_every": 0, "num_heads": 4},
 }
 
 
@@ -92,6 +128,9 @@ def prior_config_to_dict(config: PriorConfig) -> dict[str, Any]:
 def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
     """Rebuilds a config from `prior_config_to_dict`; every field must be there and none left over.
 
+    Only fields that are younger than the format may be missing; they take the value that keeps the
+    behaviour of that time.
+
     Raises:
         ValueError: A field is missing, unknown or out of range.
     """
@@ -102,6 +141,7 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
             "the config is of another version"
         )
     cls = PRIOR_CONFIGS[kind]
+    values = {**_BEFORE_THEY_EXISTED[kind], **values}
     expected = {f.name for f in fields(cls)}
     if expected != values.keys():
         raise ValueError(
@@ -133,6 +173,21 @@ class SamplingSettings:
     guidance_scale: float = 1.0
     """Classifier-free guidance: 1 follows the labels as trained, above 1 more strongly, 0 ignores
     them. Needs labels and a prior trained with label dropout."""
+    guidance_schedule: Literal["constant", "linear"] = "constant"
+    """`constant` guides every code alike; `linear` goes from no guidance at the first code to
+    guidance_scale at the last, so that the composition stays varied."""
+    num_steps: int | None = None
+    """Draw the codes in this many steps, several at once and independently of each other; fewer is
+    faster and worse. Needs a prior trained with any_order. None draws one by one in raster order,
+    exactly from the model."""
+    step_order: Literal["random", "confidence"] = "random"
+    """With num_steps, which codes come first: `random` draws each step's share of a random order;
+    `confidence` draws all open codes in each step and keeps those it is surest of, which is slower
+    in large batches."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Matrix products of the transformer while sampling. float32 draws from the distribution whose
+    probabilities are reported; bfloat16 from one that is rounded to 8 bits, with other codes for
+    the same seed, about twice as fast on CPUs that know it."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -144,6 +199,26 @@ class SamplingSettings:
             value = getattr(self, name)
             _require(value >= 0, name, "at least 0", value)
             _require(value < float("inf"), name, "finite", value)
+        _require(
+            self.guidance_schedule in ("constant", "linear"),
+            "guidance_schedule",
+            "constant or linear",
+            self.guidance_schedule,
+        )
+        steps = self.num_steps
+        _require(steps is None or steps >= 1, "num_steps", "at least 1 or None", steps)
+        _require(
+            self.step_order in ("random", "confidence"),
+            "step_order",
+            "random or confidence",
+            self.step_order,
+        )
+        _require(
+            self.precision in ("float32", "bfloat16"),
+            "precision",
+            "float32 or bfloat16",
+            self.precision,
+        )
         _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
         _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
 

@@ -96,8 +96,15 @@ def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...
     )
 
 
-def check_codes(codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
+def check_codes(
+    codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...], name: str = "codes"
+) -> None:
     """Makes sure that codes are what a prior over `grids` can take.
+
+    Args:
+        codes: One grid (B, h_i, w_i) per spec.
+        grids: The specs.
+        name: What an error message calls them.
 
     Raises:
         TypeError: The codes are not integers.
@@ -105,20 +112,42 @@ def check_codes(codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
     """
     if not isinstance(codes, tuple) or len(codes) != len(grids):
         count = len(codes) if isinstance(codes, tuple) else type(codes).__name__
-        raise ValueError(f"codes must be a tuple of {len(grids)} grids, got {count}")
+        raise ValueError(f"{name} must be a tuple of {len(grids)} grids, got {count}")
     for grid, spec in zip(codes, grids, strict=True):
         if grid.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"codes must be int64, got {grid.dtype}: convert them with .long()")
+            raise TypeError(f"{name} must be int64, got {grid.dtype}: convert them with .long()")
         if tuple(grid.shape[1:]) != (spec.height, spec.width):
             raise ValueError(
-                f"codes must have shape (B, {spec.height}, {spec.width}), got {tuple(grid.shape)}: "
-                "they were made from images of another size"
+                f"{name} must have shape (B, {spec.height}, {spec.width}), got "
+                f"{tuple(grid.shape)}: they were made from images of another size"
             )
         if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < spec.codebook_size:
             raise ValueError(
-                f"codes must be in [0, {spec.codebook_size}), got {int(grid.min())} to "
+                f"{name} must be in [0, {spec.codebook_size}), got {int(grid.min())} to "
                 f"{int(grid.max())}: they were made with another codebook"
             )
     batches = [len(grid) for grid in codes]
     if len(set(batches)) > 1:
         raise ValueError(f"all grids must have one batch size, got {batches}")
+
+
+def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
+    """Makes sure that `known` says of every code whether it is known.
+
+    Raises:
+        TypeError: It is not bool.
+        ValueError: The number of grids or their shapes do not fit.
+    """
+    if not isinstance(known, tuple) or len(known) != len(grids):
+        count = len(known) if isinstance(known, tuple) else type(known).__name__
+        raise ValueError(f"known must be a tuple of {len(grids)} grids, got {count}")
+    for grid, spec in zip(known, grids, strict=True):
+        if grid.dtype != torch.bool:
+            raise TypeError(f"known must be bool, True for a code to keep, got {grid.dtype}")
+        if tuple(grid.shape[1:]) != (spec.height, spec.width):
+            raise ValueError(
+                f"known must have shape (B, {spec.height}, {spec.width}), got {tuple(grid.shape)}"
+            )
+    batches = [len(grid) for grid in known]
+    if len(set(batches)) > 1:
+        raise ValueError(f"all grids of known must have one batch size, got {batches}")

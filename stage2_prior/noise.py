@@ -6,6 +6,8 @@ whatever device or machine.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,30 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def addressed_uniform(seed: int, samples: Tensor, num_positions: int) -> Tensor:
+@dataclass(frozen=True)
+class AddressedNoise:
+    """The random numbers of a batch, in blocks of one per code.
+
+    A code drawn once takes its number from block 0, whenever its turn comes.
+    """
+
+    seed: int
+    """In [0, 2^63)."""
+    samples: Tensor
+    """int64 (B,), the indices of the samples."""
+    num_codes: int
+    """L."""
+
+    def block(self, number: int) -> Tensor:
+        """float64 (B, L) in [0, 1): the numbers addressed from number * L on."""
+        return addressed_uniform(
+            self.seed, self.samples, self.num_codes, first_position=number * self.num_codes
+        )
+
+
+def addressed_uniform(
+    seed: int, samples: Tensor, num_positions: int, first_position: int = 0
+) -> Tensor:
     """Uniform random numbers in [0, 1), one per sample and position.
 
     With g and the bijection m of splitmix64, on unsigned 64-bit integers:
@@ -26,11 +51,13 @@ def addressed_uniform(seed: int, samples: Tensor, num_positions: int) -> Tensor:
         seed: Any integer in [0, 2^63).
         samples: int64 (B,), the indices of the samples.
         num_positions: L.
+        first_position: The position of the first column.
 
     Returns:
         float64 (B, L); an entry depends on (seed, sample, position) alone.
     """
-    positions = torch.arange(num_positions, device=samples.device)
+    end = first_position + num_positions
+    positions = torch.arange(first_position, end, device=samples.device)
     state = _mix(torch.full_like(samples, seed) + _GOLDEN_GAMMA)
     state = _mix((state ^ samples) + _GOLDEN_GAMMA)
     bits = _mix((state[:, None] ^ positions) + _GOLDEN_GAMMA)  # (B, L)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stage2_prior.base import CodePrior
+from stage2_prior.config import TransformerConfig
+from stage2_prior.ordering import random_orders
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,37 @@ class PriorStep:
 
 
 class PriorObjective(nn.Module):
-    """Mean -log p(c_t | c_<t, label), with labels dropped at random in training.
+    """Mean -log p(c_t | c_<t, label, context), with labels dropped at random in training.
 
     Dropping them trains the same network without labels too, which guidance needs (Ho and
     Salimans 2022, algorithm 1).
+
+    A prior of any order sees a share of the images in a random order, the rest in raster order. The
+    share falls linearly from 1, so that the raster order ends as good as without (Yu et al. 2024,
+    "RAR", section 3.2); here it may stop above 0, so that the other orders stay good too.
     """
 
     def __init__(self, prior: CodePrior) -> None:
         super().__init__()
         self.prior = prior
+        self.set_progress(0.0)
 
-    def forward(self, sequence: Tensor, labels: Tensor | None) -> PriorStep:
-        """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None."""
+    def set_progress(self, fraction: float) -> None:
+        """Sets the share of random orders for `fraction` of training being done, in [0, 1]."""
+        self.random_share = 0.0
+        config = self.prior.config
+        if isinstance(config, TransformerConfig) and config.any_order:
+            last, until = config.random_order_share, config.random_order_until
+            done = min(fraction / until, 1.0) if until else 1.0
+            self.random_share = last + (1 - last) * (1 - done)
+
+    def forward(
+        self, sequence: Tensor, labels: Tensor | None, context: Tensor | None = None
+    ) -> PriorStep:
+        """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None.
+
+        `context` is int64 (B, Lc), the context grids in raster order, or None.
+        """
         null = torch.full((len(sequence),), self.prior.null_label, device=sequence.device)
         if labels is None:
             labels = null
@@ -43,8 +64,17 @@ class PriorObjective(nn.Module):
                 torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
             )
             labels = torch.where(dropped, null, labels)
-        loss = self.prior.nll(sequence, labels).mean()
+        loss = self.prior.nll(sequence, labels, context, self._order(sequence)).mean()
         return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})
+
+    def _order(self, sequence: Tensor) -> Tensor | None:
+        """A random order for a random share of the images: int64 (B, L), or None."""
+        if not self.training or not self.random_share:
+            return None
+        batch, length = sequence.shape
+        random = torch.rand(batch, 1, device=sequence.device) < self.random_share
+        raster = torch.arange(length, device=sequence.device)
+        return torch.where(random, random_orders(batch, length, sequence.device), raster)
 
 
 def measure_bits_per_code(

@@ -1,4 +1,4 @@
-"""From logits to a drawn code: five pure functions, each doing one thing to (B, K)."""
+"""From logits to a drawn code: pure functions, each doing one thing to (B, K)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     Scale 1 gives the conditional logits, 0 the unconditional ones.
     """
     return unconditional + scale * (conditional - unconditional)
+
+
+def guidance_scales(settings: SamplingSettings, num_codes: int) -> list[float]:
+    """The guidance scale of each code, in the order in which they are drawn: L numbers.
+
+    A linear schedule goes from 1 (the conditional distribution) at the first code to
+    `guidance_scale` at the last.
+    """
+    if settings.guidance_schedule == "constant" or num_codes == 1:
+        return [settings.guidance_scale] * num_codes
+    rise = (settings.guidance_scale - 1) / (num_codes - 1)
+    return [1 + rise * i for i in range(num_codes - 1)] + [settings.guidance_scale]
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

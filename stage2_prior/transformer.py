@@ -1,4 +1,4 @@
-"""A decoder-only transformer over the codes in raster order, all grids in one sequence."""
+"""A decoder-only transformer over the codes, all grids in one sequence."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage2_prior.attention import CausalSelfAttention, KeyValueCache
+from stage2_prior.attention import CausalSelfAttention
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.dropout import Dropout
 from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
-from stage2_prior.sampling import choose, guide
+from stage2_prior.noise import AddressedNoise
+from stage2_prior.ordering import inverse_order, step_sizes
+from stage2_prior.parallel_decoding import Drawing, draw_by_confidence, draw_in_order
+from stage2_prior.transformer_sampler import TransformerSampler
 
 # GPT-2's standard deviation of every weight at initialisation.
 _INIT_STD = 0.02
@@ -32,16 +35,11 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * config.width, config.width)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, L, E) to the same shape."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+    def forward(self, x: Tensor, prefix: int = 0) -> Tensor:
+        """Maps (B, L, E) to the same shape; every position sees the first `prefix` ones."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), prefix))
         change: Tensor = self.dropout(self._mlp(x))
         return x + change
-
-    def step(self, x: Tensor, position: int, cache: KeyValueCache) -> Tensor:
-        """Maps one position (B, 1, E), given the cached ones, without dropout."""
-        x = x + self.attention.step(self.attention_norm(x), position, cache)
-        return x + self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
         # SiLU does as well as GELU and costs a third of it on a CPU.
@@ -49,15 +47,38 @@ class Block(nn.Module):
         return change
 
 
-class TransformerPrior(CodePrior):
-    """p(codes | label) = prod_t p(c_t | c_<t, label) in raster order.
+class PlaceEmbedding(nn.Module):
+    """Where a code lies, as the sum of embeddings of its grid, row and column."""
 
-    The input at position t is the code at t - 1 (a learned start vector at 0), plus embeddings of
-    the grid, row and column being predicted and of the label.
+    def __init__(self, grids: tuple[GridSpec, ...], width: int) -> None:
+        super().__init__()
+        self.grid = nn.Embedding(len(grids), width)
+        self.row = nn.Embedding(max(g.height for g in grids), width)
+        self.column = nn.Embedding(max(g.width for g in grids), width)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Maps int64 (L, 3), grid, row and column, to (L, E)."""
+        grid, row, column = positions.unbind(dim=1)
+        place: Tensor = self.grid(grid) + self.row(row) + self.column(column)
+        return place
+
+
+class TransformerPrior(CodePrior):
+    """p(codes | label, context) = prod_t p(c_o(t) | c_o(<t), label, context) in an order o.
+
+    The input at step t is the code at o(t - 1) (a learned start vector at 0), plus embeddings of
+    the grid, row and column being predicted and of the label. A prior of any order also adds an
+    embedding of the place of that code, without which it could not tell where the codes so far lie
+    (Pannatier et al. 2024, "sigma-GPTs", section 2; Yu et al. 2024, "RAR", section 3.2). Other
+    priors know the raster order only, grid after grid.
+
+    Context codes come before the start, as inputs that all see each other and are seen by all. So
+    context grids may have any shape, and go through the network once however many codes are drawn.
     """
 
     config: TransformerConfig
     positions: Tensor
+    context_positions: Tensor
 
     def __init__(
         self,
@@ -65,8 +86,9 @@ class TransformerPrior(CodePrior):
         grids: tuple[GridSpec, ...],
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
+        context_grids: tuple[GridSpec, ...] = (),
     ) -> None:
-        super().__init__(config, grids, num_classes, vqvae_hash)
+        super().__init__(config, grids, num_classes, vqvae_hash, context_grids)
         width = config.width
         self.code_embeddings = nn.ModuleList(nn.Embedding(g.codebook_size, width) for g in grids)
         self.start = nn.Parameter(torch.zeros(width))
@@ -79,55 +101,132 @@ class TransformerPrior(CodePrior):
         self.blocks = cast(Sequence[Block], blocks)  # ModuleList forgets what it holds
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, g.codebook_size) for g in grids)
+        if config.any_order:
+            self.source_place = PlaceEmbedding(grids, width)
         self.register_buffer("positions", raster_positions(grids), persistent=False)  # (L, 3)
+        if context_grids:
+            self.context_embeddings = nn.ModuleList(
+                nn.Embedding(g.codebook_size, width) for g in context_grids
+            )
+            self.context_place = PlaceEmbedding(context_grids, width)
+            places = raster_positions(context_grids)
+            self.register_buffer("context_positions", places, persistent=False)  # (Lc, 3)
         self._initialise()
 
-    def forward(self, sequence: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """Logits of every code given those before it; see `CodePrior.forward`."""
-        x = self._embed_codes(sequence)[:, :-1]  # (B, L - 1, E)
-        start = self.start.expand(len(sequence), 1, -1)
-        x = torch.cat([start, x], dim=1) + self._conditions(labels)
+    @property
+    def any_order(self) -> bool:
+        """Whether codes can be predicted in other orders than the raster's."""
+        return self.config.any_order
+
+    @property
+    def draws_in_bfloat16(self) -> bool:
+        """Whether `SamplingSettings.precision` may be bfloat16."""
+        return True
+
+    def forward(
+        self,
+        sequence: Tensor,
+        labels: Tensor,
+        context: Tensor | None = None,
+        order: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Logits of every code given those before it; see `CodePrior.forward`.
+
+        `order` is int64 (B, L), the positions in the order in which they are predicted, or None
+        for the raster order. The logits lie in raster order all the same.
+        """
+        assert order is None or self.any_order
+        x = _embed(self.code_embeddings, sequence, self.grids)  # (B, L, E)
+        place = self._target_place()  # (L, E)
+        if self.any_order:
+            x = x + self.source_place(self.positions)
+        if order is not None:
+            x, place = _pick(x, order), place[order]
+        start = self.start.expand(len(x), 1, -1)
+        x = torch.cat([start, x[:, :-1]], dim=1) + place + self.label_embedding(labels)[:, None]
+        prefix = 0
+        if context is not None:
+            before = self.embed_context(context) + self.label_embedding(labels)[:, None]
+            prefix = before.shape[1]
+            x = torch.cat([before, x], dim=1)
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+            x = block(x, prefix)
+        x = self.norm(x[:, prefix:])
+        if order is not None:
+            x = _pick(x, inverse_order(order))
         parts = split_by_grid(x, self.grids)
         return tuple(head(part).float() for head, part in zip(self.heads, parts, strict=True))
 
-    def draw_sequence(self, labels: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
-        """Draws with one cached pass per position; guidance runs as a second half of the batch."""
-        batch, length = uniform.shape
-        guided = settings.guidance_scale != 1
-        if guided:
-            labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
-        conditions = self._conditions(labels)  # (B, L, E)
-        caches = [block.attention.new_cache(len(labels), length) for block in self.blocks]
-        sequence = torch.zeros(batch, length, dtype=torch.int64, device=labels.device)
-        x = self.start.expand(len(labels), -1)  # (B, E)
-        for position, grid in enumerate(self.positions[:, 0].tolist()):
-            hidden = (x + conditions[:, position])[:, None]  # (B, 1, E)
-            for block, cache in zip(self.blocks, caches, strict=True):
-                hidden = block.step(hidden, position, cache)
-            logits = self.heads[grid](self.norm(hidden[:, 0])).float()  # (B, K)
-            if guided:
-                logits = guide(logits[:batch], logits[batch:], settings.guidance_scale)
-            drawn = choose(logits, settings, uniform[:, position])
-            sequence[:, position] = drawn
-            x = self.code_embeddings[grid](drawn)
-            x = torch.cat([x, x]) if guided else x
-        return sequence
+    def draw_sequence(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        uniform: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Draws with one cached pass per position; see `CodePrior.draw_sequence`."""
+        sampler = TransformerSampler(self, labels, settings, context)
+        order = torch.arange(self.num_codes, device=labels.device)[None]
+        codes = torch.zeros(uniform.shape, dtype=torch.int64, device=labels.device)
+        drawing = Drawing(sampler, codes, order, num_known=0)
+        return draw_in_order(drawing, [1] * self.num_codes, uniform)
 
-    def _embed_codes(self, sequence: Tensor) -> Tensor:
-        parts = split_by_grid(sequence, self.grids)
-        embedded = [e(part) for e, part in zip(self.code_embeddings, parts, strict=True)]
-        return torch.cat(embedded, dim=1)  # (B, L, E)
+    def draw_open(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        noise: AddressedNoise,
+        context: Tensor | None,
+        codes: Tensor,
+        order: Tensor,
+        num_known: int,
+    ) -> Tensor:
+        """Draws all but the first `num_known` positions of the order; see `CodePrior.draw_open`."""
+        sampler = TransformerSampler(self, labels, settings, context)
+        drawing = Drawing(sampler, codes, order, num_known)
+        sizes = step_sizes(self.num_codes - num_known, settings.num_steps)
+        if settings.num_steps is not None and settings.step_order == "confidence":
+            return draw_by_confidence(drawing, sizes, noise)
+        return draw_in_order(drawing, sizes, noise.block(0))
 
-    def _conditions(self, labels: Tensor) -> Tensor:
-        """Where each position lies and what the image shows: (B, L, E)."""
+    def embed_context(self, context: Tensor) -> Tensor:
+        """The inputs that come before the start, without the label: (B, Lc, E)."""
+        x = _embed(self.context_embeddings, context, self.context_grids)
+        embedded: Tensor = x + self.context_place(self.context_positions)
+        return embedded
+
+    def code_table(self) -> tuple[Tensor, Tensor]:
+        """All code embeddings in one table, for the sampler.
+
+        Returns:
+            float32 (sum of K_i + 1, E), the start vector in the last row; and int64 (L + 1,), the
+            row of code 0 at each position, the last one being the start vector's.
+        """
+        weights = [e.get_parameter("weight") for e in self.code_embeddings]
+        table = torch.cat([*weights, self.start[None]])
+        sizes = torch.tensor([0, *(g.codebook_size for g in self.grids)]).cumsum(dim=0)
+        first_rows = [int(sizes[grid]) for grid in self.positions[:, 0].tolist()]
+        return table, torch.tensor([*first_rows, len(table) - 1], device=table.device)
+
+    def place_tables(self) -> tuple[Tensor | None, Tensor]:
+        """What a code's place and the place asked for add to an input, for the sampler.
+
+        Returns:
+            float32 (L + 1, E), zero for the start in the last row, None for a prior of one order;
+            and float32 (L, E).
+        """
+        if not self.any_order:
+            return None, self._target_place()
+        return F.pad(self.source_place(self.positions), (0, 0, 0, 1)), self._target_place()
+
+    def _target_place(self) -> Tensor:
+        """The place being predicted, by position: (L, E)."""
         grid, row, column = self.positions.unbind(dim=1)
-        place = self.grid_embedding(grid) + self.row_embedding(row) + self.column_embedding(column)
-        conditions: Tensor = place + self.label_embedding(labels)[:, None]
-        return conditions
+        place: Tensor = (
+            self.grid_embedding(grid) + self.row_embedding(row) + self.column_embedding(column)
+        )
+        return place
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -141,3 +240,14 @@ class TransformerPrior(CodePrior):
             nn.init.normal_(block.attention.project.weight, std=_INIT_STD * scale)
             nn.init.normal_(block.mlp_out.weight, std=_INIT_STD * scale)
         nn.init.normal_(self.start, std=_INIT_STD)
+
+
+def _embed(embeddings: nn.ModuleList, sequence: Tensor, grids: tuple[GridSpec, ...]) -> Tensor:
+    """Codes int64 (B, L), each grid's by its own embedding, to (B, L, E)."""
+    parts = split_by_grid(sequence, grids)
+    return torch.cat([e(part) for e, part in zip(embeddings, parts, strict=True)], dim=1)
+
+
+def _pick(x: Tensor, order: Tensor) -> Tensor:
+    """Rows of x (B, L, E) as order (B, L) names them."""
+    return x.gather(1, order[:, :, None].expand_as(x))

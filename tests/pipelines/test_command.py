@@ -322,8 +322,8 @@ def test_unknown_option_names_the_nearest_and_exits_with_2(name, option, nearest
 
 
 def test_option_of_the_other_kind_is_unknown(capsys):
-    assert status("train_all", "--prior.kind", "pixelcnn", "--prior.num-heads", "2") == 2
-    assert "Unrecognized options: --prior.num-heads" in capsys.readouterr().err
+    assert status("train_all", "--prior.kind", "transformer", "--prior.kernel-size", "3") == 2
+    assert "Unrecognized options: --prior.kernel-size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from tiny_runs import one_thread, tree
 
 from pipelines.generation import GenerationPipeline
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage2_prior.build import build_prior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
@@ -231,3 +232,124 @@ def test_run_config_without_class_names_is_refused(rgb_run, tmp_path):
     (tmp_path / "run" / "config.json").write_text(json.dumps({"data": {}}))
     with pytest.raises(ValueError, match=r"config.json must hold the names .*\('class_names'\)"):
         GenerationPipeline.from_pretrained(tmp_path / "run")
+
+
+def some_images(count=5):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(256, (count, 3, 8, 10), generator=generator).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def completing():
+    """A pipeline whose prior knows any order; codes stand for squares of 4x4 of the 8x10 pixels."""
+    vqvae = tiny_vqvae()
+    z_e = vqvae.encode_features(to_float(some_images(8))).permute(0, 2, 3, 1).flatten(0, 2)
+    with torch.no_grad():  # so that images differ in their codes
+        vqvae.quantizer.codebook.copy_(z_e[::6])
+    config = TransformerConfig(num_layers=1, width=8, num_heads=2, any_order=True)
+    return GenerationPipeline(vqvae, tiny_prior(vqvae.weights_hash(), config=config))
+
+
+def left_half():
+    """Pixels 0 to 4 of 10 are known: the first of three codes per row wholly, the second partly."""
+    mask = torch.zeros(8, 10, dtype=torch.bool)
+    mask[:, :5] = True
+    return mask
+
+
+def watch_complete(pipeline, monkeypatch):
+    calls, complete = [], pipeline.prior.complete
+
+    def watched(codes, known, *args, **kwargs):
+        calls.append((codes, known, complete(codes, known, *args, **kwargs)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(pipeline.prior, "complete", watched)
+    return calls
+
+
+def test_completed_images_decode_the_kept_codes_and_drawn_ones(completing, monkeypatch):
+    calls = watch_complete(completing, monkeypatch)
+    images = completing.complete(some_images(), left_half(), 1)
+    ((codes, known, drawn),) = calls
+    assert known[0].tolist() == [[[True, False, False]] * 2] * 5
+    assert torch.equal(drawn[0][known[0]], codes[0][known[0]])
+    assert (images.dtype, tuple(images.shape)) == (torch.uint8, (5, 3, 8, 10))
+    assert_same_images(images, completing.vqvae.decode(drawn))
+
+
+def test_completing_a_whole_image_is_reconstructing_it(completing):
+    images = some_images()
+    expected = completing.vqvae.decode(completing.vqvae.encode(images))
+    whole = torch.ones(8, 10, dtype=torch.bool)
+    assert_same_images(completing.complete(images, whole), expected)
+
+
+def test_square_reaching_beyond_the_image_is_known_where_the_image_is(completing, monkeypatch):
+    # The third code of a row stands for pixels 8 to 11, of which 8 and 9 exist.
+    calls = watch_complete(completing, monkeypatch)
+    completing.complete(some_images(1), ~left_half())
+    assert calls[0][1][0].tolist() == [[[False, False, True]] * 2]
+
+
+def test_unknown_pixels_have_no_influence(completing):
+    images = some_images()
+    expected = completing.complete(images, left_half(), 1)
+    images[..., 5:] = 255 - images[..., 5:]
+    assert completing.complete(images, left_half(), 1).equal(expected)
+
+
+def test_known_pixels_have_an_influence(completing):
+    images = some_images()
+    expected = completing.complete(images, left_half(), 1)
+    images[..., :5] = 255 - images[..., :5]
+    assert not completing.complete(images, left_half(), 1).equal(expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_completion_does_not_depend_on_the_batch_size(completing, batch_size):
+    masks = left_half().expand(5, 8, 10).clone()
+    masks[1], masks[3, :4] = True, False  # images with other numbers of known codes
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    expected = completing.complete(some_images(), masks, labels, seed=4, batch_size=3)
+    actual = completing.complete(some_images(), masks, labels, seed=4, batch_size=batch_size)
+    assert_same_images(actual, expected)
+
+
+def test_another_seed_gives_another_completion(completing):
+    first = completing.complete(some_images(), left_half(), 1, seed=1)
+    assert not completing.complete(some_images(), left_half(), 1, seed=2).equal(first)
+
+
+def test_prior_of_one_order_refuses_to_complete(pipeline, unlabelled):
+    for other in (pipeline, unlabelled):
+        with pytest.raises(
+            ValueError, match=r"needs a prior that was trained in any order, this o"
+        ):
+            other.complete(some_images(), left_half())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"mask": torch.ones(8, 10)}, TypeError, r"mask must be bool, True for a known pixel, got"),
+        (
+            {"mask": torch.ones(8, 9, dtype=torch.bool)},
+            ValueError,
+            r"mask must have shape \(8, 10\) or \(5, 8, 10\), one value per pixel .* got \(8, 9\)",
+        ),
+        (
+            {"images": some_images()[..., :9]},
+            ValueError,
+            r"images must have shape \(B, 3, 8, 10\) as in training, got \(5, 3, 8, 9\)",
+        ),
+        ({"images": some_images()[:0]}, ValueError, "at least one image .* got 0 and 64"),
+        ({"batch_size": 0}, ValueError, "at least one image .* got 5 and 0"),
+        ({"labels": torch.tensor([0])}, ValueError, r"labels must have shape \(5,\), got \(1,\)"),
+        ({"images": some_images().float()}, TypeError, "images must be uint8"),
+    ],
+)
+def test_completion_that_does_not_fit_is_refused(completing, changes, error, message):
+    arguments = {"images": some_images(), "mask": left_half(), **changes}
+    with pytest.raises(error, match=message):
+        completing.complete(**arguments)

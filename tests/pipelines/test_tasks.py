@@ -11,8 +11,8 @@ from pipelines.data.image_set import ImageSet
 from pipelines.tasks import PriorTask, VQVAETask, code_batches, image_batches, labelled_batches
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage1_vqvae.model import VQVAE
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage2_prior.build import build_prior
 from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
@@ -38,9 +38,9 @@ def split_codes(count, labels=True):
     return SplitCodes((coarse, fine), torch.arange(count) % 3 if labels else None)
 
 
-def prior_task(labels=True):
+def prior_task(labels=True, **config):
     grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
-    prior = build_prior(TransformerConfig(num_layers=1, width=4, num_heads=1), grids, 3)
+    prior = build_prior(TransformerConfig(num_layers=1, width=4, num_heads=1, **config), grids, 3)
     splits = {name: split_codes(9, labels) for name in ("train", "validation", "test")}
     return PriorTask(prior, CodeDump(splits, (5, 8), 3 if labels else None, "hash"))
 
@@ -103,9 +103,17 @@ def test_vqvae_starts_from_each_training_image_once_per_round(monkeypatch):
 def test_vqvae_progress_ends_the_restarts():
     task = vqvae_task(9)
     task.set_progress(0.0)
-    assert task.objective.model.quantizer._restarting
+    assert task.objective.model.quantizer._reviving
     task.set_progress(1.0)
-    assert not task.objective.model.quantizer._restarting
+    assert not task.objective.model.quantizer._reviving
+
+
+def test_prior_progress_ends_the_random_orders():
+    task = prior_task(any_order=True, random_order_share=0.0)
+    task.set_progress(0.0)
+    assert task.objective.random_share == 1
+    task.set_progress(1.0)
+    assert task.objective.random_share == 0
 
 
 @pytest.mark.parametrize("labels", [True, False])

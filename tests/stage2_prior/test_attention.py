@@ -1,4 +1,4 @@
-"""Attention: both paths against numpy and each other, and one cached position at a time."""
+"""Attention: both paths against numpy and each other."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from stage2_prior import attention
-from stage2_prior.attention import CausalSelfAttention, causal_attention
+from stage2_prior.attention import causal_attention
 
 
 def heads(length, batch=2, num_heads=3, head_dim=4):
@@ -15,14 +15,15 @@ def heads(length, batch=2, num_heads=3, head_dim=4):
     return tuple(2 * torch.randn(shape, generator=generator))
 
 
-def attention_in_numpy(query, key, value):
-    """One position after another, each over itself and those before."""
+def attention_in_numpy(query, key, value, prefix=0):
+    """One position after another, each over the prefix, itself and those before."""
     query, key, value = (x.double().numpy() for x in (query, key, value))
     result = np.zeros_like(value)
     for b, n, t in np.ndindex(query.shape[:3]):
-        scores = key[b, n, : t + 1] @ query[b, n, t] / np.sqrt(query.shape[3])
+        seen = max(t + 1, prefix)
+        scores = key[b, n, :seen] @ query[b, n, t] / np.sqrt(query.shape[3])
         weights = np.exp(scores - scores.max())
-        result[b, n, t] = weights @ value[b, n, : t + 1] / weights.sum()
+        result[b, n, t] = weights @ value[b, n, :seen] / weights.sum()
     return result
 
 
@@ -66,21 +67,10 @@ def test_attention_weights_are_float32_for_bfloat16_input():
     np.testing.assert_allclose(actual, expected, rtol=0, atol=0.15)
 
 
-def test_step_by_step_equals_the_whole_sequence():
-    layer = CausalSelfAttention(width=12, num_heads=3)
-    x = torch.randn(2, 7, 12)
-    cache = layer.new_cache(2, 7)
-    steps = [layer.step(x[:, t : t + 1], t, cache) for t in range(7)]
-    torch.testing.assert_close(torch.cat(steps, dim=1), layer(x), rtol=0, atol=1e-6)
-
-
-def test_cache_keeps_its_buffers():
-    layer = CausalSelfAttention(width=12, num_heads=3)
-    cache = layer.new_cache(2, 7)
-    keys = cache.keys
-    with torch.no_grad():
-        for t in range(7):
-            layer.step(torch.randn(2, 1, 12), t, cache)
-    assert cache.keys is keys
-    assert keys.shape == (2, 3, 7, 4)
-    assert keys.abs().sum(dim=3).all()  # every position was written
+@pytest.mark.parametrize("explicit_length", [256, 1])
+@pytest.mark.parametrize("prefix", [1, 4, 9])
+def test_prefix_is_seen_by_all_on_both_paths(prefix, explicit_length, monkeypatch):
+    monkeypatch.setattr(attention, "_EXPLICIT_LENGTH", explicit_length)
+    expected = attention_in_numpy(*heads(9), prefix)
+    actual = causal_attention(*heads(9), prefix).numpy()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)  # float32 values of order 5

@@ -39,6 +39,12 @@ NAN, INF = float("nan"), float("inf")
         (TransformerConfig, {"dropout": -0.1}, "dropout must be in [0, 1), got -0.1"),
         (TransformerConfig, {"dropout": NAN}, "dropout must be in [0, 1), got nan"),
         (TransformerConfig, {"label_dropout": 1.0}, "label_dropout must be in [0, 1), got 1.0"),
+        (
+            TransformerConfig,
+            {"random_order_until": 1.1},
+            "random_order_until must be in [0, 1], go",
+        ),
+        (TransformerConfig, {"random_order_share": -0.1}, "random_order_share must be in [0, 1]"),
         (PixelCNNConfig, {"num_layers": 0}, "num_layers must be at least 1, got 0"),
         (PixelCNNConfig, {"width": 0}, "width must be at least 1, got 0"),
         (PixelCNNConfig, {"kernel_size": 4}, "kernel_size must be odd and at least 3, got 4"),
@@ -53,6 +59,18 @@ NAN, INF = float("nan"), float("inf")
         (SamplingSettings, {"top_p": 1.1}, "top_p must be in (0, 1], got 1.1"),
         (SamplingSettings, {"guidance_scale": -1.0}, "guidance_scale must be at least 0, got -1"),
         (SamplingSettings, {"guidance_scale": INF}, "guidance_scale must be finite, got inf"),
+        (SamplingSettings, {"guidance_schedule": "up"}, "must be constant or linear, got up"),
+        (SamplingSettings, {"num_steps": 0}, "num_steps must be at least 1 or None, got 0"),
+        (
+            SamplingSettings,
+            {"step_order": "any"},
+            "step_order must be random or confidence, got any",
+        ),
+        (
+            SamplingSettings,
+            {"precision": "half"},
+            "precision must be float32 or bfloat16, got half",
+        ),
     ],
     ids=str,
 )
@@ -79,12 +97,20 @@ def test_config_accepts_the_ends_of_its_ranges(cls, values):
     [
         TransformerConfig(),
         TransformerConfig(num_layers=3, width=20, num_heads=5, dropout=0.25, label_dropout=0.0),
+        TransformerConfig(any_order=True, random_order_until=0.5, random_order_share=0.25),
         PixelCNNConfig(),
         PixelCNNConfig(num_layers=3, width=20, kernel_size=7, dropout=0.0, label_dropout=0.5),
     ],
 )
 def test_config_survives_json(config):
     assert prior_config_from_dict(json.loads(json.dumps(prior_config_to_dict(config)))) == config
+
+
+def test_transformer_saved_before_any_order_existed_predicts_in_raster_order():
+    values = prior_config_to_dict(TransformerConfig(num_layers=3))
+    for name in ("any_order", "random_order_until", "random_order_share"):
+        del values[name]
+    assert prior_config_from_dict(values) == TransformerConfig(num_layers=3, any_order=False)
 
 
 def test_config_is_frozen():
@@ -104,6 +130,10 @@ def test_config_is_frozen():
         (lambda v: v.update(width=192.0), "must be of type int, got 192.0: the config is damaged"),
         (lambda v: v.update(num_layers=True), "num_layers of a TransformerConfig must be of type"),
         (lambda v: v.update(dropout=None), "must be of type float, got None: the config is dama"),
+        (
+            lambda v: v.update(any_order=1),
+            "any_order of a TransformerConfig must be of type bool, got",
+        ),
         (lambda v: v.update(width=193), "width must be a positive multiple of num_heads (6), got"),
     ],
 )

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from references import transformed_probabilities
 
 from stage2_prior import SamplingSettings
-from stage2_prior.sampling import choose, draw, guide, keep_top_k, keep_top_p
+from stage2_prior.sampling import (
+    choose,
+    draw,
+    guidance_scales,
+    guide,
+    keep_top_k,
+    keep_top_p,
+)
 
 ALMOST_ONE = 1 - 2.0**-53
 INF = float("inf")
@@ -31,6 +38,22 @@ def drawn_probabilities(logits, sampling):
 def test_guide_goes_from_unconditional_to_conditional_and_on(scale, expected):
     conditional, unconditional = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
     assert guide(conditional, unconditional, scale).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scale", "num_codes", "expected"),
+    [
+        ("constant", 3, 4, [3, 3, 3, 3]),
+        ("linear", 3, 5, [1, 1.5, 2, 2.5, 3]),
+        ("linear", 0, 3, [1, 0.5, 0]),
+        ("linear", 1, 3, [1, 1, 1]),
+        ("linear", 3, 2, [1, 3]),
+        ("linear", 3, 1, [3]),
+    ],
+)
+def test_guidance_scales_follow_their_schedule(schedule, scale, num_codes, expected):
+    settings = SamplingSettings(guidance_scale=scale, guidance_schedule=schedule)
+    assert guidance_scales(settings, num_codes) == expected
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 8])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from references import splitmix_uniform
 
-from stage2_prior.noise import addressed_uniform
+from stage2_prior.noise import AddressedNoise, addressed_uniform
 
 # Standard deviations that a statistic may lie off. The draws are fixed, so that a test that passes
 # always passes; a fair generator fails fewer than one in 10,000 such tests.
@@ -90,6 +90,13 @@ def test_noise_of_a_position_is_the_same_in_any_length():
     samples = torch.arange(4)
     longer, shorter = addressed_uniform(9, samples, 8), addressed_uniform(9, samples, 5)
     assert torch.equal(longer[:, :5], shorter)
+
+
+def test_noise_blocks_follow_each_other():
+    samples = torch.tensor([4, 0, 9])
+    noise = AddressedNoise(9, samples, 5)
+    whole = addressed_uniform(9, samples, 15)
+    assert torch.equal(torch.cat([noise.block(i) for i in range(3)], dim=1), whole)
 
 
 def test_noise_leaves_the_global_stream_alone():

@@ -15,13 +15,13 @@ GRIDS = (GridSpec(2, 3, 5), GridSpec(2, 3, 4))
 class LabelWatcher(torch.nn.Module):
     """Stands in for a prior and keeps the labels it is given."""
 
-    def __init__(self, label_dropout, null_label=10):
+    def __init__(self, label_dropout=0.1, null_label=10, **config):
         super().__init__()
-        self.config = TransformerConfig(label_dropout=label_dropout)
+        self.config = TransformerConfig(label_dropout=label_dropout, **config)
         self.null_label = null_label
 
-    def nll(self, sequence, labels):
-        self.labels = labels
+    def nll(self, sequence, labels, context, order):
+        self.labels, self.context, self.order = labels, context, order
         return torch.zeros(sequence.shape)
 
 
@@ -75,6 +75,65 @@ def test_no_labels_mean_the_null_label(training):
     watcher = LabelWatcher(0.5)
     PriorObjective(watcher).train(training)(torch.zeros(5, 1, dtype=torch.int64), None)
     assert watcher.labels.tolist() == [10] * 5
+
+
+@pytest.mark.parametrize(
+    ("until", "share", "fraction", "expected"),
+    [
+        (0.75, 0.0, 0.0, 1.0),
+        (0.75, 0.0, 0.375, 0.5),
+        (0.75, 0.0, 0.75, 0.0),
+        (0.75, 0.0, 1.0, 0.0),
+        (0.5, 0.2, 0.25, 0.6),
+        (0.5, 0.2, 1.0, 0.2),
+        (0.0, 0.3, 0.0, 0.3),
+        (1.0, 1.0, 0.5, 1.0),
+    ],
+)
+def test_share_of_random_orders_falls_linearly(until, share, fraction, expected):
+    config = {"any_order": True, "random_order_until": until, "random_order_share": share}
+    objective = PriorObjective(LabelWatcher(**config))
+    objective.set_progress(fraction)
+    assert objective.random_share == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5])
+def test_stated_share_of_images_is_in_a_random_order_and_the_rest_in_raster_order(fraction):
+    watcher = LabelWatcher(any_order=True, random_order_until=0.5, random_order_share=0.0)
+    objective = PriorObjective(watcher).train()
+    objective.set_progress(fraction)
+    objective(torch.zeros(20_000, 9, dtype=torch.int64), None)
+    share = 1 - 2 * fraction
+    if not share:
+        assert watcher.order is None  # the raster order, without gathering
+        return
+    assert watcher.order.sort(dim=1).values.equal(torch.arange(9).expand(20_000, 9))
+    random = (watcher.order != torch.arange(9)).any(dim=1).double().mean().item()
+    # Four standard deviations, and one order in 9! is the raster's by chance.
+    assert random == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 20_000) + 2e-4)
+
+
+@pytest.mark.parametrize(("training", "any_order"), [(False, True), (True, False)])
+def test_order_is_the_raster_in_evaluation_and_without_any_order(training, any_order):
+    watcher = LabelWatcher(any_order=any_order)
+    PriorObjective(watcher).train(training)(torch.zeros(50, 9, dtype=torch.int64), None)
+    assert watcher.order is None
+
+
+def test_context_reaches_the_prior():
+    watcher, context = LabelWatcher(), torch.ones(5, 3, dtype=torch.int64)
+    PriorObjective(watcher)(torch.zeros(5, 9, dtype=torch.int64), None, context)
+    assert watcher.context is context
+
+
+def test_every_weight_of_any_order_and_context_gets_a_gradient():
+    context_grids = (GridSpec(2, 1, 4),)
+    prior = make_prior("transformer", GRIDS, 3, context_grids=context_grids, any_order=True)
+    labels, context = torch.tensor([0, 1, 2, 3]), random_sequence(context_grids, 4)
+    order = torch.rand(4, 12).argsort(dim=1)
+    prior.nll(random_sequence(GRIDS, 4), labels, context, order).mean().backward()
+    without = [name for name, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -73,9 +73,9 @@ def test_batches_are_filled_up_to_whole_sixteens(monkeypatch, count, batch_size)
     prior = make_prior("transformer", GRIDS)
     draw_sequence, rows = prior.draw_sequence, []
 
-    def watched(labels, settings, uniform):
+    def watched(labels, settings, uniform, context):
         rows.append((len(labels), len(uniform)))
-        return draw_sequence(labels, settings, uniform)
+        return draw_sequence(labels, settings, uniform, context)
 
     monkeypatch.setattr(prior, "draw_sequence", watched)
     assert len(prior.sample(count, batch_size=batch_size)[0]) == count

@@ -33,10 +33,10 @@ SHAPES = [
 ]
 
 
-def make_prior(kind, grids, num_classes=None, **changes):
+def make_prior(kind, grids, num_classes=None, context_grids=(), **changes):
     """A prior in evaluation mode whose every weight, also those that start at zero, is random."""
     config = type(CONFIGS[kind])(**{**_fields(CONFIGS[kind]), **changes})
-    prior = build_prior(config, grids, num_classes)
+    prior = build_prior(config, grids, num_classes, context_grids=context_grids)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in prior.parameters():
@@ -75,6 +75,15 @@ def random_labels(num_classes, batch, seed=0):
 def network_labels(prior, labels, batch):
     """Labels as `forward` takes them: one past the classes stands for none."""
     return torch.full((batch,), prior.num_classes or 0) if labels is None else labels
+
+
+def position_of(grids, position):
+    """Grid of a position of the sequence, and its number within the grid's part."""
+    for i, grid in enumerate(grids):
+        if position < grid.num_codes:
+            return i, position
+        position -= grid.num_codes
+    raise AssertionError("beyond the sequence")
 
 
 def all_sequences(grids):

@@ -1,0 +1,134 @@
+"""How fast priors sample, beside other software and beside the arithmetic alone."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stage2_prior.build import build_prior
+from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.grids import GridSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSamplingTimes:
+    """Medians over the repetitions, in seconds."""
+
+    sampler: float
+    """Sampling codes from a `TransformerPrior`."""
+    matrix_products: float
+    """The sampler's products of weights and inputs alone, in its precision."""
+    gpt2: float | None
+    """`GPT2LMHeadModel.generate` of transformers, same depth, width, heads and codes, in float32;
+    None where transformers is not installed."""
+
+
+def benchmark_transformer_sampling(
+    *,
+    num_samples: int = 64,
+    grid: GridSpec | None = None,
+    config: TransformerConfig | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    repetitions: int = 10,
+) -> TransformerSamplingTimes:
+    """Times what samples codes, one after the other in turns, after one round that is not counted.
+
+    Args:
+        num_samples: How many samples, in one batch.
+        grid: The codes; None takes 7x7 of 512.
+        config: The network; None takes the default one, with random weights.
+        precision: Of the sampler's matrix products.
+        repetitions: How often each is timed.
+    """
+    grid = grid or GridSpec(7, 7, 512)
+    config = config or TransformerConfig()
+    torch.manual_seed(0)
+    prior = build_prior(config, (grid,), 10).eval()
+    labels = torch.arange(num_samples) % 10
+    settings = SamplingSettings(precision=precision)
+    calls: dict[str, Callable[[], Any]] = {
+        "sampler": lambda: prior.sample(num_samples, labels, settings, batch_size=num_samples),
+        "matrix_products": matrix_products(config, grid, num_samples, precision),
+    }
+    generate = gpt2_generate(config, grid, num_samples)
+    if generate is not None:
+        calls["gpt2"] = generate
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.inference_mode():
+        for _ in range(repetitions + 1):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    return TransformerSamplingTimes(
+        sampler=medians["sampler"],
+        matrix_products=medians["matrix_products"],
+        gpt2=medians.get("gpt2"),
+    )
+
+
+def matrix_products(
+    config: TransformerConfig, grid: GridSpec, num_samples: int, precision: str
+) -> Callable[[], None]:
+    """Every product of a weight matrix with the batch's features, for every code, and no more."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    width = config.width
+    sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    sizes = sizes * config.num_layers + [(width, grid.codebook_size)]
+    pairs: list[tuple[Tensor, Tensor]] = [
+        (torch.randn(num_samples, inputs).to(dtype), torch.randn(inputs, outputs).to(dtype))
+        for inputs, outputs in sizes
+    ]
+
+    def multiply() -> None:
+        for _ in range(grid.num_codes):
+            for features, weight in pairs:
+                torch.mm(features, weight)
+
+    return multiply
+
+
+def gpt2_generate(
+    config: TransformerConfig, grid: GridSpec, num_samples: int
+) -> Callable[[], object] | None:
+    """Sampling as many codes with transformers' GPT-2, or None where it is not installed."""
+    try:
+        transformers = import_module("transformers")
+    except ImportError:
+        return None
+    start = grid.codebook_size
+    gpt2: Any = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=grid.codebook_size + 1,  # and the start
+            n_positions=grid.num_codes + 1,
+            n_embd=config.width,
+            n_layer=config.num_layers,
+            n_head=config.num_heads,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    gpt2.eval()
+    prompt = torch.full((num_samples, 1), start)
+    mask = torch.ones_like(prompt)
+    length = grid.num_codes
+
+    def generate() -> object:
+        return gpt2.generate(
+            prompt,
+            attention_mask=mask,
+            do_sample=True,
+            top_k=0,
+            min_new_tokens=length,
+            max_new_tokens=length,
+        )
+
+    return generate

@@ -1,0 +1,83 @@
+"""In which order the codes of an image are predicted, and how many of them at a time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def random_orders(batch: int, num_codes: int, device: torch.device | None = None) -> Tensor:
+    """A uniformly random order per image, from torch's global stream: int64 (B, L)."""
+    return torch.rand(batch, num_codes, device=device).argsort(dim=1)
+
+
+def inverse_order(order: Tensor) -> Tensor:
+    """When each position has its turn: int64 (B, L), from the order int64 (B, L)."""
+    return order.argsort(dim=1)
+
+
+def known_first(order: Tensor, known: Tensor) -> Tensor:
+    """The known positions, then the open ones, both as they follow each other in `order`.
+
+    Args:
+        order: int64 (B, L).
+        known: bool (B, L), by position.
+
+    Returns:
+        int64 (B, L).
+    """
+    waits = (~known).gather(1, order).to(torch.uint8)
+    return order.gather(1, waits.argsort(dim=1, stable=True))
+
+
+def check_order(order: Tensor, batch: int, num_codes: int) -> Tensor:
+    """Makes sure that an order is one, and gives it for every image: int64 (B, L).
+
+    Args:
+        order: int64 (L,) for all images, or (B, L): the positions of the sequence (grid after
+            grid, each in raster order) in the order in which they are predicted.
+        batch: B.
+        num_codes: L.
+
+    Raises:
+        TypeError: It is not of integers.
+        ValueError: It has another shape, or does not name every position once.
+    """
+    if order.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"order must be int64, got {order.dtype}: convert it with .long()")
+    if order.shape not in ((num_codes,), (batch, num_codes)):
+        raise ValueError(
+            f"order must have shape ({num_codes},) or ({batch}, {num_codes}), "
+            f"got {tuple(order.shape)}"
+        )
+    order = order.long().expand(batch, num_codes)
+    if not torch.equal(
+        order.sort(dim=1).values, torch.arange(num_codes).to(order).expand_as(order)
+    ):
+        raise ValueError(
+            f"order must name every position from 0 to {num_codes - 1} exactly once per image"
+        )
+    return order
+
+
+def step_sizes(num_open: int, num_steps: int | None) -> list[int]:
+    """How many codes are drawn in each step of parallel decoding; they sum to `num_open`.
+
+    After step i of T, cos(pi/2 * i/T) of the codes are still open (Chang et al. 2022, "MaskGIT",
+    section 3.3), but at least one code is drawn in each step: few at first, when little is known.
+
+    Args:
+        num_open: How many codes are to be drawn.
+        num_steps: T; None, or more than there are codes, draws one by one.
+    """
+    if num_steps is None or num_steps >= num_open:
+        return [1] * num_open
+    sizes, left = [], num_open
+    for step in range(1, num_steps + 1):
+        wanted = round(num_open * math.cos(math.pi / 2 * step / num_steps))
+        still_open = max(num_steps - step, min(left - 1, wanted))
+        sizes.append(left - still_open)
+        left = still_open
+    return sizes

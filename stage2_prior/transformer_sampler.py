@@ -1,0 +1,307 @@
+"""Draws from a transformer prior: everything prepared once, then few operations per code.
+
+A pass of one position over a batch is so little work that what surrounds the matrix products
+would cost more than they do. So the norms' scale and shift and attention's 1 / sqrt(d) are folded
+into the weights, keys and values lie where the batched products read them, and the masks are ready.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stage2_prior.config import SamplingSettings
+from stage2_prior.grids import GridSpec
+from stage2_prior.sampling import choose, guidance_scales, guide
+
+if TYPE_CHECKING:
+    from stage2_prior.transformer import Block, TransformerPrior
+
+# Keys are kept and read in multiples of this, the missing ones masked: softmax and batched products
+# over lengths that do not fill vector registers cost up to four times as much.
+_LENGTH_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class PreparedBlock:
+    """One block's weights with what surrounds them folded in; matrices are (in, out)."""
+
+    to_qkv: Tensor
+    """(E, 3 E)."""
+    qkv_bias: Tensor
+    """(3 E,)."""
+    project: Tensor
+    """(E, E)."""
+    project_bias: Tensor
+    """(E,)."""
+    mlp_in: Tensor
+    """(E, 4 E)."""
+    mlp_in_bias: Tensor
+    """(4 E,)."""
+    mlp_out: Tensor
+    """(4 E, E)."""
+    mlp_out_bias: Tensor
+    """(E,)."""
+
+
+def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight (in, out) and bias (out,) that do to the bare normalised x what norm and linear do.
+
+    W (gamma * x + beta) + b = (W * gamma) x + (W beta + b).
+    """
+    assert isinstance(linear, nn.Linear)
+    weight = linear.weight * norm.weight
+    bias = linear.weight @ norm.bias
+    return weight.t(), bias if linear.bias is None else bias + linear.bias
+
+
+def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
+    """The weights of `block` for inference, in `dtype`."""
+    qkv, qkv_bias = fold_norm(block.attention_norm, block.attention.to_qkv)
+    width = qkv.shape[0]
+    scale = torch.ones(3 * width, device=qkv.device)
+    scale[:width] = (width // block.attention.num_heads) ** -0.5
+    mlp_in, mlp_in_bias = fold_norm(block.mlp_norm, block.mlp_in)
+    tensors = (
+        qkv * scale,
+        qkv_bias * scale,
+        block.attention.project.weight.t(),
+        block.attention.project.bias,
+        mlp_in,
+        mlp_in_bias,
+        block.mlp_out.weight.t(),
+        block.mlp_out.bias,
+    )
+    return PreparedBlock(*(tensor.to(dtype).contiguous() for tensor in tensors))
+
+
+class KeyValueCache:
+    """Keys and values of all blocks, lying without gaps whatever the length so far.
+
+    In a plain (..., L, d) buffer the first positions would be spread over the memory of all, and
+    reading them is what attention's time goes into. So the length grows, in the same memory; moving
+    everything each 16 positions costs a sixteenth of reading it.
+
+    Args:
+        memory: float32 (num_layers, 2, B, heads, L, d); its content does not matter.
+    """
+
+    def __init__(self, memory: Tensor) -> None:
+        self._memory = memory
+        self._length = 0
+        self.blocks: list[Tensor] = []
+        """Per block (2, B, heads, length, d)."""
+        self.transposed_keys: list[Tensor] = []
+        """Per block (B * heads, d, length)."""
+        self.values: list[Tensor] = []
+        """Per block (B * heads, length, d)."""
+
+    def reserve(self, length: int) -> None:
+        """Makes room for `length` positions; new ones are zero."""
+        if length <= self._length:
+            return
+        shape = list(self._memory.shape[1:])
+        shape[3] = length
+        grown = []
+        for i, memory in enumerate(self._memory):
+            block = memory.flatten()[: math.prod(shape)].view(shape)
+            if self._length:
+                old = self.blocks[i].clone()
+                block[:, :, :, : self._length] = old
+            block[:, :, :, self._length :] = 0
+            grown.append(block)
+        self.blocks, self._length = grown, length
+        keys_and_values = [block.flatten(1, 2).unbind() for block in grown]
+        self.transposed_keys = [keys.transpose(1, 2) for keys, _ in keys_and_values]
+        self.values = [values for _, values in keys_and_values]
+
+
+class TransformerSampler:
+    """One batch of sequences being drawn.
+
+        sampler = TransformerSampler(prior, labels, settings, context)
+        hidden = sampler.advance(sampler.embed(sources, codes, targets), start, mask)
+        drawn, _ = sampler.draw(hidden, targets, index, uniform)
+
+    Args:
+        prior: Gives the weights.
+        labels: int64 (B,), `null_label` for none.
+        settings: How to draw. Under a guidance scale the batch holds every image a second time,
+            without its label.
+        context: int64 (B, Lc) or None; goes through the network here, once.
+    """
+
+    def __init__(
+        self,
+        prior: TransformerPrior,
+        labels: Tensor,
+        settings: SamplingSettings,
+        context: Tensor | None = None,
+    ) -> None:
+        self.settings = settings
+        self.batch = len(labels)
+        self.guided = settings.guidance_scale != 1
+        if self.guided:
+            labels = torch.cat([labels, torch.full_like(labels, prior.null_label)])
+        self._grids: tuple[GridSpec, ...] = prior.grids
+        self._scales = guidance_scales(settings, prior.num_codes)
+        self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self._blocks = [prepare_block(block, self._dtype) for block in prior.blocks]
+        self._heads = [
+            tuple(t.to(self._dtype).contiguous() for t in fold_norm(prior.norm, head))
+            for head in prior.heads
+        ]
+        self._table, self._first_row = prior.code_table()
+        self._source_places, self._target_places = prior.place_tables()
+        self._labels = prior.label_embedding(labels)[:, None]  # (B, 1, E)
+        self._grid_of = prior.positions[:, 0]
+        self._grid_list = self._grid_of.tolist()
+        prefix = None if context is None else prior.embed_context(context)  # (B, Lc, E)
+        self.prefix = 0 if prefix is None else prefix.shape[1]
+        heads, width = prior.config.num_heads, prior.config.width
+        length = self._padded(self.prefix + prior.num_codes)
+        shape = (len(self._blocks), 2, len(labels), heads, length, width // heads)
+        self._cache = KeyValueCache(self._labels.new_empty(shape))
+        if prefix is not None:
+            prefix = torch.cat([prefix, prefix]) if self.guided else prefix
+            seen = self._labels.new_zeros(self.prefix, self._padded(self.prefix))
+            seen[:, self.prefix :] = float("-inf")
+            self._run(prefix + self._labels, 0, seen)
+        self._causal = self._causal_mask(self.prefix + prior.num_codes)
+
+    def embed(self, sources: Tensor, codes: Tensor, targets: Tensor) -> Tensor:
+        """Inputs of the network: a code, where it lies, and which position is asked for.
+
+        Args:
+            sources: int64 (B or 1, n), positions of the codes; L for the start.
+            codes: int64 (B, n), 0 for the start.
+            targets: int64 (B or 1, n), positions to predict.
+
+        Returns:
+            float32 (B, n, E).
+        """
+        x = F.embedding(codes + self._first_row[sources], self._table)
+        if self._source_places is not None:
+            x = x + F.embedding(sources, self._source_places)
+        x = x + F.embedding(targets, self._target_places)
+        if self.guided:
+            x = torch.cat([x, x])
+        embedded: Tensor = x + self._labels
+        return embedded
+
+    def causal_rows(self, start: int, count: int) -> Tensor:
+        """The mask of positions `start` to `start + count - 1`, each seeing those up to itself."""
+        first = self.prefix + start
+        rows: Tensor = self._causal[first : first + count, : self._padded(first + count)]
+        return rows
+
+    def query_rows(self, start: int, appended: int, queries: int) -> Tensor:
+        """The mask of `appended` positions from `start`, and of queries after them.
+
+        Each query sees everything before the first query, and itself.
+        """
+        first = self.prefix + start
+        known, end = first + appended, first + appended + queries
+        shape = (appended + queries, self._padded(end))
+        mask = torch.full(shape, float("-inf"), device=self._labels.device)
+        mask[:appended, :known] = self._causal[first:known, :known]
+        mask[appended:, :known] = 0
+        mask[appended:, known:end].fill_diagonal_(0)
+        return mask
+
+    def advance(self, x: Tensor, start: int, mask: Tensor) -> Tensor:
+        """Passes n positions through the network and keeps their keys and values.
+
+        Args:
+            x: float32 (B, n, E); is overwritten.
+            start: Where they are kept: from position `start` on.
+            mask: float32 (n, at least prefix + start + n), 0 for what a position sees, else -inf.
+
+        Returns:
+            (B, n, E), normalised.
+        """
+        return self._run(x, self.prefix + start, mask)
+
+    def draw(
+        self, hidden: Tensor, targets: Tensor, index: int, uniform: Tensor, *, scored: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Draws the codes at `targets` from what `advance` gave for them.
+
+        Args:
+            hidden: (B, n, E).
+            targets: int64 (B or 1, n), their positions.
+            index: How many codes were known before, by which the guidance schedule goes.
+            uniform: float64 (B, n).
+            scored: Whether the log-probabilities are wanted; they are zero otherwise.
+
+        Returns:
+            int64 (B, n) codes, and float32 (B, n) log p of each, before temperature and the like.
+        """
+        if targets.numel() == 1:
+            return self._draw_from(self._grid_list[int(targets)], hidden, index, uniform, scored)
+        drawn, scores = self._draw_from(0, hidden, index, uniform, scored)
+        for grid in range(1, len(self._grids)):
+            here = self._grid_of[targets] == grid
+            others, other_scores = self._draw_from(grid, hidden, index, uniform, scored)
+            drawn = torch.where(here, others, drawn)
+            scores = torch.where(here, other_scores, scores)
+        return drawn, scores
+
+    def _draw_from(
+        self, grid: int, hidden: Tensor, index: int, uniform: Tensor, scored: bool
+    ) -> tuple[Tensor, Tensor]:
+        """All (B, n) drawn as codes of one grid."""
+        weight, bias = self._heads[grid]
+        logits = torch.addmm(bias, hidden.flatten(0, 1), weight).float()  # (B * n, K)
+        if self.guided:
+            conditional, unconditional = logits.chunk(2)
+            logits = guide(conditional, unconditional, self._scales[index])
+        drawn = choose(logits, self.settings, uniform.flatten())
+        if not scored:
+            return drawn.view(self.batch, -1), logits.new_zeros(self.batch, uniform.shape[1])
+        scores = logits.log_softmax(dim=-1).gather(1, drawn[:, None])
+        return drawn.view(self.batch, -1), scores.view(self.batch, -1)
+
+    def _causal_mask(self, length: int) -> Tensor:
+        shape = (length, self._padded(length))
+        mask = torch.full(shape, float("-inf"), device=self._labels.device).triu_(1)
+        mask[:, : self.prefix] = 0
+        return mask
+
+    @staticmethod
+    def _padded(length: int) -> int:
+        return -(-length // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+
+    def _run(self, x: Tensor, first: int, mask: Tensor) -> Tensor:
+        rows, count, width = x.shape
+        self._cache.reserve(mask.shape[1])
+        x = x.view(rows * count, width)
+        for i, block in enumerate(self._blocks):
+            heads = self._attend(self._normalise(x), block, i, slice(first, first + count), mask)
+            x += torch.addmm(block.project_bias, heads, block.project)
+            inner = torch.addmm(block.mlp_in_bias, self._normalise(x), block.mlp_in)
+            x += torch.addmm(block.mlp_out_bias, F.silu(inner, inplace=True), block.mlp_out)
+        return self._normalise(x).view(rows, count, width)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:]).to(self._dtype)
+
+    def _attend(
+        self, x: Tensor, block: PreparedBlock, index: int, places: slice, mask: Tensor
+    ) -> Tensor:
+        """Attention in float32: (B * n, E) to the same shape, before the projection."""
+        cache = self._cache.blocks[index]
+        _, rows, num_heads, _, head_dim = cache.shape
+        qkv = torch.addmm(block.qkv_bias, x, block.to_qkv)
+        qkv = qkv.view(rows, -1, 3, num_heads, head_dim).permute(2, 0, 3, 1, 4)
+        cache[:, :, :, places] = qkv[1:]
+        query = qkv[0].float().reshape(rows * num_heads, -1, head_dim)
+        keys, values = self._cache.transposed_keys[index], self._cache.values[index]
+        weights = torch.bmm(query, keys).add_(mask).softmax(dim=-1)
+        heads = torch.bmm(weights, values).view(rows, num_heads, -1, head_dim)
+        return heads.transpose(1, 2).reshape(len(x), -1).to(self._dtype)

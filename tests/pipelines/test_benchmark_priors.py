@@ -1,0 +1,48 @@
+"""The benchmark of sampling does the work it says it does; how long it takes is not tested."""
+
+import sys
+
+import torch
+
+from pipelines import benchmark_priors
+from pipelines.benchmark_priors import benchmark_transformer_sampling, gpt2_generate
+from stage2_prior.config import TransformerConfig
+from stage2_prior.grids import GridSpec
+from stage2_prior.transformer import TransformerPrior
+
+TINY = TransformerConfig(num_layers=2, width=8, num_heads=2)
+GRID = GridSpec(2, 3, 5)
+
+
+def count_products(monkeypatch):
+    """Sizes (rows, inputs, outputs) of every product that is asked for."""
+    sizes, mm = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b: sizes.append((*a.shape, b.shape[1])) or mm(a, b))
+    return sizes
+
+
+def test_matrix_products_are_those_of_the_network(monkeypatch):
+    sizes = count_products(monkeypatch)
+    benchmark_priors.matrix_products(TINY, GRID, 4, "float32")()
+    block = [(4, 8, 24), (4, 8, 8), (4, 8, 32), (4, 32, 8)]
+    assert sizes == 6 * (block + block + [(4, 8, 5)])
+
+
+def test_times_are_of_samples_drawn_and_counted(monkeypatch):
+    drawn, draw_sequence = [], TransformerPrior.draw_sequence
+
+    def watched(prior, labels, *rest):
+        drawn.append(len(labels))
+        return draw_sequence(prior, labels, *rest)
+
+    monkeypatch.setattr(TransformerPrior, "draw_sequence", watched)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    times = benchmark_transformer_sampling(num_samples=16, grid=GRID, config=TINY, repetitions=2)
+    assert drawn == [16, 16, 16]  # once without counting
+    assert min(times.sampler, times.matrix_products) > 0
+    assert times.gpt2 is None
+
+
+def test_gpt2_is_left_out_where_transformers_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert gpt2_generate(TINY, GRID, 2) is None
