@@ -66,8 +66,10 @@ class BenchmarkOptions:
     """Channels, height and width of the random images."""
     repetitions: int = 20
     """How often each thing is timed."""
-    part: Literal["all", "stages", "quantizer"] = "all"
-    """What is timed: training and sampling of both stages, the quantizer's search, or both."""
+    part: Literal["all", "stages", "quantizer", "priors"] = "all"
+    """What is timed: training and sampling of both stages, the quantizer's search, or both (all);
+    or the priors' samplers beside GPT-2 and beside a PixelCNN without caches, which takes
+    minutes."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,28 @@ def benchmark_quantizer_memory() -> None:
     )
 
 
+def benchmark_priors(options: BenchmarkOptions, device: torch.device) -> None:
+    """Times the transformer's sampler in both number formats (on the CPU), and the PixelCNN's."""
+    from pipelines.benchmark_pixelcnn import benchmark_pixelcnn
+    from pipelines.benchmark_priors import benchmark_transformer_sampling
+
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    for precision in precisions:
+        times = benchmark_transformer_sampling(precision=precision, repetitions=options.repetitions)
+        line = (
+            f"transformer, 64 samples of 49 codes of 512, {precision}: {1000 * times.sampler:.0f} "
+            f"ms, {times.sampler / times.matrix_products:.1f} times its bare matrix products' "
+            f"{1000 * times.matrix_products:.0f} ms"
+        )
+        if times.gpt2 is not None:
+            line += (
+                f"; transformers' GPT-2 in float32 {1000 * times.gpt2:.0f} ms, "
+                f"{times.gpt2 / times.sampler:.1f} times ours"
+            )
+        say(line)
+    benchmark_pixelcnn(device)
+
+
 def main() -> None:
     """Reads the options and measures."""
     options = parse(BenchmarkOptions, default=BenchmarkOptions(run=recipe_defaults(sys.argv[1:])))
@@ -266,9 +290,11 @@ def main() -> None:
 
     device = choose_device(options.run.device)
     say(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
-    if options.part != "quantizer":
+    if options.part == "priors":
+        benchmark_priors(options, device)
+    if options.part in ("all", "stages"):
         benchmark_stages(options, device)
-    if options.part != "stages":
+    if options.part in ("all", "quantizer"):
         benchmark_quantizer(options, device)
         if device.type == "cpu":
             benchmark_quantizer_memory()
