@@ -248,7 +248,7 @@ def test_impossible_quantizer_is_refused_with_both_options(capsys):
 def test_recipe_defaults_swap_the_prior_and_keep_what_both_kinds_have():
     config = recipe_defaults(["--prior.kind", "pixelcnn", "--recipe", "smoke"])
     assert config == replace(
-        RECIPES["smoke"](), prior=PixelCNNConfig(num_layers=2, width=64, kernel_size=5)
+        RECIPES["smoke"](), prior=PixelCNNConfig(num_layers=2, width=64, kernel_size=5, num_heads=2)
     )
 
 
