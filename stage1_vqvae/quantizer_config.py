@@ -3,7 +3,8 @@
 The kinds that look codes up in a codebook share fields by inheritance, from the fewest to the most:
 
     CodebookConfig               K vectors of D dimensions
-      GumbelConfig StochasticConfig IndexBackpropConfig           softly assigned
+      GumbelConfig                                                drawn from what z_e says
+      SoftCodebookConfig         StochasticConfig IndexBackpropConfig
       NearestCodebookConfig      the nearest vector is chosen
         SimVQConfig                                               a frozen codebook, transformed
         LearnedCodebookConfig    EMAQuantizerConfig GradientQuantizerConfig
@@ -98,15 +99,7 @@ class LearnedCodebookConfig(NearestCodebookConfig):
             ValueError: A value is out of range, or two of them exclude each other.
         """
         NearestCodebookConfig.__post_init__(self)
-        require(0 < self.decay < 1, "decay", "in (0, 1)", self.decay)
-        require(self.kmeans_batches >= 0, "kmeans_batches", "at least 0", self.kmeans_batches)
-        require(
-            0 <= self.restart_threshold < 1,
-            "restart_threshold",
-            "in [0, 1)",
-            self.restart_threshold,
-        )
-        require(0 <= self.restart_until <= 1, "restart_until", "in [0, 1]", self.restart_until)
+        require_revival(self)
         require(
             not (self.online_clustering and self.restart_threshold),
             "restart_threshold",
@@ -169,7 +162,31 @@ class SimVQConfig(NearestCodebookConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IndexBackpropConfig(CodebookConfig):
+class SoftCodebookConfig(CodebookConfig):
+    """What quantizers have in common that train code vectors near z_e by soft assignments."""
+
+    kmeans_batches: int = 8
+    """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
+    decay: float = 0.99
+    """Decay per forward pass of the moving average of how often each code is used."""
+    restart_threshold: float = 0.03
+    """A code used less than this fraction of the mean usage is dead and restarts from a random
+    z_e of the batch; 0 never restarts."""
+    restart_until: float = 0.7
+    """Fraction of training after which no code restarts any more, so that the codebook settles."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        CodebookConfig.__post_init__(self)
+        require_revival(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexBackpropConfig(SoftCodebookConfig):
     """Gradients through the index to every code vector (IBQ, Shi et al. 2024)."""
 
     kind: Literal["index_backprop"] = "index_backprop"
@@ -185,9 +202,7 @@ class IndexBackpropConfig(CodebookConfig):
     temperature: float = 0.1
     """Divides the similarities z_e . e in the softmax that carries the gradient (1 in the paper,
     whose vectors are long)."""
-    kmeans_batches: int = 8
-    """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
-    entropy_weight: float = 0.02
+    entropy_weight: float = 0.005
     """Weight of the entropy regularisation (nats): sure of each code, varied over all codes."""
     entropy_temperature: float = 0.1
     """Divides the similarities z_e . e in that term."""
@@ -198,8 +213,8 @@ class IndexBackpropConfig(CodebookConfig):
         Raises:
             ValueError: A value is out of range.
         """
-        CodebookConfig.__post_init__(self)
-        for name in ("commitment_weight", "codebook_weight", "entropy_weight", "kmeans_batches"):
+        SoftCodebookConfig.__post_init__(self)
+        for name in ("commitment_weight", "codebook_weight", "entropy_weight"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require_directions(self.cosine, self.codebook_dim)
         for name in ("temperature", "entropy_temperature"):
@@ -217,10 +232,10 @@ class GumbelConfig(CodebookConfig):
     """Of the Gumbel-softmax at the start of training; higher is softer."""
     final_temperature: float = 0.1
     """Where the temperature ends, falling geometrically over training."""
-    kl_weight: float = 1e-4
+    kl_weight: float = 1e-5
     """Weight of the divergence of p(code | z_e) from the uniform distribution, in nats a position:
     keeps the choice at a position open."""
-    diversity_weight: float = 0.01
+    diversity_weight: float = 0.03
     """Weight of the divergence of its mean over a batch from the uniform distribution, in nats:
     keeps all codes in use (wav2vec 2.0, Baevski et al. 2020, equation 4)."""
 
@@ -237,7 +252,7 @@ class GumbelConfig(CodebookConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StochasticConfig(CodebookConfig):
+class StochasticConfig(SoftCodebookConfig):
     """Codes drawn with p(c | z_e) = softmax(-||z_e - e_c||^2 / 2 s^2) (SQ-VAE, Takida 2022)."""
 
     kind: Literal["stochastic"] = "stochastic"
@@ -247,12 +262,9 @@ class StochasticConfig(CodebookConfig):
     """Of the Gumbel-softmax at the start of training; higher is softer."""
     final_temperature: float = 0.1
     """Where the temperature ends, falling geometrically over training."""
-    kl_weight: float = 1e-3
+    kl_weight: float = 2e-3
     """Weight of the divergence terms of the evidence bound, in nats a position: the expected
     distance in units of 2 s^2, less the entropy of p(c | z_e)."""
-    kmeans_batches: int = 8
-    """Training batches whose z_e start the codebook by k-means, and s with it; 0 starts from random
-    vectors and s = 1."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -260,10 +272,9 @@ class StochasticConfig(CodebookConfig):
         Raises:
             ValueError: A value is out of range.
         """
-        CodebookConfig.__post_init__(self)
+        SoftCodebookConfig.__post_init__(self)
         require_temperatures(self.temperature, self.final_temperature)
         require(self.kl_weight >= 0, "kl_weight", "at least 0", self.kl_weight)
-        require(self.kmeans_batches >= 0, "kmeans_batches", "at least 0", self.kmeans_batches)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,7 +334,7 @@ class LookupFreeConfig:
     the gradient then carries over a bounded error."""
     commitment_weight: float = 0.25
     """How strongly z_e is pulled to its code; spherical codes need none."""
-    entropy_weight: float = 0.05
+    entropy_weight: float = 0.005
     """Weight of the entropy regularisation (nats): sure of each code, varied over all codes."""
     entropy_temperature: float = 1.0
     """Softness of its assignments, softmax(-||z_e - c||^2 / temperature)."""
@@ -599,6 +610,19 @@ def require(holds: bool, name: str, requirement: str, value: object) -> None:
     """
     if not holds:
         raise ValueError(f"{name} must be {requirement}, got {value}")
+
+
+def require_revival(config: LearnedCodebookConfig | SoftCodebookConfig) -> None:
+    """Refuses impossible settings of how a codebook starts and restarts.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    require(0 < config.decay < 1, "decay", "in (0, 1)", config.decay)
+    require(config.kmeans_batches >= 0, "kmeans_batches", "at least 0", config.kmeans_batches)
+    threshold, until = config.restart_threshold, config.restart_until
+    require(0 <= threshold < 1, "restart_threshold", "in [0, 1)", threshold)
+    require(0 <= until <= 1, "restart_until", "in [0, 1]", until)
 
 
 def require_directions(unit_length: bool, codebook_dim: int, name: str = "cosine") -> None:

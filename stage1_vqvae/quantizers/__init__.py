@@ -6,10 +6,12 @@ codebook.py                 K vectors, the code with the best score is chosen
     learned_codebook.py     ... from vectors that follow z_e: k-means, restarts, anchors
       ema.py gradient.py
     simvq.py
-  gumbel.py stochastic.py index_backprop.py
+  soft_codebook.py          ... from vectors near z_e, softly assigned: k-means, restarts
+    stochastic.py index_backprop.py
+  gumbel.py
 finite_scalar.py lookup_free.py
 residual.py product.py      several grids, made of the above
-nearest.py estimators.py entropy.py kmeans.py anchors.py annealing.py    pure functions
+nearest.py estimators.py entropy.py kmeans.py restarts.py anchors.py annealing.py  (pure)
 """
 
 from __future__ import annotations

@@ -5,23 +5,17 @@ Shi et al. 2024, "Taming scalable visual tokenizer for autoregressive image gene
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
-
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stage1_vqvae.quantizer_config import IndexBackpropConfig
-from stage1_vqvae.quantizers.base import to_points
-from stage1_vqvae.quantizers.codebook import CodebookQuantizer
 from stage1_vqvae.quantizers.entropy import entropy_penalty
 from stage1_vqvae.quantizers.estimators import index_through
-from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
 from stage1_vqvae.quantizers.nearest import unit_length
+from stage1_vqvae.quantizers.soft_codebook import SoftCodebookQuantizer
 
 
-class IndexBackpropQuantizer(CodebookQuantizer):
+class IndexBackpropQuantizer(SoftCodebookQuantizer):
     """The code most similar to z_e, argmax z_e . e, with the softmax's gradient (equations 3, 4).
 
     The softmax has a temperature, 1 in the paper: similarities of unit vectors differ too little.
@@ -35,14 +29,10 @@ class IndexBackpropQuantizer(CodebookQuantizer):
     vectors. The entropy regularisation is that of equation 6.
     """
 
-    copies_gradient = False
+    config: IndexBackpropConfig
 
     def __init__(self, config: IndexBackpropConfig) -> None:
-        super().__init__(config.codebook_size, config.codebook_dim, cosine=config.cosine)
-        self.config = config
-        self.num_fit_batches = config.kmeans_batches
-        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
-        self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
+        super().__init__(config, cosine=config.cosine)
 
     def vectors(self) -> Tensor:
         """The code vectors, float32 (K, D); of unit length with `cosine`."""
@@ -69,10 +59,3 @@ class IndexBackpropQuantizer(CodebookQuantizer):
             penalty = entropy_penalty(logits / config.entropy_temperature)
             losses["entropy"] = config.entropy_weight * penalty
         return z_q, codes, losses
-
-    @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Starts the codebook by k-means."""
-        if self.config.kmeans_batches:
-            points = [to_points(z) for z in islice(batches, self.config.kmeans_batches)]
-            self.codebook.copy_(kmeans_of_batches(points, self.config.codebook_size))

@@ -16,6 +16,7 @@ from stage1_vqvae.quantizers.base import to_points
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
 from stage1_vqvae.quantizers.nearest import code_statistics, unit_length
 from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
+from stage1_vqvae.quantizers.restarts import dead_codes, random_points
 
 
 class LearnedCodebookQuantizer(NearestCodebookQuantizer):
@@ -95,21 +96,13 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
         self.absorb(all_reduce_sum(sums))
 
     def _restart_dead_codes(self, z: Tensor) -> None:
-        mean_usage = self.usage_average.mean()
-        dead = self.usage_average < self.config.restart_threshold * mean_usage  # (K,)
+        dead = dead_codes(self.usage_average, self.config.restart_threshold)  # (K,)
         # One candidate per code, needed or not: cheaper than asking a GPU how many are dead.
-        candidates = broadcast(_random_points(z, len(dead)))
-        self.place(dead, candidates, mean_usage.expand(len(dead)))
+        candidates = broadcast(random_points(z, len(dead)))
+        self.place(dead, candidates, self.usage_average.mean().expand(len(dead)))
 
     def _follow_anchors(self, z: Tensor) -> None:
         rates = anchor_rates(self.usage_average, self.config.decay)  # (K,)
         anchors = broadcast(anchor_points(z, self.vectors()))
         vectors = torch.lerp(self.codebook, anchors, rates[:, None])
         self.place(torch.ones_like(rates, dtype=torch.bool), vectors, self.usage_average)
-
-
-def _random_points(z: Tensor, count: int) -> Tensor:
-    """`count` of the points z (N, D), all different ones where there are as many."""
-    if count <= len(z):
-        return z[torch.randperm(len(z), device=z.device)[:count]]
-    return z[torch.randint(len(z), (count,), device=z.device)]

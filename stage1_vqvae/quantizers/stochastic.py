@@ -6,9 +6,6 @@ stochastic quantization", Gaussian SQ-VAE with one variance for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,15 +13,13 @@ from torch import Tensor, nn
 from stage1_vqvae.collectives import broadcast
 from stage1_vqvae.quantizer_config import StochasticConfig
 from stage1_vqvae.quantizers.annealing import annealed_temperature
-from stage1_vqvae.quantizers.base import to_points
-from stage1_vqvae.quantizers.codebook import CodebookQuantizer
 from stage1_vqvae.quantizers.estimators import index_through
 from stage1_vqvae.quantizers.gumbel import gumbel_softmax
-from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
 from stage1_vqvae.quantizers.nearest import half_squared_norms, nearest_codes
+from stage1_vqvae.quantizers.soft_codebook import SoftCodebookQuantizer
 
 
-class StochasticQuantizer(CodebookQuantizer):
+class StochasticQuantizer(SoftCodebookQuantizer):
     """p(c | z_e) = softmax_c(-||z_e - e_c||^2 / 2 s^2) with s learned (equations 6 and 9).
 
     Of the evidence bound the quantizer gives, averaged over positions,
@@ -39,16 +34,11 @@ class StochasticQuantizer(CodebookQuantizer):
     likelihoods have a fixed one and are averaged over pixels.
     """
 
-    copies_gradient = False
+    config: StochasticConfig
 
     def __init__(self, config: StochasticConfig) -> None:
-        super().__init__(config.codebook_size, config.codebook_dim)
-        self.config = config
-        self.num_fit_batches = config.kmeans_batches
-        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
-        self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
+        super().__init__(config)
         self.log_variance = nn.Parameter(torch.zeros(()))  # ln s^2
-        self.set_progress(0.0)
 
     def vectors(self) -> Tensor:
         """The code vectors, float32 (K, D)."""
@@ -79,19 +69,14 @@ class StochasticQuantizer(CodebookQuantizer):
         weight = self.config.kl_weight
         return z_q, codes, {"distance": weight * distance, "entropy": -weight * entropy}
 
-    @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Starts the codebook by k-means and s^2 at the mean squared error per dimension."""
-        if not self.config.kmeans_batches:
-            return
-        points = [to_points(z) for z in islice(batches, self.config.kmeans_batches)]
-        self.codebook.copy_(kmeans_of_batches(points, self.config.codebook_size))
-        z = torch.cat(points)
+    def start_from(self, z: Tensor) -> None:
+        """Starts s^2 at the mean squared error per dimension."""
         error = (z - self.codebook[nearest_codes(z, self.codebook)]).square().mean()
         self.log_variance.copy_(broadcast(error.clamp(min=1e-12).log()))
 
     def set_progress(self, fraction: float) -> None:
-        """Lowers the temperature."""
+        """Lowers the temperature, and ends restarts."""
+        super().set_progress(fraction)
         self._temperature = annealed_temperature(
             self.config.temperature, self.config.final_temperature, fraction
         )

@@ -445,7 +445,7 @@ def test_from_dict_checks_the_values_of_a_base():
         ("rotation_trick", ["ema", "gradient", "simvq"]),
         ("levels", ["finite_scalar"]),
         ("spherical", ["lookup_free"]),
-        ("decay", ["ema", "gradient"]),
+        ("decay", ["ema", "gradient", "stochastic", "index_backprop"]),
         ("base", ["residual", "product"]),
         ("groups", ["product"]),
         ("codebook_weight", ["gradient", "simvq", "index_backprop"]),

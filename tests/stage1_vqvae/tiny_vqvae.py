@@ -16,6 +16,8 @@ from stage1_vqvae.quantizers import build_quantizer
 KINDS = tuple(QUANTIZER_CONFIGS)
 LEARNED = ("ema", "gradient")
 """Kinds whose codes follow z_e, with k-means, restarts and anchors."""
+RESTARTING = (*LEARNED, "stochastic", "index_backprop")
+"""Kinds whose code vectors lie near z_e, so that they start from k-means and dead ones restart."""
 
 _SEVEN = {"codebook_size": 7, "codebook_dim": 4}
 _STILL = {"kmeans_batches": 0, "restart_threshold": 0.0}
@@ -26,8 +28,8 @@ _SMALL = {
     "finite_scalar": {"levels": (5, 4, 3, 2)},
     "lookup_free": {"codebook_size": 16},
     "gumbel": _SEVEN,
-    "stochastic": _SEVEN | {"kmeans_batches": 0},
-    "index_backprop": _SEVEN | {"kmeans_batches": 0, "cosine": False},
+    "stochastic": _SEVEN | _STILL,
+    "index_backprop": _SEVEN | _STILL | {"cosine": False},
     "residual": {"num_quantizers": 3, "base": EMAQuantizerConfig(**_SEVEN | _STILL)},
     "product": {
         "codebook_dim": 4,
@@ -81,12 +83,9 @@ CASES = {
     **{f"{kind}-anchors": quantizer_config(kind, online_clustering=True) for kind in LEARNED},
     **{
         f"{kind}-restarts": quantizer_config(kind, restart_threshold=0.5, decay=0.5)
-        for kind in LEARNED
+        for kind in RESTARTING
     },
-    **{
-        f"{kind}-kmeans": quantizer_config(kind, kmeans_batches=2)
-        for kind in (*LEARNED, "stochastic", "index_backprop")
-    },
+    **{f"{kind}-kmeans": quantizer_config(kind, kmeans_batches=2) for kind in RESTARTING},
     "simvq-moments": quantizer_config("simvq", moment_batches=2),
     **{
         f"{kind}-all": quantizer_config(kind, online_clustering=True, kmeans_batches=2, **_SWITCHES)
