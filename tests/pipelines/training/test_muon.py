@@ -68,6 +68,7 @@ def muon_in_numpy(weight, gradients):
 @pytest.mark.parametrize("name", ["conv", "linear"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_muon_is_that_of_the_reference(name, memory_format):
+    torch.manual_seed(0)
     module = Network().to(memory_format=memory_format)
     weight = module.get_submodule(name).weight
     start, gradients = weight.detach().numpy().copy(), []
@@ -76,9 +77,10 @@ def test_muon_is_that_of_the_reference(name, memory_format):
         set_gradients(module, step)
         gradients.append(weight.grad.numpy().copy())
         optimizer.step()
-    # torch iterates in bfloat16, whose 8 bits leave about 1 % of steps of size 0.1.
-    np.testing.assert_allclose(weight.detach(), muon_in_numpy(start, gradients), atol=0.02)
-    assert np.abs(start - weight.detach().numpy()).max() > 0.1  # ten times that tolerance, nearly
+    # torch iterates in bfloat16: over twenty seeds the largest difference was 4e-3, and the largest
+    # entry of a weight moved by 0.08 to 0.19.
+    np.testing.assert_allclose(weight.detach(), muon_in_numpy(start, gradients), atol=5e-3)
+    assert np.abs(start - weight.detach().numpy()).max() > 0.04  # or the above would show nothing
 
 
 def test_muon_takes_the_weights_of_linear_maps_and_convolutions_only():
