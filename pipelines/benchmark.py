@@ -35,9 +35,20 @@ import resource, sys, torch
 from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage1_vqvae.quantizers.ema import EMAQuantizer
 
-def peak():  # in MB; kB on Linux, bytes on macOS
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+def peak():  # in MB
+    try:  # not getrusage, in whose peak Linux counts what the parent process held
+        status = open("/proc/self/status").read()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1e3
+    except OSError:
+        unit = 1e6 if sys.platform == "darwin" else 1e3
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+def reset():  # so that no earlier peak hides what follows; on Linux only
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass
 
 count, size, dim = map(int, sys.argv[1:])
 config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)
@@ -45,6 +56,7 @@ quantizer = EMAQuantizer(config).train()
 with torch.no_grad():
     quantizer(torch.randn(1, dim, 64, 1))  # libraries load, threads start
     z = torch.randn(1, dim, count, 1)
+    reset()
     before = peak()
     quantizer(z)
     print(peak() - before)
@@ -55,9 +67,9 @@ with torch.no_grad():
 class BenchmarkOptions:
     """Time training steps, sampling and quantization with random data; nothing is written.
 
-    Each figure is the median over the repetitions, after one that is not counted, with the fastest
-    and the slowest beside it. With the extra `bench` the quantizer is timed beside
-    vector-quantize-pytorch's.
+    Each time is the median over the repetitions (of sampling and of other software at most 5),
+    after one that is not counted, with the fastest and the slowest beside it. With the extra
+    `bench` the quantizer is timed beside vector-quantize-pytorch's, both without restarts.
     """
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
@@ -209,6 +221,7 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
         say("quantizer: install the extra `bench` to time vector-quantize-pytorch beside it")
     for count, size, dim in _QUANTIZER_SIZES:
         z = torch.randn(1, dim, count, 1, device=device)
+        z = z.to(memory_format=torch.channels_last)  # as the encoder gives it
         points, codebook = z[0, :, :, 0].T.contiguous(), torch.randn(size, dim, device=device)
         config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)
         quantizer = EMAQuantizer(config).to(device).train()
@@ -230,7 +243,11 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
             other = VectorQuantize(dim=dim, codebook_size=size, decay=config.decay).to(device)
             other.train()
             with torch.no_grad():
-                timing = measure(lambda o=other, p=points[None]: o(p), 3, device)  # type: ignore[misc]
+                timing = measure(
+                    lambda o=other, p=points[None]: o(p),  # type: ignore[misc]
+                    min(options.repetitions, 5),
+                    device,
+                )
             line += (
                 f"; vector-quantize-pytorch {timing.milliseconds()} ms, "
                 f"{timing.median / ours.median:.1f} times ours"

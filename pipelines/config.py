@@ -68,9 +68,9 @@ class RunConfig:
             device=values["device"],
             data=_flat_from_dict(DataConfig, values["data"]),
             vqvae=VQVAEConfig.from_dict(values["vqvae"]),
-            vqvae_training=_flat_from_dict(TrainingConfig, values["vqvae_training"]),
+            vqvae_training=_training_from_dict(values["vqvae_training"]),
             prior=prior_config_from_dict(values["prior"]),
-            prior_training=_flat_from_dict(TrainingConfig, values["prior_training"]),
+            prior_training=_training_from_dict(values["prior_training"]),
         )
 
 
@@ -93,6 +93,13 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_jsonable(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _training_from_dict(values: Any) -> TrainingConfig:
+    """A saved training; before there was a choice of optimizers, all were trained with AdamW."""
+    if isinstance(values, Mapping):
+        values = {"optimizer": "adamw", **values}
+    return _flat_from_dict(TrainingConfig, values)
 
 
 def _flat_from_dict(cls: type[_T], values: Mapping[str, Any]) -> _T:

@@ -293,12 +293,15 @@ def _train(
         directory.begin(run.config, data_record(splits), resume=resume)
     barrier()
     model = train_vqvae(run.config, directory, splits, device, resume=resume)
-    row = run.read_row() or _measured(run, lambda: vqvae_row(run, model, splits.test, device))
-    if options.with_prior and row.bits_per_code is None:
-        dump = dump_codes(directory, splits, model, device)
-        train_prior(run.config, directory, dump, device, resume=resume)
-        row = _measured(run, lambda: with_prior_figures(row, run))
-    return row
+    row = run.read_row()
+    barrier()  # no process may find the row that rank 0 is about to write
+    if row is None:
+        row = _measured(run, lambda: vqvae_row(run, model, splits.test, device))
+    if not options.with_prior or row.bits_per_code is not None:
+        return row
+    dump = dump_codes(directory, splits, model, device)
+    train_prior(run.config, directory, dump, device, resume=resume)
+    return _measured(run, lambda stage_one=row: with_prior_figures(stage_one, run))  # type: ignore[misc]
 
 
 def _measured(run: SweepRun, measure: Callable[[], SweepRow]) -> SweepRow:

@@ -58,8 +58,9 @@ VARY = (
         "a whole codebook stays in use in few dimensions only",
     ),
     Remedy("commitment_weight", max, "z_e cannot run away from the codes"),
+    Remedy("diversity_weight", lambda now, _: 2 * now or 0.03, "all codes are kept in use"),
     Remedy("kl_weight", lambda now, _: 10 * now or 1e-3, "more codes stay in play"),
-    Remedy("entropy_weight", lambda now, _: 2 * now or 0.05, "varied codes are rewarded"),
+    Remedy("entropy_weight", lambda now, _: 2 * now or 0.005, "varied codes are rewarded"),
     Remedy(
         "online_clustering",
         lambda _, __: True,
@@ -94,7 +95,7 @@ APPROACH = (
 
 PART = (
     Remedy("restart_until", min, "codes restarted last have time to part"),
-    Remedy("entropy_weight", lambda now, _: 2 * now or 0.05, "varied codes are rewarded"),
+    Remedy("entropy_weight", lambda now, _: 2 * now or 0.005, "varied codes are rewarded"),
 )
 """Against codes that say the same."""
 

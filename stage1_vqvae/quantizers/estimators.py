@@ -13,7 +13,7 @@ from torch import Tensor
 
 def with_gradient_of(value: Tensor, carrier: Tensor) -> Tensor:
     """`value`, with the gradient of `carrier` beside its own."""
-    return value + (carrier - carrier.detach())
+    return value + (carrier - carrier.detach()) if carrier.requires_grad else value
 
 
 def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from stage1_vqvae.quantizer_config import FiniteScalarConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
 from stage1_vqvae.quantizers.estimators import straight_through
 
-# Widens the tanh a little, so that the outermost levels are reached (the authors' code).
+# Widens the tanh a little, so that the shift is finite for two levels too. The authors' code
+# narrows it by as much, and shifts by tan(offset / half) instead of atanh.
 _MARGIN = 1e-3
 
 

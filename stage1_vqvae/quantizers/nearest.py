@@ -12,8 +12,12 @@ from torch import Tensor
 _BLOCK_ENTRIES = 1 << 20
 
 
+@torch.no_grad()
 def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     """argmax_k (w_k . z + b_k), in memory bounded for any N and K.
+
+    The bias is one more column of the product: adding it to the scores would read and write them
+    all once more, which takes as long as the product in few dimensions.
 
     Args:
         z: float32 (N, D).
@@ -23,14 +27,15 @@ def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     Returns:
         int64 (N,), the lowest index where several codes are equally good.
     """
-    rows = max(1, _BLOCK_ENTRIES // weights.shape[0])
-    if z.shape[0] <= rows:
-        return torch.addmm(bias, z, weights.T).argmax(dim=1)
+    z = F.pad(z, (0, 1), value=1.0)  # (N, D + 1)
+    weights = torch.cat([weights, bias[:, None]], dim=1).T  # (D + 1, K)
+    rows = max(1, _BLOCK_ENTRIES // weights.shape[1])
     codes = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    scores = z.new_empty(min(rows, z.shape[0]), weights.shape[1])
     for start in range(0, z.shape[0], rows):
         block = z[start : start + rows]
-        scores = torch.addmm(bias, block, weights.T)  # (rows, K)
-        codes[start : start + rows] = scores.argmax(dim=1)
+        block_scores = torch.mm(block, weights, out=scores[: len(block)])
+        torch.argmax(block_scores, dim=1, out=codes[start : start + rows])
     return codes
 
 
