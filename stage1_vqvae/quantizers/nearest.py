@@ -16,8 +16,10 @@ _BLOCK_ENTRIES = 1 << 20
 def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     """argmax_k (w_k . z + b_k), in memory bounded for any N and K.
 
-    The bias is one more column of the product: adding it to the scores would read and write them
-    all once more, which takes as long as the product in few dimensions.
+    In few dimensions the product is so little work that everything else counts. The bias is one
+    more column of it: added to the scores, it would read and write them all once more. And torch's
+    argmax takes several times as long on a CPU as two maxima: the best score, then the largest of
+    K - k over the codes that have it.
 
     Args:
         z: float32 (N, D).
@@ -27,16 +29,20 @@ def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     Returns:
         int64 (N,), the lowest index where several codes are equally good.
     """
+    size = weights.shape[0]
     z = F.pad(z, (0, 1), value=1.0)  # (N, D + 1)
     weights = torch.cat([weights, bias[:, None]], dim=1).T  # (D + 1, K)
-    rows = max(1, _BLOCK_ENTRIES // weights.shape[1])
-    codes = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    scores = z.new_empty(min(rows, z.shape[0]), weights.shape[1])
+    rows = max(1, _BLOCK_ENTRIES // size)
+    descending = torch.arange(size, 0, -1, dtype=z.dtype, device=z.device)  # exact below 2^24
+    ranks = z.new_empty(z.shape[0])
+    scores = z.new_empty(min(rows, z.shape[0]), size)
     for start in range(0, z.shape[0], rows):
         block = z[start : start + rows]
         block_scores = torch.mm(block, weights, out=scores[: len(block)])
-        torch.argmax(block_scores, dim=1, out=codes[start : start + rows])
-    return codes
+        is_best = block_scores.sub_(block_scores.amax(dim=1, keepdim=True)).eq_(0)
+        torch.amax(is_best.mul_(descending), dim=1, out=ranks[start : start + rows])
+    # Scores that are no numbers have no best one: any code, and the loss will say so.
+    return (size - ranks).long().clamp_(max=size - 1)
 
 
 def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:

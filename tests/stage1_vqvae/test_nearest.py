@@ -68,6 +68,13 @@ def test_nearest_codes_of_a_codebook_above_the_block_goes_row_by_row(monkeypatch
     assert recorded_blocks == [(1, 100)] * 5
 
 
+def test_nearest_codes_of_what_is_no_number_are_codes_all_the_same():
+    z = torch.tensor([[float("nan"), 0.0], [float("inf"), 0.0], [1.0, 2.0]])
+    codes = nearest_codes(z, torch.tensor([[0.0, 0.0], [1.0, 2.0], [5.0, 5.0]]))
+    assert codes[2] == 1
+    assert ((codes >= 0) & (codes < 3)).all()
+
+
 def test_nearest_codes_of_no_points_is_empty():
     codes = nearest_codes(torch.empty(0, 2), torch.randn(3, 2))
     assert codes.shape == (0,)
