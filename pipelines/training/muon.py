@@ -44,7 +44,7 @@ class MuonWithAdamW:
     def __init__(
         self, weights: list[nn.Parameter], adamw: AdamW | None, config: TrainingConfig
     ) -> None:
-        self._matrix_of = {w: nn.Parameter(_as_matrix(w.detach(), w)) for w in weights}
+        self._matrix_of = {w: nn.Parameter(as_matrix(w.detach(), w)) for w in weights}
         self._muon = Muon(
             self._matrix_of.values(),
             lr=config.learning_rate,
@@ -58,6 +58,10 @@ class MuonWithAdamW:
         """Of both optimizers."""
         return self._muon.param_groups + (self._adamw.param_groups if self._adamw else [])
 
+    def is_matrix(self, parameter: nn.Parameter) -> bool:
+        """Whether Muon has a parameter, and remembers it in the shape of a matrix."""
+        return parameter in self._matrix_of
+
     def state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
         """What its optimizer remembers of a parameter, as a dictionary that can be written to."""
         matrix = self._matrix_of.get(parameter)
@@ -69,7 +73,7 @@ class MuonWithAdamW:
     def step(self) -> None:
         """Moves all parameters against their gradients."""
         for weight, matrix in self._matrix_of.items():
-            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
+            matrix.grad = None if weight.grad is None else as_matrix(weight.grad, weight)
         self._muon.step()  # type: ignore[no-untyped-call]
         if self._adamw:
             self._adamw.step()
@@ -82,8 +86,18 @@ class MuonWithAdamW:
             self._adamw.zero_grad()
 
 
-def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
     """(out, ...) as (out, everything else), in the order in which `weight` lies in memory."""
-    if not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last):
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.flatten(1)
+    return (tensor.permute(0, 2, 3, 1) if _is_channels_last(weight) else tensor).flatten(1)
+
+
+def as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
+    """The matrix in the shape of `weight`, whose order in memory it has; inverts `as_matrix`."""
+    if not _is_channels_last(weight):
+        return matrix.view(weight.shape)
+    rows, channels, height, width = weight.shape
+    return matrix.view(rows, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    return not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.muon import MuonWithAdamW, muon_weights
+from pipelines.training.muon import MuonWithAdamW, as_matrix, as_weight, muon_weights
 
 StageOptimizer: TypeAlias = AdamW | MuonWithAdamW
 
@@ -35,7 +35,10 @@ def build_optimizer(module: nn.Module, config: TrainingConfig) -> StageOptimizer
 def optimizer_tensors(optimizer: StageOptimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as `<entry>/<parameter name>`, e.g. `exp_avg/encoder.stem.weight`."""
     return {
-        f"{entry}/{name}": value
+        # As the parameter's shape says, whatever its order in memory: another device has another.
+        f"{entry}/{name}": as_weight(value, parameter)
+        if _is_matrix(optimizer, parameter)
+        else value
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
         for entry, value in _state_of(optimizer, parameter).items()
@@ -54,14 +57,15 @@ def load_optimizer_tensors(
     for key, value in tensors.items():
         entry, _, name = key.partition("/")
         parameter = parameters.get(name)
-        # Adam's moments have the parameter's shape, Muon's that of a matrix of as many elements.
-        if parameter is None or value.numel() not in (parameter.numel(), 1):
+        if parameter is None or value.shape not in (parameter.shape, torch.Size()):
             raise ValueError(
                 f"the optimizer's state must belong to this model, got {key!r} of shape "
                 f"{tuple(value.shape)}: it was made with another model"
             )
         state = _state_of(optimizer, parameter)
-        if value.shape == parameter.shape:
+        if _is_matrix(optimizer, parameter):
+            state[entry] = as_matrix(value.to(parameter.device), parameter).clone()
+        elif value.shape == parameter.shape:
             # The fused kernel walks raw memory: the moments need their parameter's memory format.
             state[entry] = torch.empty_like(parameter.detach()).copy_(value)
         else:
@@ -85,6 +89,10 @@ def _adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def _is_matrix(optimizer: StageOptimizer, parameter: nn.Parameter) -> bool:
+    return isinstance(optimizer, MuonWithAdamW) and optimizer.is_matrix(parameter)
 
 
 def _state_of(optimizer: StageOptimizer, parameter: nn.Parameter) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stage1_vqvae.quantizers.nearest import half_squared_norms
+
 # Entries of a (codes, N) block of distances: 4 MiB of float32.
 _BLOCK_ENTRIES = 1 << 20
 
@@ -42,7 +44,7 @@ def anchor_points(z: Tensor, vectors: Tensor) -> Tensor:
     Returns:
         float32 (K, D).
     """
-    half_norms = z.square().sum(dim=1) / 2  # (N,)
+    half_norms = half_squared_norms(z)  # (N,)
     rows = max(1, _BLOCK_ENTRIES // len(z))
     chosen = []
     for block in torch.split(vectors, rows):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stage1_vqvae.quantizers.nearest import half_squared_norms
+
 
 def entropy_penalty(logits: Tensor) -> Tensor:
     """E[H(p(c | z))] - H(E[p(c | z)]), the negative mutual information of code and z, in nats.
@@ -28,8 +30,7 @@ def entropy_penalty(logits: Tensor) -> Tensor:
 def squared_distance_logits(z: Tensor, vectors: Tensor, temperature: float) -> Tensor:
     """-||z - e_k||^2 / temperature, float32 (N, K), without the part that is equal for all k."""
     scale = 2 / temperature
-    half_norms = vectors.square().sum(dim=1) / 2
-    return torch.addmm(half_norms, z, vectors.T, beta=-scale, alpha=scale)
+    return torch.addmm(half_squared_norms(vectors), z, vectors.T, beta=-scale, alpha=scale)
 
 
 def binary_entropy_penalty(logits: Tensor) -> Tensor:

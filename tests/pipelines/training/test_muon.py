@@ -133,6 +133,22 @@ def test_weights_without_a_gradient_stay():
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_optimizer_tensors_have_the_order_of_the_weights_whatever_the_memory_format(memory_format):
+    module = Network().to(memory_format=memory_format)
+    optimizer = build_optimizer(module, CONFIG)
+    set_gradients(module, 0)
+    gradient = module.conv.weight.grad.clone()
+    optimizer.step()
+    momentum = optimizer_tensors(optimizer, module)["momentum_buffer/conv.weight"]
+    torch.testing.assert_close(momentum, 0.05 * gradient)  # the average's first step
+    other = Network()
+    resumed = build_optimizer(other, CONFIG)
+    load_optimizer_tensors(resumed, other, optimizer_tensors(optimizer, module))
+    loaded = optimizer_tensors(resumed, other)["momentum_buffer/conv.weight"]
+    assert torch.equal(loaded, momentum)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_optimizer_tensors_continue_where_they_were_taken(memory_format):
     module, other = (Network().to(memory_format=memory_format) for _ in range(2))
     optimizer = build_optimizer(module, CONFIG)
