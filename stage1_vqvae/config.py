@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from stage1_vqvae.config_checks import require, require_fields
 from stage1_vqvae.quantizer_config import (
     EMAQuantizerConfig,
     QuantizerConfig,
     quantizer_config_from_dict,
-    require,
-    require_fields,
 )
 
 Likelihood: TypeAlias = Literal["mse", "l1", "bernoulli"]
