@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,13 @@ from stage2_prior.grids import (
 )
 from stage2_prior.noise import AddressedNoise
 from stage2_prior.ordering import check_order, known_first
+from stage2_prior.request import (
+    check_any_order,
+    check_numbers,
+    check_settings,
+    context_sequence,
+    labels_or_null,
+)
 
 ARTIFACT_KIND = "prior"
 _CONFIG_FIELDS = {"grids", "num_classes", "vqvae_sha256", "model"}
@@ -40,6 +48,37 @@ _OPTIONAL_FIELDS = {"context_grids"}
 # last bit of a logit that differs can turn a draw. Batches filled up to a multiple of this gave the
 # same bits whatever their size (x86 with AVX512, MKL and oneDNN, 1 to 16 threads).
 _ROW_MULTIPLE = 16
+
+
+@runtime_checkable
+class DrawsOpenCodes(Protocol):
+    """What a prior offers besides where its `any_order` is true: some codes drawn, given others."""
+
+    def draw_open(
+        self,
+        labels: Tensor,
+        settings: SamplingSettings,
+        noise: AddressedNoise,
+        context: Tensor | None,
+        codes: Tensor,
+        order: Tensor,
+        num_known: int,
+    ) -> Tensor:
+        """Draws all but the first `num_known` positions of the order; only in evaluation mode.
+
+        Args:
+            labels: int64 (B,), as for `CodePrior.forward`.
+            settings: How to draw.
+            noise: The batch's random numbers.
+            context: int64 (B, Lc) or None, as for `CodePrior.forward`.
+            codes: int64 (B, L), of which the known ones count.
+            order: int64 (B, L), or (1, L) for all.
+            num_known: How many known positions the order begins with, the same for all.
+
+        Returns:
+            int64 (B, L), all codes.
+        """
+        ...
 
 
 class CodePrior(nn.Module, ABC):
@@ -91,7 +130,10 @@ class CodePrior(nn.Module, ABC):
 
     @property
     def any_order(self) -> bool:
-        """Whether codes can be predicted in other orders than the prior's own."""
+        """Whether codes can be predicted in other orders than the prior's own.
+
+        Such a prior also takes an `order` in `forward`, and is one that `DrawsOpenCodes`.
+        """
         return False
 
     @property
@@ -154,10 +196,10 @@ class CodePrior(nn.Module, ABC):
         """
         check_codes(codes, self.grids)
         sequence = to_sequence(codes).long().to(self._device)
-        labels = self._labels_or_null(labels, len(sequence))
-        context_sequence = self._context_sequence(context, len(sequence))
+        labels = self._labels(labels, len(sequence))
+        context_sequence = self._context(context, len(sequence))
         if order is not None:
-            self._check_any_order("log_prob under an order")
+            check_any_order(self.any_order, "log_prob under an order")
             order = check_order(order, len(sequence), self.num_codes).to(self._device)
         with self._evaluating():
             nll = self.nll(sequence, labels, context_sequence, order)
@@ -227,7 +269,8 @@ class CodePrior(nn.Module, ABC):
             ValueError: Labels, context, settings or seed do not fit the prior.
         """
         settings = settings or SamplingSettings()
-        self._check_request(count, labels, settings, seed, first_index, batch_size)
+        check_numbers(count, seed, first_index, batch_size)
+        self._check_settings(settings, labelled=labels is not None)
         if settings.num_steps is not None:  # every position is open
             nothing = torch.zeros(count, self.num_codes, dtype=torch.int64)
             return self.complete(
@@ -240,8 +283,8 @@ class CodePrior(nn.Module, ABC):
                 first_index=first_index,
                 batch_size=batch_size,
             )
-        all_labels = self._labels_or_null(labels, count)
-        all_context = self._context_sequence(context, count)
+        all_labels = self._labels(labels, count)
+        all_context = self._context(context, count)
         sequences = []
         with self._evaluating():
             for start in range(0, count, batch_size):
@@ -295,11 +338,12 @@ class CodePrior(nn.Module, ABC):
             ValueError: The prior has one order only, or something does not fit it.
         """
         settings = settings or SamplingSettings()
-        self._check_any_order("completing known codes or drawing several codes at a time")
+        check_any_order(self.any_order, "completing known codes or drawing several codes at a time")
         check_codes(codes, self.grids)
         check_known(known, self.grids)
         count = len(codes[0])
-        self._check_request(count, labels, settings, seed, first_index, batch_size)
+        check_numbers(count, seed, first_index, batch_size)
+        self._check_settings(settings, labelled=labels is not None)
         if len(known[0]) != count:
             raise ValueError(f"known must have {count} rows like codes, got {len(known[0])}")
         if order is not None and settings.num_steps is not None:
@@ -309,8 +353,8 @@ class CodePrior(nn.Module, ABC):
         order = check_order(order, count, self.num_codes).to(self._device)
         sequence = to_sequence(codes).long().to(self._device)
         known_sequence = to_sequence(known).to(self._device)
-        all_labels = self._labels_or_null(labels, count)
-        all_context = self._context_sequence(context, count)
+        all_labels = self._labels(labels, count)
+        all_context = self._context(context, count)
         num_known = known_sequence.sum(dim=1).cpu()
         result = sequence.clone()
         with self._evaluating():
@@ -325,23 +369,6 @@ class CodePrior(nn.Module, ABC):
                     drawn = self._draw_open(noise, batch, settings, number)
                     result[rows.to(result.device)] = drawn[: len(rows)]
         return to_grids(result, self.grids)
-
-    def draw_open(
-        self,
-        labels: Tensor,
-        settings: SamplingSettings,
-        noise: AddressedNoise,
-        context: Tensor | None,
-        codes: Tensor,
-        order: Tensor,
-        num_known: int,
-    ) -> Tensor:
-        """Draws all but the first `num_known` positions of the order int64 (B or 1, L).
-
-        `codes` int64 (B, L) holds the known ones; gives int64 (B, L). Only called in evaluation
-        mode, and on a prior of any order.
-        """
-        raise NotImplementedError
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` to a new `directory`, atomically.
@@ -428,79 +455,23 @@ class CodePrior(nn.Module, ABC):
         order = known_first(order, known)
         if (order == order[:1]).all():
             order = order[:1]
+        assert isinstance(self, DrawsOpenCodes), "any_order is true, so there must be draw_open"
         return self.draw_open(labels, settings, noise, context, codes, order, num_known)
 
-    def _check_any_order(self, wanted: str) -> None:
-        if not self.any_order:
-            raise ValueError(
-                f"{wanted} needs a prior that was trained in any order, this one knows a single "
-                "order: train a transformer with any_order (--prior.any-order)"
-            )
+    def _labels(self, labels: Tensor | None, count: int) -> Tensor:
+        """Labels as `forward` takes them: int64 (count,)."""
+        return labels_or_null(labels, count, self.config, self.num_classes).to(self._device)
 
-    def _context_sequence(self, context: tuple[Tensor, ...] | None, count: int) -> Tensor | None:
-        """The context grids as int64 (count, Lc), or None for a prior without."""
-        if not self.context_grids:
-            if context is not None:
-                raise ValueError("this prior was trained without context: leave context out")
-            return None
-        if context is None:
-            raise ValueError(
-                f"this prior was trained with {len(self.context_grids)} context grids, got none: "
-                "name the codes that it is to go by"
-            )
-        check_codes(context, self.context_grids, name="context")
-        if len(context[0]) != count:
-            raise ValueError(f"context must have {count} rows, got {len(context[0])}")
-        return to_sequence(context).long().to(self._device)
+    def _context(self, context: tuple[Tensor, ...] | None, count: int) -> Tensor | None:
+        """The context as `forward` takes it: int64 (count, Lc), or None for a prior without."""
+        sequence = context_sequence(context, count, self.context_grids)
+        return None if sequence is None else sequence.to(self._device)
 
-    def _labels_or_null(self, labels: Tensor | None, count: int) -> Tensor:
-        if labels is None:
-            self._check_null_is_trained()
-            return torch.full((count,), self.null_label, device=self._device)
-        if self.num_classes is None:
-            raise ValueError("this prior was trained without labels: leave labels out")
-        if labels.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"labels must be int64, got {labels.dtype}: convert them with .long()")
-        if labels.shape != (count,):
-            raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            raise ValueError(
-                f"labels must be in [0, {self.num_classes}), got {int(labels.min())} to "
-                f"{int(labels.max())}"
-            )
-        return labels.long().to(self._device)
-
-    def _check_null_is_trained(self) -> None:
-        if self.num_classes is not None and not self.config.label_dropout:
-            raise ValueError(
-                "going without labels or using a guidance scale needs a prior trained with "
-                "label_dropout above 0, got 0: name labels and keep guidance_scale at 1"
-            )
-
-    def _check_request(
-        self,
-        count: int,
-        labels: Tensor | None,
-        settings: SamplingSettings,
-        seed: int,
-        first_index: int,
-        batch_size: int,
-    ) -> None:
-        if count < 1 or batch_size < 1:
-            raise ValueError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
-        if not 0 <= seed < 1 << 63:
-            raise ValueError(f"seed must be in [0, 2^63), got {seed}")
-        if not 0 <= first_index < (1 << 63) - count:
-            raise ValueError(f"first_index must be in [0, 2^63 - count), got {first_index}")
-        if labels is None and settings.guidance_scale != 1:
-            raise ValueError(
-                f"guidance_scale {settings.guidance_scale} needs labels to guide towards: "
-                "name labels or keep it at 1"
-            )
-        if settings.guidance_scale != 1:
-            self._check_null_is_trained()
-        if settings.precision == "bfloat16" and not self.draws_in_bfloat16:
-            raise ValueError(
-                f"precision bfloat16 needs a transformer prior, this one is a {self.config.kind}: "
-                "keep it at float32"
-            )
+    def _check_settings(self, settings: SamplingSettings, *, labelled: bool) -> None:
+        check_settings(
+            settings,
+            self.config,
+            self.num_classes,
+            labelled=labelled,
+            draws_in_bfloat16=self.draws_in_bfloat16,
+        )

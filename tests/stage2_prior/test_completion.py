@@ -269,6 +269,14 @@ def test_prior_of_one_order_refuses_to_complete(kind, call):
         call(prior, codes)
 
 
+def test_prior_that_promises_any_order_must_draw_open_codes(monkeypatch):
+    prior = make_prior("pixelcnn", SQUARE)
+    monkeypatch.setattr(type(prior), "any_order", True)
+    codes = as_grids(random_sequence(SQUARE, 1), SQUARE)
+    with pytest.raises(AssertionError, match="any_order is true, so there must be draw_open"):
+        prior.complete(codes, (codes[0] > 0,))
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -84,6 +84,23 @@ def test_batches_are_filled_up_to_whole_sixteens(monkeypatch, count, batch_size)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_samples_are_drawn_in_batches_and_nothing_else_grows(monkeypatch, kind):
+    # So that memory grows with the batch size: all that a sample leaves behind are its codes.
+    prior = make_prior(kind, (GridSpec(1, 2, 4),))
+    draw_sequence, drawn = prior.draw_sequence, []
+
+    def watched(labels, settings, uniform, context):
+        drawn.append(draw_sequence(labels, settings, uniform, context))
+        assert len(labels) == len(uniform) == len(drawn[-1])
+        return drawn[-1]
+
+    monkeypatch.setattr(prior, "draw_sequence", watched)
+    (codes,) = prior.sample(1000, seed=2, batch_size=64)
+    assert [len(batch) for batch in drawn] == [64] * 15 + [48]  # 40 filled up to whole sixteens
+    assert torch.equal(codes.flatten(1), torch.cat(drawn)[:1000])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", [False, True])
 def test_sampling_is_without_dropout_and_leaves_the_mode(kind, training):
     prior = make_prior(kind, GRIDS, dropout=0.5)

@@ -1,0 +1,137 @@
+"""What may be asked of a prior: each function gives what was meant, or says what does not fit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stage2_prior.config import PriorConfig, SamplingSettings
+from stage2_prior.grids import GridSpec, check_codes, to_sequence
+
+
+def check_numbers(count: int, seed: int, first_index: int, batch_size: int) -> None:
+    """Makes sure that samples can be counted and their random numbers addressed.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if count < 1 or batch_size < 1:
+        raise ValueError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed must be in [0, 2^63), got {seed}")
+    if not 0 <= first_index < (1 << 63) - count:
+        raise ValueError(f"first_index must be in [0, 2^63 - count), got {first_index}")
+
+
+def check_settings(
+    settings: SamplingSettings,
+    config: PriorConfig,
+    num_classes: int | None,
+    *,
+    labelled: bool,
+    draws_in_bfloat16: bool,
+) -> None:
+    """Makes sure that a prior can draw in this way.
+
+    Args:
+        settings: How to draw.
+        config: The prior's.
+        num_classes: The prior's.
+        labelled: Whether labels are named.
+        draws_in_bfloat16: Whether the prior can.
+
+    Raises:
+        ValueError: There is nothing to guide towards or away from, or bfloat16 is not known.
+    """
+    if settings.guidance_scale != 1:
+        if not labelled:
+            raise ValueError(
+                f"guidance_scale {settings.guidance_scale} needs labels to guide towards: "
+                "name labels or keep it at 1"
+            )
+        check_null_is_trained(config, num_classes)
+    if settings.precision == "bfloat16" and not draws_in_bfloat16:
+        raise ValueError(
+            f"precision bfloat16 needs a transformer prior, this one is a {config.kind}: "
+            "keep it at float32"
+        )
+
+
+def check_null_is_trained(config: PriorConfig, num_classes: int | None) -> None:
+    """Makes sure that a prior with classes was trained to go without labels too.
+
+    Raises:
+        ValueError: It was not.
+    """
+    if num_classes is not None and not config.label_dropout:
+        raise ValueError(
+            "going without labels or using a guidance scale needs a prior trained with "
+            "label_dropout above 0, got 0: name labels and keep guidance_scale at 1"
+        )
+
+
+def check_any_order(any_order: bool, wanted: str) -> None:
+    """Makes sure that a prior knows other orders than its own, which `wanted` needs.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not any_order:
+        raise ValueError(
+            f"{wanted} needs a prior that was trained in any order, this one knows a single "
+            "order: train a transformer with any_order (--prior.any-order)"
+        )
+
+
+def labels_or_null(
+    labels: Tensor | None, count: int, config: PriorConfig, num_classes: int | None
+) -> Tensor:
+    """Labels int64 (count,) as the network takes them: one past the classes stands for none.
+
+    Raises:
+        TypeError: They are not integers.
+        ValueError: They do not fit the prior, or it was not trained to go without.
+    """
+    if labels is None:
+        check_null_is_trained(config, num_classes)
+        return torch.full((count,), num_classes or 0)
+    if num_classes is None:
+        raise ValueError("this prior was trained without labels: leave labels out")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"labels must be int64, got {labels.dtype}: convert them with .long()")
+    if labels.shape != (count,):
+        raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"labels must be in [0, {num_classes}), got {int(labels.min())} to {int(labels.max())}"
+        )
+    return labels.long()
+
+
+def context_sequence(
+    context: tuple[Tensor, ...] | None, count: int, grids: tuple[GridSpec, ...]
+) -> Tensor | None:
+    """The context grids as one sequence int64 (count, Lc), or None for a prior without.
+
+    Args:
+        context: int64 (count, h_i, w_i) per context grid, or None.
+        count: How many images.
+        grids: The prior's context grids; none for a prior without.
+
+    Raises:
+        TypeError: They are not integers.
+        ValueError: They do not fit, or are given or missing where the prior was trained otherwise.
+    """
+    if not grids:
+        if context is not None:
+            raise ValueError("this prior was trained without context: leave context out")
+        return None
+    if context is None:
+        raise ValueError(
+            f"this prior was trained with {len(grids)} context grids, got none: "
+            "name the codes that it is to go by"
+        )
+    check_codes(context, grids, name="context")
+    if len(context[0]) != count:
+        raise ValueError(f"context must have {count} rows, got {len(context[0])}")
+    return to_sequence(context).long()
