@@ -8,6 +8,34 @@ from einops import reduce
 from torch import Tensor
 
 
+def mask_hiding(part: str, height: int, width: int) -> Tensor:
+    """A mask bool (H, W) that hides one part of an image.
+
+    Args:
+        part: right, left, top or bottom, half of the image each; or center, half of its height by
+            half of its width.
+        height: H.
+        width: W.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+    half_height, half_width = -(-height // 2), -(-width // 2)
+    top, left = (height - half_height) // 2, (width - half_width) // 2
+    hidden = {
+        "right": (slice(None), slice(width - half_width, None)),
+        "left": (slice(None), slice(half_width)),
+        "top": (slice(half_height), slice(None)),
+        "bottom": (slice(height - half_height, None), slice(None)),
+        "center": (slice(top, top + half_height), slice(left, left + half_width)),
+    }
+    if part not in hidden:
+        raise ValueError(f"the part to hide must be one of {', '.join(hidden)}, got {part}")
+    mask = torch.ones(height, width, dtype=torch.bool)
+    mask[hidden[part]] = False
+    return mask
+
+
 def check_mask(mask: Tensor, images: Tensor) -> Tensor:
     """The mask as bool (B, H, W), one per image.
 

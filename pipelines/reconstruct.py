@@ -33,14 +33,13 @@ def main() -> None:
     """Reads the options and reconstructs."""
     options = parse(ReconstructOptions)
     directory = RunDirectory(options.run)
-    config = directory.config()
+    directory.config()  # refuses what is no run, before anything heavy is imported
     if options.n < 1:
         raise ValueError(f"n must be at least 1, got {options.n}")
 
-    from pipelines.data.folder import read_images
     from pipelines.image_files import check_png, save_reconstructions
     from pipelines.sample import next_free
-    from pipelines.summaries import load_run_splits
+    from pipelines.summaries import images_to_show
     from pipelines.tasks import image_batches
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE
@@ -50,17 +49,7 @@ def main() -> None:
     check_png(out)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    if options.images is None:
-        images = load_run_splits(config, directory).by_name[options.split]
-        what = f"the {options.split} split"
-    elif model.image_shape[0] not in (1, 3):
-        raise ValueError(
-            f"image files have 1 or 3 channels, but the run was trained on {model.image_shape[0]}: "
-            "leave --images out and name a --split"
-        )
-    else:
-        images = read_images(options.images, model.image_shape)
-        what = str(options.images)
+    images, what = images_to_show(directory, model.image_shape, options.split, options.images)
     figures = measure_reconstruction(model, image_batches(images, device))
     save_reconstructions(out, model, images.images[: options.n])
     say(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipelines.command import say
 from pipelines.config import RunConfig
-from pipelines.data.image_set import DataSplits
+from pipelines.data.folder import read_images
+from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
 from pipelines.run_dir import RunDirectory
 from pipelines.training.config import TrainingConfig
@@ -44,6 +46,39 @@ def load_run_splits(config: RunConfig, directory: RunDirectory) -> DataSplits:
             f"{config.data.source} has changed since: restore them or train a new run"
         )
     return splits
+
+
+def images_to_show(
+    directory: RunDirectory,
+    image_shape: tuple[int, int, int],
+    split: str,
+    path: Path | None,
+) -> tuple[ImageSet, str]:
+    """A split of a run's data, or a user's own files where there is a `path`.
+
+    Args:
+        directory: The run.
+        image_shape: (C, H, W) that it was trained on; files are brought to it.
+        split: train, validation or test; not looked at where there is a path.
+        path: An image file or a folder of them, or None.
+
+    Returns:
+        The images, and what they are in words.
+
+    Raises:
+        ValueError: Files cannot have so many channels, or cannot be read, or the run's data are no
+            longer those.
+        FileNotFoundError: There is no run or no such path.
+    """
+    if path is None:
+        images = load_run_splits(directory.config(), directory).by_name[split]
+        return images, f"the {split} split"
+    if image_shape[0] not in (1, 3):
+        raise ValueError(
+            f"image files have 1 or 3 channels, but the run was trained on {image_shape[0]}: "
+            "leave --images out and name a --split"
+        )
+    return read_images(path, image_shape), str(path)
 
 
 def plan(config: RunConfig, splits: DataSplits) -> str:

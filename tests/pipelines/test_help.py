@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 from tiny_runs import python
 
+from pipelines.complete import CompleteOptions
 from pipelines.dump_codes import DumpOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
 from pipelines.recipes import fashion_mnist_mini
@@ -27,6 +28,7 @@ OPTIONS = {
     "dump_codes": DumpOptions(),
     "train_prior": PRIOR,
     "sample": SampleOptions(),
+    "complete": CompleteOptions(),
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
     "sweep": SweepOptions(run=fashion_mnist_mini()),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.holes import fill_holes, known_places
+from pipelines.holes import fill_holes, known_places, mask_hiding
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 2), (3, 5), (4, 6)])
@@ -24,3 +24,23 @@ def test_image_without_known_pixels_becomes_gray():
     images = torch.full((1, 1, 2, 2), 9, dtype=torch.uint8)
     filled = fill_holes(images, torch.zeros(1, 2, 2, dtype=torch.bool))
     assert filled.unique().tolist() == [128]  # 127.5 rounded to even
+
+
+@pytest.mark.parametrize(
+    ("part", "hidden"),
+    [
+        ("right", [[0, 0, 1, 1, 1]] * 3),
+        ("left", [[1, 1, 1, 0, 0]] * 3),
+        ("top", [[1] * 5, [1] * 5, [0] * 5]),
+        ("bottom", [[0] * 5, [1] * 5, [1] * 5]),
+        ("center", [[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0] * 5]),
+    ],
+)
+def test_odd_sides_hide_the_larger_half(part, hidden):
+    assert (~mask_hiding(part, 3, 5)).int().tolist() == hidden
+
+
+def test_unknown_part_is_refused():
+    message = "the part to hide must be one of right, left, top, bottom, center, got middle"
+    with pytest.raises(ValueError, match=message):
+        mask_hiding("middle", 4, 4)
