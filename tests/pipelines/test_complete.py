@@ -129,7 +129,8 @@ def test_own_images_are_brought_to_the_size_of_training(run, pipeline, tmp_path,
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
     # Two of three codes per row see pixels 5 to 9 of 10.
     assert capsys.readouterr().out.splitlines() == [
-        f"2 images of {tmp_path}/mine, completions of each: 1, codes drawn given the others: 4 of 6",
+        f"2 images of {tmp_path}/mine, completions of each: 1, codes drawn given the others: "
+        "4 of 6",
         f"wrote originals, holes and completions below each other to {tmp_path}/a.png",
     ]
 
