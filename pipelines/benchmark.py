@@ -275,24 +275,11 @@ def benchmark_quantizer_memory() -> None:
 
 
 def benchmark_priors(options: BenchmarkOptions, device: torch.device) -> None:
-    """Times the transformer's sampler in both number formats (on the CPU), and the PixelCNN's."""
+    """Times the transformer's sampler (on the CPU) and the PixelCNN's."""
     from pipelines.benchmark_pixelcnn import benchmark_pixelcnn
-    from pipelines.benchmark_priors import benchmark_transformer_sampling
+    from pipelines.benchmark_priors import benchmark_transformers
 
-    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    for precision in precisions:
-        times = benchmark_transformer_sampling(precision=precision, repetitions=options.repetitions)
-        line = (
-            f"transformer, 64 samples of 49 codes of 512, {precision}: {1000 * times.sampler:.0f} "
-            f"ms, {times.sampler / times.matrix_products:.1f} times its bare matrix products' "
-            f"{1000 * times.matrix_products:.0f} ms"
-        )
-        if times.gpt2 is not None:
-            line += (
-                f"; transformers' GPT-2 in float32 {1000 * times.gpt2:.0f} ms, "
-                f"{times.gpt2 / times.sampler:.1f} times ours"
-            )
-        say(line)
+    benchmark_transformers(options.repetitions)
     benchmark_pixelcnn(device)
 
 

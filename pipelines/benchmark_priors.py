@@ -4,47 +4,52 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from pipelines.command import say
 from stage2_prior.build import build_prior
 from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.decoding_step import can_compile
 from stage2_prior.grids import GridSpec
+
+Number: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSamplingTimes:
-    """Medians over the repetitions, in seconds."""
+    """Medians over the repetitions, in seconds; all measured in turns."""
 
-    sampler: float
-    """Sampling codes from a `TransformerPrior`."""
-    matrix_products: float
-    """The sampler's products of weights and inputs alone, in its precision."""
+    samplers: dict[SamplingSettings, float]
+    """Sampling codes from a `TransformerPrior`, by its settings."""
+    matrix_products: dict[Number, float]
+    """The sampler's products of weights and inputs alone, by their precision."""
     gpt2: float | None
     """`GPT2LMHeadModel.generate` of transformers, same depth, width, heads and codes, in float32;
     None where transformers is not installed."""
 
 
 def benchmark_transformer_sampling(
+    settings: Sequence[SamplingSettings],
     *,
     num_samples: int = 64,
     grid: GridSpec | None = None,
     config: TransformerConfig | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
     repetitions: int = 10,
 ) -> TransformerSamplingTimes:
     """Times what samples codes, one after the other in turns, after one round that is not counted.
 
     Args:
+        settings: The ways to sample that are timed beside each other.
         num_samples: How many samples, in one batch.
         grid: The codes; None takes 7x7 of 512.
         config: The network; None takes the default one, with random weights.
-        precision: Of the sampler's matrix products.
         repetitions: How often each is timed.
     """
     grid = grid or GridSpec(7, 7, 512)
@@ -52,16 +57,18 @@ def benchmark_transformer_sampling(
     torch.manual_seed(0)
     prior = build_prior(config, (grid,), 10).eval()
     labels = torch.arange(num_samples) % 10
-    settings = SamplingSettings(precision=precision)
-    calls: dict[str, Callable[[], Any]] = {
-        "sampler": lambda: prior.sample(num_samples, labels, settings, batch_size=num_samples),
-        "matrix_products": matrix_products(config, grid, num_samples, precision),
+    calls: dict[SamplingSettings | str, Callable[[], Any]] = {
+        way: partial(prior.sample, num_samples, labels, way, batch_size=num_samples)
+        for way in settings
     }
+    precisions = {way.precision for way in settings}
+    for precision in precisions:
+        calls[precision] = matrix_products(config, grid, num_samples, precision)
     generate = gpt2_generate(config, grid, num_samples)
     if generate is not None:
         calls["gpt2"] = generate
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():
+    seconds: dict[SamplingSettings | str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad():
         for _ in range(repetitions + 1):
             for name, call in calls.items():
                 start = time.perf_counter()
@@ -69,10 +76,32 @@ def benchmark_transformer_sampling(
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
     return TransformerSamplingTimes(
-        sampler=medians["sampler"],
-        matrix_products=medians["matrix_products"],
+        samplers={way: medians[way] for way in settings},
+        matrix_products={precision: medians[precision] for precision in precisions},
         gpt2=medians.get("gpt2"),
     )
+
+
+def benchmark_transformers(repetitions: int) -> None:
+    """Says how fast the default transformer samples in all its ways, and what others take."""
+    precisions: tuple[Number, ...] = ("float32", "bfloat16")
+    ways = [SamplingSettings(precision=precision) for precision in precisions]
+    if can_compile(torch.device("cpu")):
+        ways += [replace(way, compile="on") for way in ways]
+    times = benchmark_transformer_sampling(ways, repetitions=repetitions)
+    for way, seconds in times.samplers.items():
+        product = times.matrix_products[way.precision]
+        line = (
+            f"transformer, 64 samples of 49 codes of 512, {way.precision}, compile {way.compile}: "
+            f"{1000 * seconds:.0f} ms, {seconds / product:.1f} times its bare matrix products' "
+            f"{1000 * product:.0f} ms"
+        )
+        if times.gpt2 is not None:
+            line += (
+                f"; transformers' GPT-2 in float32 {1000 * times.gpt2:.0f} ms, "
+                f"{times.gpt2 / seconds:.1f} times ours"
+            )
+        say(line)
 
 
 def matrix_products(

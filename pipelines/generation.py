@@ -85,19 +85,16 @@ class GenerationPipeline:
         if n < 1 or batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
         resolved = self.resolve_labels(n, labels, first_index=first_index)
-        images = []
-        for start in range(0, n, batch_size):
-            count = min(batch_size, n - start)
-            codes = self.prior.sample(
-                count,
-                None if resolved is None else resolved[start : start + count],
-                settings,
-                seed=seed,
-                first_index=first_index + start,
-                batch_size=batch_size,
-            )
-            images.append(self._decode_filled(codes).cpu())
-        return torch.cat(images)
+        codes = self.prior.sample(
+            n,
+            resolved,
+            settings,
+            seed=seed,
+            first_index=first_index,
+            batch_size=batch_size,
+        )
+        batches = zip(*(torch.split(grid, batch_size) for grid in codes), strict=True)
+        return torch.cat([self._decode_filled(batch).cpu() for batch in batches])
 
     def complete(
         self,

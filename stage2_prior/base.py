@@ -36,6 +36,7 @@ from stage2_prior.request import (
     check_numbers,
     check_settings,
     context_sequence,
+    decide_compilation,
     labels_or_null,
 )
 
@@ -137,8 +138,8 @@ class CodePrior(nn.Module, ABC):
         return False
 
     @property
-    def draws_in_bfloat16(self) -> bool:
-        """Whether `SamplingSettings.precision` may be bfloat16."""
+    def has_sampler_options(self) -> bool:
+        """Whether `SamplingSettings.precision` and `compile` may be chosen."""
         return False
 
     @abstractmethod
@@ -268,9 +269,8 @@ class CodePrior(nn.Module, ABC):
             TypeError: Labels or context are not integers.
             ValueError: Labels, context, settings or seed do not fit the prior.
         """
-        settings = settings or SamplingSettings()
         check_numbers(count, seed, first_index, batch_size)
-        self._check_settings(settings, labelled=labels is not None)
+        settings = self._settings(settings, count * self.num_codes, labelled=labels is not None)
         if settings.num_steps is not None:  # every position is open
             nothing = torch.zeros(count, self.num_codes, dtype=torch.int64)
             return self.complete(
@@ -285,12 +285,13 @@ class CodePrior(nn.Module, ABC):
             )
         all_labels = self._labels(labels, count)
         all_context = self._context(context, count)
+        multiple = self._row_multiple(settings, min(count, batch_size))
         sequences = []
         with self._evaluating():
             for start in range(0, count, batch_size):
                 rows = torch.arange(start, min(start + batch_size, count))
                 noise, (batch_labels, batch_context) = self._filled(
-                    rows, seed, first_index, (all_labels, all_context)
+                    rows, multiple, seed, first_index, (all_labels, all_context)
                 )
                 assert batch_labels is not None
                 drawn = self.draw_sequence(batch_labels, settings, noise.block(0), batch_context)
@@ -337,13 +338,13 @@ class CodePrior(nn.Module, ABC):
             TypeError: Codes, labels, context or order are not integers, or known is not bool.
             ValueError: The prior has one order only, or something does not fit it.
         """
-        settings = settings or SamplingSettings()
         check_any_order(self.any_order, "completing known codes or drawing several codes at a time")
         check_codes(codes, self.grids)
         check_known(known, self.grids)
         count = len(codes[0])
         check_numbers(count, seed, first_index, batch_size)
-        self._check_settings(settings, labelled=labels is not None)
+        num_open = int(sum((~grid).sum() for grid in known))
+        settings = self._settings(settings, num_open, labelled=labels is not None)
         if len(known[0]) != count:
             raise ValueError(f"known must have {count} rows like codes, got {len(known[0])}")
         if order is not None and settings.num_steps is not None:
@@ -356,12 +357,14 @@ class CodePrior(nn.Module, ABC):
         all_labels = self._labels(labels, count)
         all_context = self._context(context, count)
         num_known = known_sequence.sum(dim=1).cpu()
+        multiple = self._row_multiple(settings, min(count, batch_size))
         result = sequence.clone()
         with self._evaluating():
             for number in sorted(set(num_known.tolist())):
                 for rows in (num_known == number).nonzero()[:, 0].split(batch_size):
                     noise, batch = self._filled(
                         rows,
+                        multiple,
                         seed,
                         first_index,
                         (all_labels, all_context, sequence, known_sequence, order),
@@ -425,14 +428,28 @@ class CodePrior(nn.Module, ABC):
         finally:
             self.train(training)
 
+    @staticmethod
+    def _row_multiple(settings: SamplingSettings, largest: int) -> int:
+        """What batches are filled up to a multiple of, the largest having so many rows.
+
+        Compiled code knows one size, so that a last, smaller batch would be compiled anew.
+        """
+        full = largest + -largest % _ROW_MULTIPLE
+        return full if settings.compile == "on" else _ROW_MULTIPLE
+
     def _filled(
-        self, rows: Tensor, seed: int, first_index: int, tensors: tuple[Tensor | None, ...]
+        self,
+        rows: Tensor,
+        multiple: int,
+        seed: int,
+        first_index: int,
+        tensors: tuple[Tensor | None, ...],
     ) -> tuple[AddressedNoise, list[Tensor | None]]:
-        """Noise and tensors of some rows, filled up to a multiple of `_ROW_MULTIPLE` rows.
+        """Noise and tensors of some rows, filled up to a multiple of so many rows.
 
         The rows that fill up are copies of the first one.
         """
-        filled = F.pad(rows, (0, -len(rows) % _ROW_MULTIPLE), value=int(rows[0]))
+        filled = F.pad(rows, (0, -len(rows) % multiple), value=int(rows[0]))
         # Random numbers are float64, which MPS does not know.
         noise_device = "cpu" if self._device.type == "mps" else self._device
         noise = AddressedNoise(seed, (filled + first_index).to(noise_device), self.num_codes)
@@ -467,11 +484,18 @@ class CodePrior(nn.Module, ABC):
         sequence = context_sequence(context, count, self.context_grids)
         return None if sequence is None else sequence.to(self._device)
 
-    def _check_settings(self, settings: SamplingSettings, *, labelled: bool) -> None:
+    def _settings(
+        self, settings: SamplingSettings | None, num_draws: int, *, labelled: bool
+    ) -> SamplingSettings:
+        """The settings for drawing `num_draws` codes, all decided; see `check_settings`."""
+        settings = settings or SamplingSettings()
         check_settings(
             settings,
             self.config,
             self.num_classes,
             labelled=labelled,
-            draws_in_bfloat16=self.draws_in_bfloat16,
+            has_sampler_options=self.has_sampler_options,
+        )
+        return decide_compilation(
+            settings, num_draws, self._device, possible=self.has_sampler_options
         )

@@ -119,8 +119,8 @@ class TransformerPrior(CodePrior):
         return self.config.any_order
 
     @property
-    def draws_in_bfloat16(self) -> bool:
-        """Whether `SamplingSettings.precision` may be bfloat16."""
+    def has_sampler_options(self) -> bool:
+        """Whether `SamplingSettings.precision` and `compile` may be chosen."""
         return True
 
     def forward(

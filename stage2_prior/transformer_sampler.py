@@ -7,118 +7,30 @@ into the weights, keys and values lie where the batched products read them, and 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stage2_prior.config import SamplingSettings
+from stage2_prior.decoding_step import (
+    DecodingStep,
+    PreparedBlock,
+    compiled_decoding_step,
+    fold_norm,
+    prepare_block,
+)
 from stage2_prior.grids import GridSpec
+from stage2_prior.key_value_cache import KeyValueCache
 from stage2_prior.sampling import choose, guidance_scales, guide
 
 if TYPE_CHECKING:
-    from stage2_prior.transformer import Block, TransformerPrior
+    from stage2_prior.transformer import TransformerPrior
 
 # Keys are kept and read in multiples of this, the missing ones masked: softmax and batched products
 # over lengths that do not fill vector registers cost up to four times as much.
 _LENGTH_MULTIPLE = 16
-
-
-@dataclass(frozen=True)
-class PreparedBlock:
-    """One block's weights with what surrounds them folded in; matrices are (in, out)."""
-
-    to_qkv: Tensor
-    """(E, 3 E)."""
-    qkv_bias: Tensor
-    """(3 E,)."""
-    project: Tensor
-    """(E, E)."""
-    project_bias: Tensor
-    """(E,)."""
-    mlp_in: Tensor
-    """(E, 4 E)."""
-    mlp_in_bias: Tensor
-    """(4 E,)."""
-    mlp_out: Tensor
-    """(4 E, E)."""
-    mlp_out_bias: Tensor
-    """(E,)."""
-
-
-def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight (in, out) and bias (out,) that do to the bare normalised x what norm and linear do.
-
-    W (gamma * x + beta) + b = (W * gamma) x + (W beta + b).
-    """
-    assert isinstance(linear, nn.Linear)
-    weight = linear.weight * norm.weight
-    bias = linear.weight @ norm.bias
-    return weight.t(), bias if linear.bias is None else bias + linear.bias
-
-
-def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
-    """The weights of `block` for inference, in `dtype`."""
-    qkv, qkv_bias = fold_norm(block.attention_norm, block.attention.to_qkv)
-    width = qkv.shape[0]
-    scale = torch.ones(3 * width, device=qkv.device)
-    scale[:width] = (width // block.attention.num_heads) ** -0.5
-    mlp_in, mlp_in_bias = fold_norm(block.mlp_norm, block.mlp_in)
-    tensors = (
-        qkv * scale,
-        qkv_bias * scale,
-        block.attention.project.weight.t(),
-        block.attention.project.bias,
-        mlp_in,
-        mlp_in_bias,
-        block.mlp_out.weight.t(),
-        block.mlp_out.bias,
-    )
-    return PreparedBlock(*(tensor.to(dtype).contiguous() for tensor in tensors))
-
-
-class KeyValueCache:
-    """Keys and values of all blocks, lying without gaps whatever the length so far.
-
-    In a plain (..., L, d) buffer the first positions would be spread over the memory of all, and
-    reading them is what attention's time goes into. So the length grows, in the same memory; moving
-    everything each 16 positions costs a sixteenth of reading it.
-
-    Args:
-        memory: float32 (num_layers, 2, B, heads, L, d); its content does not matter.
-    """
-
-    def __init__(self, memory: Tensor) -> None:
-        self._memory = memory
-        self._length = 0
-        self.blocks: list[Tensor] = []
-        """Per block (2, B, heads, length, d)."""
-        self.transposed_keys: list[Tensor] = []
-        """Per block (B * heads, d, length)."""
-        self.values: list[Tensor] = []
-        """Per block (B * heads, length, d)."""
-
-    def reserve(self, length: int) -> None:
-        """Makes room for `length` positions; new ones are zero."""
-        if length <= self._length:
-            return
-        shape = list(self._memory.shape[1:])
-        shape[3] = length
-        grown = []
-        for i, memory in enumerate(self._memory):
-            block = memory.flatten()[: math.prod(shape)].view(shape)
-            if self._length:
-                old = self.blocks[i].clone()
-                block[:, :, :, : self._length] = old
-            block[:, :, :, self._length :] = 0
-            grown.append(block)
-        self.blocks, self._length = grown, length
-        keys_and_values = [block.flatten(1, 2).unbind() for block in grown]
-        self.transposed_keys = [keys.transpose(1, 2) for keys, _ in keys_and_values]
-        self.values = [values for _, values in keys_and_values]
 
 
 class TransformerSampler:
@@ -132,7 +44,7 @@ class TransformerSampler:
         prior: Gives the weights.
         labels: int64 (B,), `null_label` for none.
         settings: How to draw. Under a guidance scale the batch holds every image a second time,
-            without its label.
+            without its label. `compile` must be decided: on or off.
         context: int64 (B, Lc) or None; goes through the network here, once.
     """
 
@@ -164,9 +76,18 @@ class TransformerSampler:
         prefix = None if context is None else prior.embed_context(context)  # (B, Lc, E)
         self.prefix = 0 if prefix is None else prefix.shape[1]
         heads, width = prior.config.num_heads, prior.config.width
-        length = self._padded(self.prefix + prior.num_codes)
-        shape = (len(self._blocks), 2, len(labels), heads, length, width // heads)
-        self._cache = KeyValueCache(self._labels.new_empty(shape))
+        assert settings.compile != "auto"
+        self._step = compiled_decoding_step() if settings.compile == "on" else None
+        self._cache = KeyValueCache(
+            num_layers=len(self._blocks),
+            batch=len(labels),
+            num_heads=heads,
+            length=self._padded(self.prefix + prior.num_codes),
+            head_dim=width // heads,
+            # The compiled step widens what it reads while reading it; other products cannot.
+            dtype=self._dtype if self._step else torch.float32,
+            device=labels.device,
+        )
         if prefix is not None:
             prefix = torch.cat([prefix, prefix]) if self.guided else prefix
             seen = self._labels.new_zeros(self.prefix, self._padded(self.prefix))
@@ -280,6 +201,8 @@ class TransformerSampler:
     def _run(self, x: Tensor, first: int, mask: Tensor) -> Tensor:
         rows, count, width = x.shape
         self._cache.reserve(mask.shape[1])
+        if self._step is not None and count == 1:
+            return self._run_compiled(self._step, x[:, 0], first, mask[0])[:, None]
         x = x.view(rows * count, width)
         for i, block in enumerate(self._blocks):
             heads = self._attend(self._normalise(x), block, i, slice(first, first + count), mask)
@@ -287,6 +210,14 @@ class TransformerSampler:
             inner = torch.addmm(block.mlp_in_bias, self._normalise(x), block.mlp_in)
             x += torch.addmm(block.mlp_out_bias, F.silu(inner, inplace=True), block.mlp_out)
         return self._normalise(x).view(rows, count, width)
+
+    def _run_compiled(self, step: DecodingStep, x: Tensor, first: int, mask: Tensor) -> Tensor:
+        """One position: (B, E) to the same shape, normalised."""
+        for kept in self._cache.blocks:
+            torch._dynamo.maybe_mark_dynamic(kept, 3)
+        torch._dynamo.maybe_mark_dynamic(mask, 0)
+        place = torch.tensor([first], device=x.device)
+        return step(x, self._blocks, self._cache.blocks, place, mask).to(self._dtype)
 
     def _normalise(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:]).to(self._dtype)
@@ -302,6 +233,6 @@ class TransformerSampler:
         cache[:, :, :, places] = qkv[1:]
         query = qkv[0].float().reshape(rows * num_heads, -1, head_dim)
         keys, values = self._cache.transposed_keys[index], self._cache.values[index]
-        weights = torch.bmm(query, keys).add_(mask).softmax(dim=-1)
-        heads = torch.bmm(weights, values).view(rows, num_heads, -1, head_dim)
+        weights = torch.bmm(query, keys.float()).add_(mask).softmax(dim=-1)
+        heads = torch.bmm(weights, values.float()).view(rows, num_heads, -1, head_dim)
         return heads.transpose(1, 2).reshape(len(x), -1).to(self._dtype)

@@ -6,7 +6,7 @@ import torch
 
 from pipelines import benchmark_priors
 from pipelines.benchmark_priors import benchmark_transformer_sampling, gpt2_generate
-from stage2_prior.config import TransformerConfig
+from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.transformer import TransformerPrior
 
@@ -37,9 +37,14 @@ def test_times_are_of_samples_drawn_and_counted(monkeypatch):
 
     monkeypatch.setattr(TransformerPrior, "draw_sequence", watched)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    times = benchmark_transformer_sampling(num_samples=16, grid=GRID, config=TINY, repetitions=2)
-    assert drawn == [16, 16, 16]  # once without counting
-    assert min(times.sampler, times.matrix_products) > 0
+    ways = [SamplingSettings(precision=precision) for precision in ("float32", "bfloat16")]
+    times = benchmark_transformer_sampling(
+        ways, num_samples=16, grid=GRID, config=TINY, repetitions=2
+    )
+    assert drawn == 6 * [16]  # each way twice, and once without counting
+    assert list(times.samplers) == ways
+    assert times.matrix_products.keys() == {"float32", "bfloat16"}
+    assert min(*times.samplers.values(), *times.matrix_products.values()) > 0
     assert times.gpt2 is None
 
 

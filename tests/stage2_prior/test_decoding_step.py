@@ -1,0 +1,136 @@
+"""The step that is compiled: it does what the network does, compiled or not."""
+
+import re
+
+import pytest
+import torch
+from tiny_priors import as_grids, make_prior, random_labels, random_sequence
+
+from stage2_prior import GridSpec, SamplingSettings, request
+from stage2_prior.decoding_step import can_compile
+from stage2_prior.transformer import TransformerPrior
+from stage2_prior.transformer_sampler import TransformerSampler
+
+# More codes than the cache's unit of 16, so that it grows while drawing; two grids.
+GRIDS = (GridSpec(3, 3, 5), GridSpec(4, 3, 6))
+CONTEXT = (GridSpec(2, 1, 4),)
+VARIANTS = {
+    "plain": {},
+    "classes": {"num_classes": 3},
+    "guided": {"num_classes": 3, "guidance_scale": 2.0},
+    "context": {"context_grids": CONTEXT},
+    "any_order": {"any_order": True},
+}
+
+needs_compiler = pytest.mark.skipif(
+    not can_compile(torch.device("cpu")), reason="there is no C++ compiler"
+)
+
+
+def draw(variant, compile_, count=20, batch_size=64):
+    options = dict(VARIANTS[variant])
+    settings = SamplingSettings(compile=compile_, guidance_scale=options.pop("guidance_scale", 1.0))
+    torch.manual_seed(0)  # the prior starts from random weights
+    prior = make_prior("transformer", GRIDS, **options)
+    context = None
+    if "context_grids" in options:
+        context = as_grids(random_sequence(CONTEXT, count), CONTEXT)
+    labels = random_labels(options.get("num_classes"), count)
+    return prior.sample(count, labels, settings, context=context, seed=3, batch_size=batch_size)
+
+
+def uncompiled(monkeypatch):
+    """Lets the sampler take the step as it is, without compiling it."""
+    from stage2_prior import decoding_step, transformer_sampler
+
+    monkeypatch.setattr(
+        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_step_draws_the_codes_of_the_uncompiled_sampler(variant, monkeypatch):
+    uncompiled(monkeypatch)
+    expected = draw(variant, "off")
+    for actual, grid in zip(draw(variant, "on"), expected, strict=True):
+        assert torch.equal(actual, grid)
+
+
+@needs_compiler
+def test_compiled_step_draws_the_same_codes_in_batches_of_any_size():
+    expected = draw("guided", "off", count=40)
+    for actual, grid in zip(draw("guided", "on", count=40, batch_size=16), expected, strict=True):
+        assert torch.equal(actual, grid)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_step_takes_up_where_the_uncompiled_pass_ended(precision, monkeypatch):
+    # Known codes are read in one pass, the others one by one: both write to the same cache.
+    uncompiled(monkeypatch)
+    prior = make_prior("transformer", GRIDS, any_order=True)
+    codes = as_grids(random_sequence(GRIDS, 8), GRIDS)
+    known = tuple(torch.rand(grid.shape) < 0.5 for grid in codes)
+    drawn = {
+        compile_: prior.complete(
+            codes, known, settings=SamplingSettings(compile=compile_, precision=precision)
+        )
+        for compile_ in ("off", "on")
+    }
+    same = [(a == b).double().mean() for a, b in zip(drawn["off"], drawn["on"], strict=True)]
+    # In bfloat16 sums are rounded in other places, which turns a draw here and there.
+    assert min(same) == 1 if precision == "float32" else min(same) > 0.95
+
+
+def test_bfloat16_cache_holds_what_was_computed():
+    # Keys and values come out of a bfloat16 product: keeping them so loses nothing.
+    prior = make_prior("transformer", GRIDS)
+    settings = SamplingSettings(compile="on", precision="bfloat16")
+    sampler = TransformerSampler(prior, torch.zeros(4, dtype=torch.int64), settings)
+    sampler._cache.reserve(16)
+    assert {block.dtype for block in sampler._cache.blocks} == {torch.bfloat16}
+    assert len({block.untyped_storage().data_ptr() for block in sampler._cache.blocks}) == 2
+
+
+def test_compiled_batches_are_all_of_one_size(monkeypatch):
+    uncompiled(monkeypatch)
+    sizes, draw_sequence = [], TransformerPrior.draw_sequence
+
+    def watched(prior, labels, *rest):
+        sizes.append(len(labels))
+        return draw_sequence(prior, labels, *rest)
+
+    monkeypatch.setattr(TransformerPrior, "draw_sequence", watched)
+    (first, _) = draw("plain", "on", count=70, batch_size=32)
+    assert (sizes, len(first)) == ([32, 32, 32], 70)
+
+
+@pytest.mark.parametrize(("num_draws", "decided"), [(499_999, "off"), (500_000, "on")])
+def test_auto_compiles_from_half_a_million_draws_on(num_draws, decided, monkeypatch):
+    monkeypatch.setattr(request, "can_compile", lambda _device: True)
+    settings = SamplingSettings(compile="auto", top_k=3)
+    actual = request.decide_compilation(settings, num_draws, torch.device("cpu"), possible=True)
+    assert actual == SamplingSettings(compile=decided, top_k=3)
+
+
+@pytest.mark.parametrize(("able", "possible"), [(False, True), (True, False)])
+def test_auto_does_without_where_it_cannot(able, possible, monkeypatch):
+    monkeypatch.setattr(request, "can_compile", lambda _device: able)
+    actual = request.decide_compilation(
+        SamplingSettings(compile="auto"), 10**9, torch.device("cpu"), possible=possible
+    )
+    assert actual == SamplingSettings(compile="off")
+
+
+def test_missing_compiler_is_said(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    message = re.escape("compile on needs a C++ compiler (or Triton on a GPU), but none was found")
+    with pytest.raises(RuntimeError, match=message):
+        draw("plain", "on")
+
+
+def test_pixelcnn_refuses_to_compile():
+    prior = make_prior("pixelcnn", (GridSpec(2, 2, 3),))
+    message = "compile on needs a transformer prior, this one is a pixelcnn: keep it off"
+    with pytest.raises(ValueError, match=message):
+        prior.sample(1, settings=SamplingSettings(compile="on"))
