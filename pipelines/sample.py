@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pipelines.command import parse, run_command, say
 from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
+
+if TYPE_CHECKING:
+    from pipelines.data.image_set import DataSplits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +34,9 @@ class SampleOptions:
     """How codes are drawn."""
     batch_size: int = 64
     """Images made at once; memory grows with it and not with n."""
+    nearest: bool = False
+    """Also say how far the samples are from their nearest training images, beside test images: are
+    any of them copies? Needs the run's data."""
     out: Path | None = None
     """New file or directory: FILE.png (one grid), FILE.npz (arrays that --data.source
     npz:FILE.npz reads), or a name without ending (a directory of single PNG files). None takes the
@@ -64,10 +70,27 @@ def next_free(directory: Path) -> Path:
     return directory / f"{max(taken, default=0) + 1:04d}.png"
 
 
+def training_data(directory: RunDirectory) -> DataSplits:
+    """The images that a run was trained on, and its other splits.
+
+    Raises:
+        ValueError: The directory is no run's, or the data are no longer those.
+    """
+    from pipelines.summaries import load_run_splits
+
+    if not directory.config_file.exists():
+        raise ValueError(
+            f"--nearest needs the images that the run was trained on, but {directory.path} has no "
+            f"{directory.config_file.name} that names them: name a run, or leave --nearest out"
+        )
+    return load_run_splits(directory.config(), directory)
+
+
 def main() -> None:
     """Reads the options and samples."""
     options = parse(SampleOptions)
-    run = RunDirectory(options.run).path
+    directory = RunDirectory(options.run)
+    run = directory.path
     out = options.out or next_free(run / "samples")
 
     from pipelines.generation import GenerationPipeline
@@ -77,6 +100,7 @@ def main() -> None:
     check_output(out)
     pipeline = GenerationPipeline.from_pretrained(run).to(choose_device(options.device))
     label = parse_label(options.label, pipeline.class_names)
+    splits = training_data(directory) if options.nearest else None
     images = pipeline(
         options.n,
         label,
@@ -86,6 +110,10 @@ def main() -> None:
     )
     labels = pipeline.resolve_labels(options.n, label)
     say("wrote " + save_images(out, images.numpy(), None if labels is None else labels.numpy()))
+    if splits is not None:
+        from pipelines.memorisation import describe_memorisation
+
+        say(describe_memorisation(images, pipeline.vqvae, splits))
 
 
 if __name__ == "__main__":

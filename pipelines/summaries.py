@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from pipelines.training.result import TrainingResult
 from stage1_vqvae.model import VQVAE
 from stage2_prior.build import build_prior
 from stage2_prior.grids import GridSpec
+
+# Of all steps; best weights later than that are nothing to speak of.
+_WELL_BEFORE_THE_END = 0.8
 
 
 def data_record(splits: DataSplits) -> dict[str, Any]:
@@ -126,6 +130,31 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float], w
         f"{phase}: {format_figures(values)} {where}; {result.images_seen:,} images in "
         f"{result.seconds:.0f} s ({result.precision.name}), best weights of step "
         f"{result.best_step:,} of {result.step:,}{early}"
+    )
+
+
+def describe_fit(phase: str, result: TrainingResult, figure: str) -> str:
+    """Says how a figure of the best weights differs between training and validation images.
+
+    And whether validation turned up: the best weights are well before the last.
+
+    Args:
+        phase: Which training.
+        result: How it ended, with `figure` and `train_` + `figure` among its metrics.
+        figure: The monitored one.
+    """
+    best, last, training = result.best_metrics, result.last_metrics, f"train_{figure}"
+    # A checkpoint of an older version knows nothing of the training images, nor of the last step.
+    said = (
+        f"{phase}: {figure} of the best weights {best[figure]:.4g} on the validation split, "
+        f"{best.get(training, math.nan):.4g} on as many training images"
+    )
+    if not last or result.best_step > _WELL_BEFORE_THE_END * result.step:
+        return said
+    return (
+        f"{said}; validation has turned up since step {result.best_step:,}, to {last[figure]:.4g} "
+        f"at step {result.step:,} ({last[training]:.4g} on training images): more training only "
+        "learns these by heart"
     )
 
 

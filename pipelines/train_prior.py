@@ -51,7 +51,7 @@ def train_prior(
     """
     import torch
 
-    from pipelines.summaries import say_training, test_row
+    from pipelines.summaries import describe_fit, say_training, test_row
     from pipelines.tasks import PriorTask, code_batches
     from pipelines.training.distributed import is_main
     from pipelines.training.metrics_log import MetricsLog
@@ -103,6 +103,7 @@ def train_prior(
         prior.save_pretrained(directory.prior)
     metrics.close()
     say_training("prior", result, values, "on the test split")
+    say(describe_fit("prior", result, trainer.task.monitor))
     return prior
 
 

@@ -33,6 +33,7 @@ from stage2_prior.noise import AddressedNoise
 from stage2_prior.ordering import check_order, known_first
 from stage2_prior.request import (
     check_any_order,
+    check_has_context,
     check_numbers,
     check_settings,
     context_sequence,
@@ -220,7 +221,11 @@ class CodePrior(nn.Module, ABC):
             labels: int64 (B,), as for `forward`.
             context: int64 (B, Lc) or None, as for `forward`.
             order: int64 (B, L), only for a prior of any order; None for the prior's own.
+
+        Raises:
+            ValueError: A context is missing, or given to a prior without.
         """
+        check_has_context(context is not None, self.context_grids)
         arguments = (sequence, labels, context)
         all_logits = self(*arguments) if order is None else self(*arguments, order)
         parts = split_by_grid(sequence, self.grids)

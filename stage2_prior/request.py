@@ -145,6 +145,21 @@ def labels_or_null(
     return labels.long()
 
 
+def check_has_context(given: bool, grids: tuple[GridSpec, ...]) -> None:
+    """Makes sure that a prior gets a context just where it has context grids.
+
+    Raises:
+        ValueError: One is given or missing where the prior was trained otherwise.
+    """
+    if given and not grids:
+        raise ValueError("this prior was trained without context: leave context out")
+    if grids and not given:
+        raise ValueError(
+            f"this prior was trained with {len(grids)} context grids, got none: "
+            "name the codes that it is to go by"
+        )
+
+
 def context_sequence(
     context: tuple[Tensor, ...] | None, count: int, grids: tuple[GridSpec, ...]
 ) -> Tensor | None:
@@ -159,15 +174,9 @@ def context_sequence(
         TypeError: They are not integers.
         ValueError: They do not fit, or are given or missing where the prior was trained otherwise.
     """
-    if not grids:
-        if context is not None:
-            raise ValueError("this prior was trained without context: leave context out")
-        return None
+    check_has_context(context is not None, grids)
     if context is None:
-        raise ValueError(
-            f"this prior was trained with {len(grids)} context grids, got none: "
-            "name the codes that it is to go by"
-        )
+        return None
     check_codes(context, grids, name="context")
     if len(context[0]) != count:
         raise ValueError(f"context must have {count} rows, got {len(context[0])}")

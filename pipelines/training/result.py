@@ -23,6 +23,9 @@ class TrainingResult:
     best_metrics: dict[str, float]
     """All validation figures of those weights."""
 
+    last_metrics: dict[str, float]
+    """All validation figures of the last step's averaged weights, which may have got worse."""
+
     seconds: float
     """Training time, without the time between a stop and its resume."""
 

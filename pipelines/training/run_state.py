@@ -37,6 +37,9 @@ class RunState:
     best_metrics: dict[str, float] = field(default_factory=dict)
     """All validation figures of `best_step`."""
 
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    """All figures of the newest validation."""
+
     validations_since_best: int = 0
     """Validations that brought no improvement, in a row."""
 
@@ -45,6 +48,7 @@ class RunState:
 
     def judge(self, metrics: Mapping[str, float], monitor: str) -> bool:
         """Takes note of a validation at `step` and says whether it is the best so far."""
+        self.last_metrics = dict(metrics)
         is_best = not self.best_metrics or metrics[monitor] < self.best_metrics[monitor]
         if is_best:
             self.best_step, self.best_metrics = self.step, dict(metrics)

@@ -253,6 +253,7 @@ class Trainer:
             images_seen=self._images_seen(),
             best_step=self._state.best_step,
             best_metrics=self._state.best_metrics,
+            last_metrics=self._state.last_metrics,
             seconds=self._seconds(),
             precision=self._optimisation.precision,
             stopped_early=self._state.stopped_early,

@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 from tiny_runs import TINY, command, one_thread, python, status, tree
 
+from pipelines.data.config import DataConfig
+from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
 from pipelines.generation import GenerationPipeline
 from pipelines.image_files import image_grid
+from pipelines.memorisation import describe_memorisation
 from pipelines.sample import next_free, parse_label
 from stage2_prior.config import SamplingSettings
 
@@ -166,6 +169,61 @@ def test_saved_pipeline_is_sampled_as_its_run_is(pipeline, tmp_path):
     sample(tmp_path / "saved", "--n", "3", "--label", "dog", "--out", tmp_path / "a.npz")
     expected = pipeline(3, 1).numpy()
     np.testing.assert_array_equal(read_npz(tmp_path / "a.npz").train.images, expected)
+
+
+def distances(images, training):
+    """To the nearest training image, as the root mean square over pixels."""
+    difference = images[:, None].astype(float) - training[None]
+    return np.sqrt((difference**2).mean(axis=(2, 3, 4))).min(axis=1)
+
+
+def described(name, found):
+    return f"{name} {np.median(found):.1f} and {np.quantile(found, 0.01):.1f}"
+
+
+def test_distance_to_the_training_images_is_said_on_request(
+    run, pipeline, photos, tmp_path, capsys
+):
+    sample(run, "--n", "20", "--nearest", "--out", tmp_path / "a.png")
+    wrote, figures, verdict = capsys.readouterr().out.splitlines()
+    assert wrote == f"wrote a grid of 20 images to {tmp_path}/a.png"
+    splits = load_splits(DataConfig(source=f"folder:{photos}"))
+    test = splits.test.images
+    again = pipeline.vqvae.decode(pipeline.vqvae.encode(torch.from_numpy(test))).numpy()
+    drawn, new, decoded = (
+        distances(images, splits.train.images) for images in (pipeline(20).numpy(), test, again)
+    )
+    parts = [described("samples", drawn), described("test images", new)]
+    assert figures == (
+        "distance to the nearest training image in gray levels, median and 1st percentile: "
+        + "; ".join([*parts, described("their reconstructions", decoded)])
+    )
+    threshold = min(np.quantile(new, 0.01), np.quantile(decoded, 0.01))
+    nearer = (drawn < threshold).sum()
+    assert verdict.startswith(
+        f"{nearer} of 20 samples are nearer than 99 % of {len(test)} test images and of their "
+        f"reconstructions ({threshold:.1f}): "
+    )
+
+
+def test_copies_of_training_images_are_called_so(pipeline, photos):
+    splits = load_splits(DataConfig(source=f"folder:{photos}"))
+    copies = torch.from_numpy(splits.train.images[:20])
+    figures, verdict = describe_memorisation(copies, pipeline.vqvae, splits).splitlines()
+    assert "samples 0.0 and 0.0; test images" in figures
+    assert verdict.startswith("20 of 20 samples are nearer than 99 % of ")
+    assert verdict.endswith(": more than chance allows: look for copies")
+
+
+def test_distances_of_what_is_no_run_are_refused(pipeline, tmp_path, capsys):
+    pipeline.save_pretrained(tmp_path / "saved")
+    before = tree(tmp_path)
+    assert status("sample", "--run", tmp_path / "saved", "--nearest", "--device", "cpu") == 1
+    assert capsys.readouterr().err == (
+        f"error: --nearest needs the images that the run was trained on, but {tmp_path}/saved has "
+        "no config.json that names them: name a run, or leave --nearest out\n"
+    )
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ RESULT = {
     "images_seen": 9600,
     "best_step": 1000,
     "best_metrics": {"loss": 0.1},
+    "last_metrics": {"loss": 0.2},
     "seconds": 12.4,
     "precision": Precision(name="bf16", reason="it was asked for"),
 }
@@ -27,6 +28,40 @@ def test_line_after_a_training_has_figures_rate_and_best_step(early, end, capsys
         "prior: bits_per_code 5.794 on the test split; 9,600 images in 12 s (bf16), best weights "
         f"of step 1,000 of 1,200{end}\n"
     )
+
+
+FIT = {
+    "best_metrics": {"bits_per_code": 5.21234, "train_bits_per_code": 4.9},
+    "last_metrics": {"bits_per_code": 5.9, "train_bits_per_code": 3.1},
+}
+BEST = (
+    "prior: bits_per_code of the best weights 5.212 on the validation split, 4.9 on as many "
+    "training images"
+)
+
+
+def test_fit_says_the_bits_of_training_and_validation_side_by_side():
+    result = TrainingResult(**RESULT | FIT, stopped_early=False)
+    assert summaries.describe_fit("prior", result, "bits_per_code") == BEST
+
+
+@pytest.mark.parametrize(("step", "turned"), [(1240, False), (1250, True), (9000, True)])
+def test_fit_says_when_validation_has_turned_up(step, turned):
+    # The best step is 1,000: four fifths of 1,250.
+    result = TrainingResult(**RESULT | FIT | {"step": step}, stopped_early=False)
+    expected = (
+        f"; validation has turned up since step 1,000, to 5.9 at step {step:,} (3.1 on training "
+        "images): more training only learns these by heart"
+    )
+    said = summaries.describe_fit("prior", result, "bits_per_code")
+    assert said == BEST + (expected if turned else "")
+
+
+def test_fit_of_an_older_checkpoint_goes_without_what_it_did_not_record():
+    old = {"best_metrics": {"bits_per_code": 5.0}, "last_metrics": {}, "step": 9000}
+    result = TrainingResult(**RESULT | old, stopped_early=True)
+    said = summaries.describe_fit("prior", result, "bits_per_code")
+    assert said.endswith("5 on the validation split, nan on as many training images")
 
 
 def test_row_of_the_test_split_bears_the_steps_of_the_training():

@@ -38,10 +38,12 @@ def split_codes(count, labels=True):
     return SplitCodes((coarse, fine), torch.arange(count) % 3 if labels else None)
 
 
-def prior_task(labels=True, **config):
+def prior_task(labels=True, train=9, **config):
+    torch.manual_seed(0)
     grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
     prior = build_prior(TransformerConfig(num_layers=1, width=4, num_heads=1, **config), grids, 3)
-    splits = {name: split_codes(9, labels) for name in ("train", "validation", "test")}
+    splits = {name: split_codes(9, labels) for name in ("validation", "test")}
+    splits["train"] = split_codes(train, labels)
     return PriorTask(prior, CodeDump(splits, (5, 8), 3 if labels else None, "hash"))
 
 
@@ -134,3 +136,32 @@ def test_prior_validation_is_the_mean_over_all_images():
     expected = (nats.sum() / (9 * 5) / np.log(2)).item()
     # One batch of 9 against three of at most 4: float32 sums in another order.
     assert task.validate(CPU)["bits_per_code"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_prior_validation_measures_as_many_training_images_from_all_over(labels):
+    task = prior_task(labels, train=20, any_order=True)
+    task.objective.eval()
+    rows = [0, 2, 4, 6, 8, 11, 13, 15, 17]  # the i * 20 / 9, rounded down
+    split = split_codes(20, labels)
+    codes = tuple(grid[rows].long() for grid in split.codes)
+    given = split.labels[rows] if labels else None
+    nats = -task.objective.prior.log_prob(codes, given)
+    expected = (nats.sum() / (9 * 5) / np.log(2)).item()
+    assert task.validate(CPU)["train_bits_per_code"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_prior_validation_measures_a_small_training_split_whole():
+    figures = prior_task(train=4).validate(CPU)
+    (codes,) = [tuple(grid.long() for grid in split_codes(4).codes)]
+    nats = -prior_task().objective.prior.log_prob(codes, split_codes(4).labels)
+    expected = (nats.sum() / (4 * 5) / np.log(2)).item()
+    assert figures["train_bits_per_code"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_prior_validation_draws_no_random_numbers():
+    task = prior_task(any_order=True, dropout=0.5)
+    state = torch.get_rng_state()
+    first = task.validate(CPU)
+    assert torch.get_rng_state().equal(state)
+    assert task.validate(CPU) == first

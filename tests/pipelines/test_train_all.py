@@ -248,7 +248,8 @@ def test_run_says_its_plan_its_figures_and_where_to_look(tmp_path, gray_file, ca
     assert said[3].startswith(f"vqvae: psnr {vqvae['psnr']:.4g}, l1 {vqvae['l1']:.4g}, usage ")
     assert said[3].endswith("(fp32), best weights of step 10 of 10")
     assert said[5].startswith(f"prior: bits_per_code {prior['bits_per_code']:.4g}, order_0_entropy")
-    assert said[6:] == [
+    assert said[6].startswith("prior: bits_per_code of the best weights ")
+    assert said[7:] == [
         f"images: {run}/samples.png (drawn by the prior), {run}/reconstructions.png (by stage one)",
         f"next: python -m pipelines.sample --run {run} --n 64",
     ]

@@ -15,6 +15,7 @@ from tiny_priors import (
 )
 
 from stage2_prior import CodePrior, GridSpec, SamplingSettings
+from stage2_prior.objective import PriorObjective
 from stage2_prior.sampling import choose
 
 SQUARE = (GridSpec(2, 2, 3),)
@@ -143,6 +144,16 @@ def test_context_that_does_not_fit_is_refused(context, error, message):
         prior.log_prob(codes, context=context)
     with pytest.raises(error, match=re.escape(message)):
         prior.sample(2, context=context)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "pixelcnn"])
+def test_training_refuses_to_go_without_the_context_or_to_drop_one(kind):
+    sequence, context = random_sequence(SQUARE, 2), random_sequence(CONTEXT, 2)
+    having = PriorObjective(make_prior(kind, SQUARE, context_grids=CONTEXT))
+    with pytest.raises(ValueError, match="this prior was trained with 2 context grids, got none"):
+        having(sequence, None)
+    with pytest.raises(ValueError, match="this prior was trained without context: leave context o"):
+        PriorObjective(make_prior(kind, SQUARE))(sequence, None, context)
 
 
 def test_prior_without_context_refuses_one():

@@ -131,6 +131,7 @@ def test_the_weights_of_the_lowest_validation_are_kept(tmp_path):
     assert task.objective.weight.item() == pytest.approx(0.3)
     assert (result.step, result.best_step, result.stopped_early) == (5, 3, False)
     assert result.best_metrics == {"distance": pytest.approx(0.01, rel=1e-5)}
+    assert result.last_metrics == {"distance": pytest.approx(0.19, rel=1e-5)}
 
 
 def test_training_stops_when_patience_runs_out(tmp_path):
@@ -148,6 +149,7 @@ def test_a_training_that_stopped_early_stays_stopped_on_resume(tmp_path):
     task = QuadraticTask(VALUES + 100, target=0.31)
     result = trainer_for(task, config, tmp_path).fit(resume=True)
     assert (result.step, result.stopped_early, task.seen) == (5, True, [])
+    assert result.last_metrics == {"distance": pytest.approx(0.19, rel=1e-5)}
     assert task.objective.weight.item() == pytest.approx(0.3)
 
 

@@ -1,0 +1,85 @@
+"""A prior that learns its training images by heart is seen to, and stopped."""
+
+import pytest
+import torch
+from tiny_runs import one_thread
+
+from pipelines.summaries import describe_fit
+from pipelines.tasks import PriorTask
+from pipelines.training.config import TrainingConfig
+from pipelines.training.metrics_log import MetricsLog, read_metrics
+from pipelines.training.trainer import Trainer
+from stage1_vqvae.code_dump import CodeDump, SplitCodes
+from stage2_prior.build import build_prior
+from stage2_prior.config import TransformerConfig
+from stage2_prior.grids import GridSpec
+
+CPU = torch.device("cpu")
+
+
+def random_codes(seed):
+    """16 images of 2x3 codes that have nothing in common: what is learned does not generalise."""
+    generator = torch.Generator().manual_seed(seed)
+    return SplitCodes((torch.randint(8, (16, 2, 3), generator=generator).int(),), None)
+
+
+class Stopped:
+    """A training of at most 200 epochs with a patience of 4 validations."""
+
+    def __init__(self, directory):
+        config = TransformerConfig(num_layers=1, width=16, num_heads=2, dropout=0.0)
+        with one_thread():
+            torch.manual_seed(0)
+            self.prior = build_prior(config, (GridSpec(2, 3, 8),))
+            splits = {name: random_codes(i) for i, name in enumerate(("train", "validation"))}
+            self.task = PriorTask(self.prior, CodeDump(splits, (8,), None, "hash"))
+            trainer = Trainer(
+                self.task,
+                TrainingConfig(
+                    epochs=200, batch_size=8, learning_rate=1e-2, precision="fp32", patience=4
+                ),
+                checkpoint_dir=directory / "checkpoints",
+                metrics=MetricsLog(directory / "metrics.jsonl"),
+                device=CPU,
+                seed=0,
+            )
+            self.result = trainer.fit(resume=False)
+        rows = read_metrics(directory / "metrics.jsonl")
+        self.rows = [row for row in rows if row["kind"] == "validation"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    return Stopped(tmp_path_factory.mktemp("run"))
+
+
+def test_patience_stops_a_prior_whose_validation_bits_rise(stopped):
+    bits = [row["values"]["bits_per_code"] for row in stopped.rows]
+    best = bits.index(min(bits))
+    assert stopped.result.stopped_early
+    assert stopped.result.step < 400
+    assert len(bits) == best + 1 + 4
+    assert stopped.result.best_step == stopped.rows[best]["step"]
+
+
+def test_weights_of_the_lowest_validation_bits_are_kept(stopped):
+    bits = [row["values"]["bits_per_code"] for row in stopped.rows]
+    assert stopped.task.validate(CPU)["bits_per_code"] == pytest.approx(min(bits), rel=1e-6)
+
+
+def test_bits_of_training_images_fall_away_from_those_of_validation(stopped):
+    first, last = stopped.rows[0]["values"], stopped.rows[-1]["values"]
+    assert last["train_bits_per_code"] < first["train_bits_per_code"]
+    assert last["bits_per_code"] > last["train_bits_per_code"]
+    assert stopped.result.last_metrics == last
+
+
+def test_end_says_both_figures_and_that_validation_turned_up(stopped):
+    best, last = stopped.result.best_metrics, stopped.result.last_metrics
+    said = describe_fit("prior", stopped.result, "bits_per_code")
+    assert f"{best['bits_per_code']:.4g} on the validation split" in said
+    assert f"{best['train_bits_per_code']:.4g} on as many training images" in said
+    assert (
+        f"has turned up since step {stopped.result.best_step}, to {last['bits_per_code']:.4g}"
+        in said
+    )
