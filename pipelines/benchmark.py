@@ -277,9 +277,10 @@ def benchmark_quantizer_memory() -> None:
 def benchmark_priors(options: BenchmarkOptions, device: torch.device) -> None:
     """Times the transformer's sampler (on the CPU) and the PixelCNN's."""
     from pipelines.benchmark_pixelcnn import benchmark_pixelcnn
-    from pipelines.benchmark_priors import benchmark_transformers
+    from pipelines.benchmark_priors import benchmark_parallel_decoding, benchmark_transformers
 
     benchmark_transformers(options.repetitions)
+    benchmark_parallel_decoding(options.repetitions)
     benchmark_pixelcnn(device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -67,14 +67,7 @@ def benchmark_transformer_sampling(
     generate = gpt2_generate(config, grid, num_samples)
     if generate is not None:
         calls["gpt2"] = generate
-    seconds: dict[SamplingSettings | str, list[float]] = {name: [] for name in calls}
-    with torch.no_grad():
-        for _ in range(repetitions + 1):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    medians = _medians(calls, repetitions)
     return TransformerSamplingTimes(
         samplers={way: medians[way] for way in settings},
         matrix_products={precision: medians[precision] for precision in precisions},
@@ -102,6 +95,63 @@ def benchmark_transformers(repetitions: int) -> None:
                 f"{times.gpt2 / seconds:.1f} times ours"
             )
         say(line)
+
+
+def benchmark_steps(
+    num_steps: Sequence[int | None],
+    *,
+    num_samples: int,
+    grid: GridSpec | None = None,
+    config: TransformerConfig | None = None,
+    repetitions: int = 10,
+) -> dict[SamplingSettings, float]:
+    """Median seconds of drawing a batch in few steps and in many, measured in turns.
+
+    Args:
+        num_steps: Numbers of steps; None for one code after the other in raster order.
+        num_samples: How many samples, in one batch.
+        grid: The codes; None takes 7x7 of 512.
+        config: The network; None takes the default one, of any order, with random weights.
+        repetitions: How often each is timed, after one round that is not counted.
+    """
+    grid = grid or GridSpec(7, 7, 512)
+    torch.manual_seed(0)
+    prior = build_prior(config or TransformerConfig(any_order=True), (grid,)).eval()
+    ways = [SamplingSettings(num_steps=number) for number in num_steps]
+    ways += [replace(way, step_order="confidence") for way in ways if way.num_steps is not None]
+    return _medians(
+        {way: partial(prior.sample, num_samples, None, way) for way in ways}, repetitions
+    )
+
+
+def benchmark_parallel_decoding(repetitions: int) -> None:
+    """Says how much faster a prior of any order draws several codes at a time."""
+    for num_samples in (1, 64):
+        seconds = benchmark_steps(
+            (None, 49, 32, 16, 8, 4), num_samples=num_samples, repetitions=repetitions
+        )
+        one_by_one = seconds[SamplingSettings()]
+        for way, taken in seconds.items():
+            steps = "one by one" if way.num_steps is None else f"{way.num_steps} steps"
+            order = "raster" if way.num_steps is None else way.step_order
+            say(
+                f"transformer of any order, batch {num_samples}, 49 codes in {steps} ({order}): "
+                f"{1000 * taken:.1f} ms, {one_by_one / taken:.1f} times as fast as one by one"
+            )
+
+
+def _medians(
+    calls: Mapping[SamplingSettings | str, Callable[[], object]], repetitions: int
+) -> dict[Any, float]:
+    """Seconds of each call, measured in turns after one round that is not counted."""
+    seconds: dict[SamplingSettings | str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad():
+        for _ in range(repetitions + 1):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def matrix_products(

@@ -1,11 +1,16 @@
 """The benchmark of sampling does the work it says it does; how long it takes is not tested."""
 
 import sys
+from dataclasses import replace
 
 import torch
 
 from pipelines import benchmark_priors
-from pipelines.benchmark_priors import benchmark_transformer_sampling, gpt2_generate
+from pipelines.benchmark_priors import (
+    benchmark_steps,
+    benchmark_transformer_sampling,
+    gpt2_generate,
+)
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.transformer import TransformerPrior
@@ -46,6 +51,25 @@ def test_times_are_of_samples_drawn_and_counted(monkeypatch):
     assert times.matrix_products.keys() == {"float32", "bfloat16"}
     assert min(*times.samplers.values(), *times.matrix_products.values()) > 0
     assert times.gpt2 is None
+
+
+def test_steps_are_timed_in_both_orders(monkeypatch):
+    drawn, draw_open = [], TransformerPrior.draw_open
+
+    def watched(prior, labels, settings, *rest):
+        drawn.append((len(labels), settings.num_steps, settings.step_order))
+        return draw_open(prior, labels, settings, *rest)
+
+    monkeypatch.setattr(TransformerPrior, "draw_open", watched)
+    config = replace(TINY, any_order=True)
+    seconds = benchmark_steps((None, 2), num_samples=16, grid=GRID, config=config, repetitions=1)
+    assert drawn == 2 * [(16, 2, "random"), (16, 2, "confidence")]  # once without counting
+    assert [(way.num_steps, way.step_order) for way in seconds] == [
+        (None, "random"),
+        (2, "random"),
+        (2, "confidence"),
+    ]
+    assert min(seconds.values()) > 0
 
 
 def test_gpt2_is_left_out_where_transformers_is_not_installed(monkeypatch):
