@@ -1,0 +1,129 @@
+"""For each image the nearest training image, pixel by pixel, and whether samples are copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Pixels moved to [-128, 127] have products of at most 2^14, and float32 holds whole numbers up to
+# 2^24: sums over this many pixels are exact, in whatever order and precision they are multiplied.
+_EXACT_PIXELS = 1024
+_CHUNK_PIXELS = 2**22
+_MAX_CHUNK = 2048
+
+INNOCENT_PERCENTILE = 1.0
+"""Per cent of new images that are nearer to a training image than the threshold, by definition."""
+_ALARM_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class NearestImages:
+    """The training image nearest to each image."""
+
+    index: Tensor
+    """int64 (N,), into the training images; of several equally near the first."""
+    distance: Tensor
+    """float32 (N,), root mean square difference of their pixels, in gray levels of 0..255."""
+
+
+def nearest_training_images(images: Tensor, training: NDArray[np.uint8]) -> NearestImages:
+    """Finds the nearest training image of each image by the Euclidean distance of the pixels.
+
+    Exact, in memory that does not grow with N or M.
+
+    Args:
+        images: uint8 (N, C, H, W), on the device to compute on.
+        training: uint8 (M, C, H, W), also as a `np.memmap`.
+
+    Returns:
+        Index and distance, on the CPU.
+
+    Raises:
+        TypeError: Images or training images are not uint8.
+        ValueError: There are none, or they differ in shape.
+    """
+    if images.dtype != torch.uint8 or training.dtype != np.uint8:
+        raise TypeError(f"images must be uint8, got {images.dtype} and {training.dtype}")
+    if not len(images) or not len(training) or images.shape[1:] != training.shape[1:]:
+        raise ValueError(
+            "images and training images must be at least one each and of one shape, got "
+            f"{tuple(images.shape)} and {training.shape}"
+        )
+    pixels = training[0].size
+    chunk = max(1, min(_MAX_CHUNK, _CHUNK_PIXELS // pixels))
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x y, all in whole numbers.
+    best = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
+    index = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    for first in range(0, len(training), chunk):
+        known = torch.from_numpy(training[first : first + chunk].copy()).to(images.device)
+        y = _centred(known)
+        lengths = _squared_lengths(y)  # (M',)
+        for start in range(0, len(images), chunk):
+            rows = slice(start, start + chunk)
+            x = _centred(images[rows])
+            squared, nearest = (lengths - 2 * _products(x, y)).min(dim=1)
+            squared += _squared_lengths(x)
+            nearer = squared < best[rows]
+            best[rows] = torch.where(nearer, squared, best[rows])
+            index[rows] = torch.where(nearer, nearest + first, index[rows])
+    return NearestImages(index.cpu(), (best / pixels).sqrt().float().cpu())
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Whether samples are nearer to training images than images that cannot be copies of them."""
+
+    threshold: float
+    """Distance that 99 % of the innocent images keep from the training images."""
+    share: float
+    """Part of the samples that are nearer than that, in [0, 1]."""
+    alarm: bool
+    """Whether that part is more than chance allows."""
+
+
+def judge_memorisation(samples: Tensor, innocents: tuple[Tensor, ...]) -> Memorisation:
+    """Judges the samples' distances by those of images that cannot have been memorised.
+
+    By construction about 1 % of an innocent set is nearer than the threshold. The alarm rings where
+    it is more than 3 % of the samples and more than three standard errors above 1 %.
+
+    Args:
+        samples: float32 (N,) distances of samples to their nearest training images.
+        innocents: float32 (M,) each: the distances of test images, and of whatever else is new but
+            as smooth as samples are, e.g. the reconstructions of test images. The threshold is the
+            lowest of their first percentiles.
+
+    Raises:
+        ValueError: There are no samples or no innocent images.
+    """
+    if not len(samples) or not innocents or not all(map(len, innocents)):
+        raise ValueError("distances of at least one sample and one test image are required")
+    part = INNOCENT_PERCENTILE / 100
+    threshold = min(float(np.quantile(distances.numpy(), part)) for distances in innocents)
+    share = (samples < threshold).double().mean().item()
+    error = (part * (1 - part) / len(samples)) ** 0.5
+    limit = max(_ALARM_FACTOR * part, part + 3 * error)
+    return Memorisation(threshold, share, share > limit)
+
+
+def _centred(images: Tensor) -> Tensor:
+    """float32 (N, pixels) in [-128, 127]."""
+    return images.flatten(1).float() - 128
+
+
+def _squared_lengths(x: Tensor) -> Tensor:
+    """Exact float64 (N,)."""
+    return x.double().square().sum(dim=1)
+
+
+def _products(x: Tensor, y: Tensor) -> Tensor:
+    """Exact float64 (N, M) of x (N, pixels) and y (M, pixels)."""
+    products = torch.zeros(len(x), len(y), dtype=torch.float64, device=x.device)
+    for start in range(0, x.shape[1], _EXACT_PIXELS):
+        part = slice(start, start + _EXACT_PIXELS)
+        products += x[:, part] @ y[:, part].T
+    return products
