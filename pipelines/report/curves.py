@@ -26,7 +26,7 @@ class Series:
 
     label: str
     """What its legend says."""
-    style: Literal["train", "validation", "single", "reference"]
+    style: Literal["train", "validation", "reference"]
     """Colour, dashes and markers, see style.css: none is told apart by its colour alone."""
     points: Sequence[tuple[float, float]]
     """(x, y) in the order of x; points that are not finite are left out."""
@@ -96,7 +96,7 @@ def curve_chart(
 
     Args:
         title: What the y axis shows.
-        series: At least one point in all; a curve without points is left out.
+        series: With x from 0 on; a curve without points is left out.
         x_label: What the x axis shows.
         logarithmic: Whether the y axis is, where all values are positive.
         mark: A place to show.
@@ -111,7 +111,7 @@ def curve_chart(
         return ""
     points = [point for s in series for point in s.points]
     logarithmic = logarithmic and min(y for _, y in points) > 0
-    x = Axis(*_padded([p[0] for p in points], 0.0), LEFT, WIDTH - RIGHT)
+    x = Axis(*_padded([0, *(p[0] for p in points)], 0.0), LEFT, WIDTH - RIGHT)
     y = Axis(*_padded([p[1] for p in points], 0.06, logarithmic), HEIGHT - BOTTOM, TOP, logarithmic)
     drawing = element(
         "svg",
@@ -137,7 +137,7 @@ def _curve(series: Series, x: Axis, y: Axis) -> str:
         points=" ".join(f"{a:.2f},{b:.2f}" for a, b in places),
         class_=f"line {series.style}",
     )
-    if series.style not in ("validation", "single") or len(places) > 60:
+    if series.style != "validation" or len(places) > 60:
         return line
     dots = [
         f'<circle cx="{a:.2f}" cy="{b:.2f}" r="3" class="dot {series.style}">'

@@ -80,7 +80,9 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
             reconstructions = reconstruct(record.vqvae.to(device), originals)
             seconds["reconstructions"] = time.perf_counter() - start
     seed = record.config.seed
-    samples = guidance = temperatures = ()
+    samples: tuple[Strip, ...] = ()
+    guidance: tuple[Strip, ...] = ()
+    temperatures: tuple[Strip, ...] = ()
     if record.vqvae is not None and record.prior is not None:
         start = time.perf_counter()
         pipeline = GenerationPipeline(record.vqvae, record.prior, record.class_names).to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Group
 from pipelines.report.markup import element, paragraph, section, table, text
 from pipelines.report.numbers import joined, number, with_unit
@@ -75,6 +78,16 @@ def _notes(found: Evaluation) -> list[str]:
         items = [element("li", text(note)) for note in found.notes]
         parts += [element("h3", "Not measured, and why"), element("ul", *items)]
     if found.settings:
-        settings = ", ".join(f"{name} {value}" for name, value in found.settings.items())
+        settings = ", ".join(_settings(found.settings))
         parts.append(paragraph(text(f"Settings of the evaluation: {settings}."), class_="note"))
     return parts
+
+
+def _settings(values: Mapping[str, Any]) -> Iterator[str]:
+    """`samples 10,000`, `sampling temperature 1.0`; what is None was not asked for."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from (f"{name.replace('_', ' ')} {inner}" for inner in _settings(value))
+        elif value is not None:
+            number_or_word = f"{value:,}" if type(value) is int else f"{value}"
+            yield f"{name.replace('_', ' ')} {number_or_word}"

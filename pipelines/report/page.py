@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NAVIGATION = {
     "samples": "Samples",
-    "settings-strips": "Guidance and temperature",
+    "strips": "Guidance and temperature",
     "reconstructions": "Reconstructions",
     "curves": "Learning curves",
     "codebook": "Codebook",

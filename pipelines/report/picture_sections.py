@@ -57,7 +57,7 @@ def strips(record: RunRecord, drawings: Drawings) -> str:
         _strips(drawings.temperatures, "temperature"),
     ]
     return section(
-        "settings-strips",
+        "strips",
         "Guidance and temperature" if drawings.guidance else "Temperature",
         *parts,
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipelines.report.curves import Mark, Series, curve_chart
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
-from pipelines.report.numbers import by, duration, number, with_unit
+from pipelines.report.numbers import by, duration, joined, number, with_unit
 from pipelines.report.run_record import (
     Phase,
     RunRecord,
@@ -21,7 +21,7 @@ from pipelines.training.config import TrainingConfig
 TITLES = {"vqvae": "Stage one: VQ-VAE", "prior": "Stage two: prior"}
 _CHANNELS = {1: "gray", 3: "colour"}
 # Figures of an evaluation that stand at the head of the page, where they were measured.
-_HEADLINES = ("fd_classifier", "classification_accuracy")
+_HEADLINES = ("fd_classifier", "fid", "classification_accuracy")
 # Curves of each stage: title, name of the figure, whether the axis is logarithmic.
 _CURVES = {
     "vqvae": (
@@ -74,7 +74,9 @@ def summary(record: RunRecord) -> str:
     for name in _HEADLINES:
         figure = record.evaluation.find(name) if record.evaluation else None
         if figure is not None:
-            beside = "; ".join(f"{r.label}: {number(r.value)}" for r in figure.references)
+            beside = "; ".join(
+                f"{r.label}: {joined(number(r.value), figure.unit)}" for r in figure.references[:1]
+            )
             value = with_unit(figure)
             tiles.append(_tile(figure.label, value, "", beside))
     return element("dl", *tiles, class_="tiles") if tiles else ""
@@ -87,7 +89,7 @@ def settings(record: RunRecord) -> str:
     channels, height, width = data["image_shape"]
     quantizer = config.vqvae.quantizer
     vqvae = [f"{quantizer.kind} quantizer"]
-    prior = [config.prior.kind]
+    prior: list[str] = [config.prior.kind]
     if record.vqvae is not None:
         vqvae += [
             describe_grids(record.grids),
@@ -225,9 +227,10 @@ def _tile(name: str, value: str, unit: str, beside: str) -> str:
 
 def _chart(phase: Phase, title: str, figure: str, logarithmic: bool) -> str:
     train, validation = phase.points("train", figure), phase.points("validation", figure)
-    series = [Series(label="training", style="train", points=train)]
-    style = "validation" if train else "single"
-    series.append(Series(label="validation", style=style, points=validation))
+    series = [
+        Series(label="training", style="train", points=train),
+        Series(label="validation", style="validation", points=validation),
+    ]
     best = phase.best_step
     mark = Mark(x=best, label=f"best: step {best:,}") if validation and best is not None else None
     parts = [
