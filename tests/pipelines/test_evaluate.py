@@ -177,8 +177,8 @@ def test_table_is_said(run, capsys):
 def test_run_that_repeats_its_training_images_rings_the_alarm(run, rgb_file, monkeypatch, capsys):
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
 
-    def repeat(*arguments, **options):
-        images = np.resize(splits.train.images, (arguments[1], 3, 8, 10))
+    def repeat(_, count, *__, **___):
+        images = np.resize(splits.train.images, (count, 3, 8, 10))
         return torch.from_numpy(images)
 
     monkeypatch.setattr(GenerationPipeline, "__call__", repeat)
@@ -218,8 +218,8 @@ def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
         hash="1234",
         features=lambda images: torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :4],
     )
-    monkeypatch.setattr(run_evaluation, "inception_weights", lambda download: "weights.pth")
-    monkeypatch.setattr(run_evaluation, "inception_network", lambda path, device: network)
+    monkeypatch.setattr(run_evaluation, "inception_weights", lambda **_: "weights.pth")
+    monkeypatch.setattr(run_evaluation, "inception_network", lambda *_: network)
     evaluation = evaluate(unlabelled_run)
     names = {figure.name for figure in evaluation.figures}
     assert {"fid", "kid", "rfid", "precision_inception", "coverage_inception"} <= names
@@ -293,3 +293,27 @@ def test_existing_comparison_is_refused(run, tmp_path, capsys):
 def test_impossible_settings_are_refused(option, value, message, run, capsys):
     assert refused(capsys, "--run", run, option, value) == f"{message}\n"
     assert not (run / "evaluation.json").exists()
+
+
+def test_several_runs_are_compared_and_known_figures_are_taken(evaluated, run, tmp_path, capsys):
+    known = copied(evaluated[0], run.parent / "known")
+    text = (known / "evaluation.json").read_text()
+    out = tmp_path / "compared"
+    command("evaluate", "--run", known, run, "--device", "cpu", "--out", out)
+    said = capsys.readouterr().out
+    assert f"taking the figures of {known}/evaluation.json\n" in said
+    assert f"evaluating {run}\n" in said
+    assert (known / "evaluation.json").read_text() == text
+    assert Evaluation.read(run / "evaluation.json").run == "rgb"
+    assert out.is_dir()
+
+
+@pytest.mark.parametrize("change", ["option", "model"])
+def test_figures_of_other_options_or_models_are_not_taken(change, evaluated, tmp_path, capsys):
+    run = copied(evaluated[0], tmp_path / "runs" / "rgb")
+    options = ["--samples", "30"] if change == "option" else []
+    if change == "model":
+        edit_json(run / "evaluation.json", lambda record: record["settings"].update(prior="0" * 16))
+    command("evaluate", "--run", run, evaluated[0], "--device", "cpu", "--quick", *options)
+    assert f"{run}/evaluation.json was made with other options or models" in capsys.readouterr().out
+    assert (run.parent / "comparison-rgb-rgb").is_dir()

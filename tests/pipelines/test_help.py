@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import python
 
 from pipelines.dump_codes import DumpOptions
+from pipelines.evaluate import EvaluateOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
 from pipelines.recipes import fashion_mnist_mini
 from pipelines.reconstruct import ReconstructOptions
@@ -30,8 +31,9 @@ OPTIONS = {
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
     "sweep": SweepOptions(run=fashion_mnist_mini()),
+    "evaluate": EvaluateOptions(),
 }
-WITHOUT_PREFIX = ("run", "settings")
+WITHOUT_PREFIX = ("run", "settings", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
 
 SCRIPT = """
