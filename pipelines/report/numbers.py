@@ -11,10 +11,13 @@ _MINUS, _TIMES = "\u2212", "\u00d7"
 
 
 def number(value: float, digits: int = 4) -> str:
-    """`24.75`, `9,500`, `0.0133`: about `digits` significant digits, never fewer than it has."""
+    """`24.75`, `9,500`, `0.402`: `digits` significant digits, all digits of larger numbers."""
     if not math.isfinite(value):
         return {math.inf: "∞", -math.inf: _MINUS + "∞"}.get(value, "not a number")
-    return _minus(f"{value:,.{_decimals(value, digits)}f}")
+    if 0 < abs(value) < 10**-_MAX_DECIMALS:
+        return _minus(f"{value:.{digits}g}")
+    written = f"{value:,.{_decimals(value, digits)}f}"
+    return _minus(written.rstrip("0").rstrip(".") if "." in written else written)
 
 
 def with_spread(value: float, spread: float | None) -> str:

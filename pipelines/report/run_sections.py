@@ -77,8 +77,9 @@ def summary(record: RunRecord) -> str:
             beside = "; ".join(
                 f"{r.label}: {joined(number(r.value), figure.unit)}" for r in figure.references[:1]
             )
-            value = with_unit(figure)
-            tiles.append(_tile(figure.label, value, "", beside))
+            value, plus_minus, spread = with_unit(figure).partition(" \u00b1 ")
+            unit = plus_minus.lstrip() + spread
+            tiles.append(_tile(figure.label, value, unit, beside))
     return element("dl", *tiles, class_="tiles") if tiles else ""
 
 

@@ -229,9 +229,9 @@ def test_figures_at_the_head_are_those_of_the_metrics_file(rgb_run):
         if r["kind"] == "test"
     }
     tiles = {words(d.find("dt")): words(d.find("dd")) for d in page.find(".//header/dl")}
-    assert tiles["Test PSNR"].startswith(f"{test['vqvae']['psnr']:.2f} dB")
-    assert tiles["Bits per code"].startswith(f"{test['prior']['bits_per_code']:.2f} ")
-    assert f"{test['prior']['order_0_entropy']:.2f} without" in tiles["Bits per code"]
+    assert tiles["Test PSNR"].startswith(f"{test['vqvae']['psnr']:.4g} dB")
+    assert tiles["Bits per code"].startswith(f"{test['prior']['bits_per_code']:.3g} ")
+    assert f"{test['prior']['order_0_entropy']:.3g} without" in tiles["Bits per code"]
     assert tiles["Codes in use"].startswith(f"{100 * test['vqvae']['usage']:.3g}".rstrip("."))
 
 
@@ -261,7 +261,7 @@ def test_codebook_figures_are_those_of_the_test_codes(rgb_run):
     assert cells[1:] == [
         "8",
         f"{100 * len(counts) / 8:.1f}%",
-        f"{2**entropy:.3f}",
+        f"{2**entropy:.4g}",
         f"{entropy:.2f} of 3.00",
     ]
 
@@ -346,7 +346,7 @@ def test_evaluation_is_shown_with_spread_floor_and_explanation(run):
     assert [words(cell) for cell in row] == [
         "FD-classifier How far samples <are> from real images.",
         "8.03 \u00b1 0.12 lower is better",
-        "train & test: 0.4020",
+        "train & test: 0.402",
         "1,234 3 times",
     ]
     said = words(part(page, "evaluation"))
@@ -354,7 +354,7 @@ def test_evaluation_is_shown_with_spread_floor_and_explanation(run):
     assert "samples 1,234, sampling temperature 0.9." in said
     assert "Evaluation: classifier 61 s" in words(part(page, "environment"))
     tiles = [words(d) for d in page.find(".//header/dl")]
-    assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.4020" in tiles
+    assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.402" in tiles
 
 
 def test_infinite_figure_is_shown(run):
