@@ -87,8 +87,8 @@ def distance_figures(
             label=f"r{network.frechet}",
             value=frechet.reconstructions,
             better="lower",
-            explanation="Frechet distance of reconstructions from these very test images: what stage "
-            "one alone costs, without the chance that the floor has of drawing other images.",
+            explanation="Frechet distance of reconstructions from these very test images: what "
+            "stage one alone costs, without the floor's chance of drawing other images.",
             num_images=compared.num_images,
             references=(Reference(label=FLOOR, value=frechet.train),),
         ),

@@ -71,7 +71,7 @@ def test_figure_is_found_by_name():
 
 
 def test_missing_record_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="an evaluated run is required, but .* not exist"):
+    with pytest.raises(FileNotFoundError, match=r"an evaluated run is required, but .* not exist"):
         Evaluation.read(tmp_path / "evaluation.json")
 
 

@@ -40,7 +40,7 @@ def test_weights_are_recognised_by_their_hash(checkpoints):
 
 def test_weights_with_another_hash_are_refused(checkpoints):
     (checkpoints / "inception_v3_google-0cc3c7bd.pth").write_bytes(b"half of the wei")
-    with pytest.raises(ValueError, match="must begin as its name ends, but it is .* damaged"):
+    with pytest.raises(ValueError, match=r"must begin as its name ends, but it is .* damaged"):
         inception_weights(download=False)
 
 
