@@ -19,7 +19,7 @@ from tiny_runs import TINY, command, edit_json, one_thread, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
+from pipelines.evaluation.evaluation_record import Figure
 from pipelines.generation import GenerationPipeline
 from pipelines.report.drawings import GUIDANCE_SCALES, TEMPERATURES
 from pipelines.report.page import write_report
@@ -97,31 +97,6 @@ def strips(page, key):
 def blocks_of(images):
     half = len(images) // 2
     return [image_row(images[:half]), image_row(images[half:])]
-
-
-def evaluation(**changes):
-    figure = Figure(
-        group="generation",
-        name="fd_classifier",
-        label="FD-classifier",
-        value=8.0312,
-        spread=0.1234,
-        repetitions=3,
-        unit="",
-        better="lower",
-        explanation="How far samples <are> from real images.",
-        num_images=1234,
-        references=(Reference(label="train & test", value=0.402),),
-    )
-    record = {
-        "run": "run",
-        "settings": {"samples": 1234, "sampling": {"temperature": 0.9, "top_k": None}},
-        "figures": (figure,),
-        "notes": ("FID was not measured: no weights",),
-        "seconds": {"classifier": 61.0},
-        "environment": {"torch": "2.9"},
-    }
-    return Evaluation(**(record | changes))
 
 
 def test_training_leaves_a_report_and_says_where(rgb_run):
@@ -339,7 +314,7 @@ def test_run_that_was_not_evaluated_says_how_to(rgb_run):
     assert command_ in [code.text for code in part(page, "evaluation").iter("code")]
 
 
-def test_evaluation_is_shown_with_spread_floor_and_explanation(run):
+def test_evaluation_is_shown_with_spread_floor_and_explanation(run, evaluation):
     evaluation().write(run / "evaluation.json")
     page = report(run)
     (row,) = part(page, "evaluation").find(".//tbody")
@@ -357,7 +332,7 @@ def test_evaluation_is_shown_with_spread_floor_and_explanation(run):
     assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.402" in tiles
 
 
-def test_infinite_figure_is_shown(run):
+def test_infinite_figure_is_shown(run, evaluation):
     figure = Figure(
         group="reconstruction",
         name="psnr",
