@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,23 @@ def test_weights_are_recognised_by_their_hash(checkpoints):
     path = checkpoints / f"inception_v3_google-{digest[:8]}.pth"
     path.write_bytes(b"weights")
     assert inception_weights(download=False) == path
+
+
+def test_weights_are_downloaded_when_asked_for(checkpoints, monkeypatch):
+    asked = []
+
+    def download(url, path, hash_prefix):
+        asked.append((url, hash_prefix))
+        Path(path).write_bytes(b"not these")
+
+    checkpoints.rmdir()
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    # What was downloaded is checked like what was there.
+    with pytest.raises(ValueError, match="must begin as its name ends"):
+        inception_weights(download=True)
+    url = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+    assert asked == [(url, "0cc3c7bd")]
+    assert (checkpoints / "inception_v3_google-0cc3c7bd.pth").exists()
 
 
 def test_weights_with_another_hash_are_refused(checkpoints):
