@@ -6,6 +6,7 @@ codes/                the code dump
 checkpoints/          what --resume goes on from
 metrics.jsonl         all figures
 reconstructions.png  samples.png
+report.html           one page that shows the run
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class RunDirectory:
     def samples(self) -> Path:
         """Images drawn from the prior."""
         return self.path / "samples.png"
+
+    @property
+    def report(self) -> Path:
+        """One page that shows the run."""
+        return self.path / "report.html"
 
     def begin(self, config: RunConfig, data: Mapping[str, Any], *, resume: bool) -> None:
         """Makes the directory and its config, or re-opens the run that is there.

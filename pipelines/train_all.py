@@ -1,17 +1,25 @@
-"""`python -m pipelines.train_all`: both stages and a grid of samples, in one run directory."""
+"""`python -m pipelines.train_all`: both stages, samples and a report, in one run directory."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from pipelines.command import run_command, say
 from pipelines.dump_codes import dump_codes
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import TrainOptions, open_run, read_train_options, train_vqvae
 
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.data.image_set import ImageSet
+    from pipelines.run_dir import RunDirectory
+
 _SHOWN_SAMPLES = 100
 
 
 def train_all(options: TrainOptions) -> None:
-    """Runs stage one, the dump, stage two and a sample grid; with `resume`, what is left of it."""
+    """Runs both stages and the dump, then draws and reports; with `resume`, what is left of it."""
     options.check()
 
     from pipelines.generation import GenerationPipeline
@@ -32,9 +40,20 @@ def train_all(options: TrainOptions) -> None:
             pipeline = GenerationPipeline(vqvae.to(device), prior, splits.class_names)
             images = pipeline(_SHOWN_SAMPLES, seed=config.seed)
             save_grid(run.samples, images.numpy())
+            _report(run, splits.test, device)
             run.mark_latest()
     say(f"images: {run.samples} (drawn by the prior), {run.reconstructions} (by stage one)")
     say(f"next: python -m pipelines.sample --run {run.path} --n 64")
+
+
+def _report(run: RunDirectory, test: ImageSet, device: torch.device) -> None:
+    """Writes the report; a full disk at this point does not undo a run that is finished."""
+    from pipelines.report.page import write_report
+
+    try:
+        say(f"report: {write_report(run.path, test=test, device=device)}")
+    except OSError as error:
+        say(f"report: not written ({error}); the run is finished without it")
 
 
 def main() -> None:

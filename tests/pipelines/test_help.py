@@ -12,6 +12,7 @@ from tiny_runs import python
 
 from pipelines.complete import CompleteOptions
 from pipelines.dump_codes import DumpOptions
+from pipelines.evaluate import EvaluateOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
 from pipelines.recipes import fashion_mnist_mini
 from pipelines.reconstruct import ReconstructOptions
@@ -32,8 +33,9 @@ OPTIONS = {
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
     "sweep": SweepOptions(run=fashion_mnist_mini()),
+    "evaluate": EvaluateOptions(),
 }
-WITHOUT_PREFIX = ("run", "settings")
+WITHOUT_PREFIX = ("run", "settings", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
 
 SCRIPT = """

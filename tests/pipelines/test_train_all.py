@@ -66,6 +66,7 @@ def test_run_directory_holds_what_the_design_says(run):
         "metrics.jsonl",
         "prior",
         "reconstructions.png",
+        "report.html",
         "samples.png",
         "vqvae",
     ]
@@ -250,6 +251,7 @@ def test_run_says_its_plan_its_figures_and_where_to_look(tmp_path, gray_file, ca
     assert said[5].startswith(f"prior: bits_per_code {prior['bits_per_code']:.4g}, order_0_entropy")
     assert said[6].startswith("prior: bits_per_code of the best weights ")
     assert said[7:] == [
+        f"report: {run}/report.html",
         f"images: {run}/samples.png (drawn by the prior), {run}/reconstructions.png (by stage one)",
         f"next: python -m pipelines.sample --run {run} --n 64",
     ]

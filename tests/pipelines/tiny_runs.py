@@ -93,7 +93,7 @@ def contents(run):
     files = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name not in ("metrics.jsonl", "state.json")
+        if path.is_file() and path.name not in ("metrics.jsonl", "state.json", "report.html")
     }
     return files, rows_without_time(run)
 

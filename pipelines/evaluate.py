@@ -1,0 +1,127 @@
+"""`python -m pipelines.evaluate`: how good a run is, with the floor beside every figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from pipelines.atomic_files import refuse_existing, write_text
+from pipelines.command import parse, run_command, say
+from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
+from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.run_dir import LATEST, RunDirectory
+
+if TYPE_CHECKING:
+    import torch
+
+TABLE_FILE = "evaluation.md"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateOptions:
+    """Measure finished runs on the test split: reconstruction, samples, memorisation, prior.
+
+    Writes evaluation.json and evaluation.md into the run directory, in place of those of an earlier
+    evaluation, and renews its report. The classifier whose features images are compared in is
+    trained once and kept beside the run, in .feature-networks.
+    """
+
+    run: tuple[Path, ...] = (LATEST,)
+    """Run directories. Of several, those evaluated with these options already are not evaluated
+    again, and one table and one figure over all of them are written."""
+    evaluation: Annotated[EvaluationSettings, tyro.conf.arg(name="")] = field(
+        default_factory=EvaluationSettings
+    )
+    """What is measured."""
+    batch_size: int = 64
+    """Samples drawn at once; memory grows with it."""
+    download_inception: bool = False
+    """Download the weights of Inception v3 (104 MB) where they are not in torch's cache. With them
+    the usual FID and KID are measured too, on a CPU by tens of minutes longer."""
+    out: Path | None = None
+    """With several runs, a new directory for the comparison; None takes comparison-NAMES beside
+    the first run."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+
+
+def main() -> None:
+    """Reads the options and evaluates."""
+    options = parse(EvaluateOptions)
+    directories = [RunDirectory(path) for path in options.run]
+    if not directories:
+        raise ValueError("at least one run is required after --run, got none")
+    for directory in directories:
+        directory.config()  # refuses early what is no run
+    if options.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
+    several = len(directories) > 1
+    if options.out is not None and not several:
+        raise ValueError(
+            f"--out is for the comparison of several runs, got one run: its evaluation goes to "
+            f"{directories[0].path}"
+        )
+    names = "-".join(directory.path.resolve().name for directory in directories)
+    out = options.out or directories[0].path.parent / f"comparison-{names}"
+    if several:
+        refuse_existing(out)
+
+    from pipelines.training.device import choose_device
+
+    device = choose_device(options.device)
+    evaluations = [
+        (_agreeing(directory, options) if several else None)
+        or _evaluate(directory, options, device)
+        for directory in directories
+    ]
+    if several:
+        from pipelines.evaluation.run_comparison import write_comparison
+
+        say(f"wrote {write_comparison(evaluations, out)}")
+
+
+def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation | None:
+    """The run's evaluation, if it is there and was made with these options and these models."""
+    from pipelines.evaluation.run_evaluation import recorded_settings
+
+    path = directory.path / EVALUATION_FILE
+    if not path.exists():
+        return None
+    evaluation = Evaluation.read(path)
+    wanted = recorded_settings(directory, options.evaluation)
+    if {name: evaluation.settings.get(name) for name in wanted} != wanted:
+        say(f"{path} was made with other options or models: evaluating {directory.path} again")
+        return None
+    say(f"taking the figures of {path}")
+    return evaluation
+
+
+def _evaluate(
+    directory: RunDirectory, options: EvaluateOptions, device: torch.device
+) -> Evaluation:
+    """Evaluates a run, writes what was found, and shows it."""
+    from pipelines.evaluation.evaluation_table import to_markdown, to_text
+    from pipelines.evaluation.run_evaluation import evaluate_run
+    from pipelines.report.page import write_report
+
+    say(f"evaluating {directory.path}")
+    evaluation = evaluate_run(
+        directory,
+        options.evaluation,
+        device=device,
+        batch_size=options.batch_size,
+        download_inception=options.download_inception,
+    )
+    path = directory.path / EVALUATION_FILE
+    evaluation.write(path)
+    write_text(directory.path / TABLE_FILE, to_markdown(evaluation))
+    say(to_text(evaluation))
+    say(f"wrote {path}, {TABLE_FILE} and {write_report(directory.path)}")
+    return evaluation
+
+
+if __name__ == "__main__":
+    run_command(main)

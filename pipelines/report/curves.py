@@ -1,0 +1,225 @@
+"""Curves as SVG to put into a page: our own few lines, coloured by the page's style.
+
+Texts and lines take their colours from CSS classes, so that one drawing is readable in light, in
+dark and in print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.report.markup import element, text
+
+# All in units of the drawing, about pixels where it is shown.
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 14, 40
+_LETTER = 7  # width of a letter, to keep labels apart
+_NUM_TICKS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """Points of one curve."""
+
+    label: str
+    """What its legend says."""
+    style: Literal["train", "validation", "reference"]
+    """Colour, dashes and markers, see style.css: none is told apart by its colour alone."""
+    points: Sequence[tuple[float, float]]
+    """(x, y) in the order of x; points that are not finite are left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A place on the x axis that a dashed line shows."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Maps values to the drawing."""
+
+    low: float
+    high: float
+    start: float
+    """Where `low` is drawn."""
+    end: float
+    """Where `high` is drawn."""
+    logarithmic: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Where `value` is drawn."""
+        low, high = self.low, self.high
+        if self.logarithmic:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+    def ticks(self) -> list[float]:
+        """Round values from `low` to `high`."""
+        return log_ticks(self.low, self.high) if self.logarithmic else ticks(self.low, self.high)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About five round values (1, 2 or 5 times a power of ten apart) in [low, high]."""
+    rough = (high - low) / _NUM_TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Values 1, 2 and 5 times powers of ten in [low, high]; powers only over many decades."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if len(decades) > 4 else (1, 2, 5)
+    every = 1 + len(decades) // 9
+    found = [n * 10.0**i for i in decades if i % every == 0 for n in factors]
+    return [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+
+
+def curve_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    logarithmic: bool = False,
+    mark: Mark | None = None,
+    summary: str = "",
+) -> str:
+    """A figure with a title, a legend where there is more than one curve, and the curves.
+
+    Args:
+        title: What the y axis shows.
+        series: With x from 0 on; a curve without points is left out.
+        x_label: What the x axis shows.
+        logarithmic: Whether the y axis is, where all values are positive.
+        mark: A place to show.
+        summary: What the curves say, for whoever cannot see them.
+
+    Returns:
+        A `figure` element; nothing where there are no points.
+    """
+    series = [_finite(s) for s in series]
+    series = [s for s in series if s.points]
+    if not series:
+        return ""
+    points = [point for s in series for point in s.points]
+    logarithmic = logarithmic and min(y for _, y in points) > 0
+    x = Axis(*_padded([0, *(p[0] for p in points)], 0.0), LEFT, WIDTH - RIGHT)
+    y = Axis(*_padded([p[1] for p in points], 0.06, logarithmic), HEIGHT - BOTTOM, TOP, logarithmic)
+    drawing = element(
+        "svg",
+        element("title", text(f"{title}. {summary}".strip())),
+        _grid(x, y, x_label),
+        _mark_line(mark, x) if mark else "",
+        *(_curve(s, x, y) for s in series),
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+    )
+    legend = [element("li", _key(s.style), text(s.label)) for s in series if len(series) > 1]
+    if mark:
+        legend.append(element("li", _key("mark"), text(mark.label)))
+    head = element("span", text(title), class_="title")
+    head += element("ul", *legend, class_="legend") if legend else ""
+    return element("figure", element("figcaption", head), drawing, class_="chart")
+
+
+def _curve(series: Series, x: Axis, y: Axis) -> str:
+    places = [(x(a), y(b)) for a, b in series.points]
+    line = element(
+        "polyline",
+        points=" ".join(f"{a:.2f},{b:.2f}" for a, b in places),
+        class_=f"line {series.style}",
+    )
+    if series.style != "validation" or len(places) > 60:
+        return line
+    dots = [
+        f'<circle cx="{a:.2f}" cy="{b:.2f}" r="3" class="dot {series.style}">'
+        f"<title>{text(f'{series.label}: {short(value[1])} at {short(value[0])}')}</title></circle>"
+        for (a, b), value in zip(places, series.points, strict=True)
+    ]
+    return line + "".join(dots)
+
+
+def _grid(x: Axis, y: Axis, x_label: str) -> str:
+    parts = []
+    for value in y.ticks():
+        at = f"{y(value):.2f}"
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"))
+        parts.append(_label(short(value), LEFT - 7, y(value) + 4, "end"))
+    for value in _apart(x.ticks(), x):
+        at = f"{x(value):.2f}"
+        parts.append(
+            element("line", x1=at, x2=at, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis")
+        )
+        parts.append(_label(short(value), x(value), HEIGHT - BOTTOM + 18, "middle"))
+    bottom = HEIGHT - BOTTOM
+    parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
+    parts.append(_label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, "middle"))
+    return "".join(parts)
+
+
+def _mark_line(mark: Mark, x: Axis) -> str:
+    at = f"{x(mark.x):.2f}"
+    return element("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark")
+
+
+def _label(content: str, x: float, y: float, anchor: str) -> str:
+    return element("text", text(content), x=f"{x:.2f}", y=f"{y:.2f}", text_anchor=anchor)
+
+
+def _key(style: str) -> str:
+    """The piece of a curve that stands in the legend."""
+    if style == "mark":
+        line = element("line", x1=11, x2=11, y1=0, y2=12, class_="mark")
+    else:
+        line = element("line", x1=0, x2=22, y1=6, y2=6, class_=f"line {style}")
+    dot = element("circle", cx=11, cy=6, r=3, class_=f"dot {style}")
+    return element(
+        "svg",
+        line + (dot if style == "validation" else ""),
+        viewBox="0 0 22 12",
+        width=22,
+        height=12,
+        aria_hidden="true",
+    )
+
+
+def _apart(values: list[float], x: Axis) -> list[float]:
+    """Every so manieth of the ticks, so that their labels do not touch."""
+    if len(values) < 2:
+        return values
+    widest = max(len(short(value)) for value in values) * _LETTER + 12
+    return values[:: max(1, math.ceil(widest / (x(values[1]) - x(values[0]))))]
+
+
+def _finite(series: Series) -> Series:
+    kept = [p for p in series.points if math.isfinite(p[0]) and math.isfinite(p[1])]
+    return Series(label=series.label, style=series.style, points=kept)
+
+
+def _padded(
+    values: Sequence[float], share: float, logarithmic: bool = False
+) -> tuple[float, float]:
+    """The range of values and a share of it on either side; never empty."""
+    to: Callable[[float], float] = math.log if logarithmic else float
+    back: Callable[[float], float] = math.exp if logarithmic else float
+    low, high = to(min(values)), to(max(values))
+    if high - low < 1e-9 * max(1.0, abs(low)):
+        low, high = low - 0.5, high + 0.5
+    padding = share * (high - low)
+    return back(low - padding), back(high + padding)
+
+
+def short(value: float) -> str:
+    """A number for an axis: `20,000`, `0.05`, `1e-06`, at most four significant digits."""
+    if value and not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.4g}"
+    written = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return "0" if written == "-0" else written

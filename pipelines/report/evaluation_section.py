@@ -1,0 +1,93 @@
+"""The evaluation as a table that explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines.evaluation.evaluation_record import Evaluation, Figure, Group
+from pipelines.report.markup import element, paragraph, section, table, text
+from pipelines.report.numbers import joined, number, with_unit
+from pipelines.report.run_record import RunRecord
+
+GROUPS: dict[Group, str] = {
+    "reconstruction": "Reconstruction",
+    "generation": "Generation",
+    "memorisation": "Memorisation",
+    "prior": "Prior",
+}
+_BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
+
+
+def evaluation(record: RunRecord) -> str:
+    """The figures by group, or how to get them."""
+    problems = [paragraph(text(f"{problem}."), class_="note") for problem in record.problems]
+    found = record.evaluation
+    if found is None:
+        command = f"python -m pipelines.evaluate --run {record.path}"
+        missing = paragraph(
+            "This run has not been evaluated. Distances to real images, accuracy of a classifier "
+            "trained on samples, and nearest training images come from ",
+            element("code", text(command)),
+            ", which also renews this page.",
+        )
+        return section("evaluation", "Evaluation", *problems, missing)
+    said = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
+    parts = [paragraph(said, class_="note")]
+    for group, title in GROUPS.items():
+        figures = [figure for figure in found.figures if figure.group == group]
+        if figures:
+            parts += [element("h3", title), _table(title, figures)]
+    parts += _notes(found)
+    return section("evaluation", "Evaluation", *problems, *parts)
+
+
+def _table(title: str, figures: list[Figure]) -> str:
+    rows = []
+    for figure in figures:
+        name = text(figure.label) + element("small", text(figure.explanation))
+        direction = _BETTER[figure.better]
+        value = element("strong", text(with_unit(figure)))
+        value += element("small", direction) if direction else ""
+        rows.append((name, value, _references(figure), _images(figure)))
+    header = ("Figure", "Value", "To be read beside", "Images")
+    whole = table(f"{title} of this run", header, rows, numbers=(1, 3))
+    return element("div", whole, class_="figures")
+
+
+def _references(figure: Figure) -> str:
+    lines = [
+        element(
+            "span",
+            text(f"{reference.label}: "),
+            element("b", text(joined(number(reference.value), figure.unit))),
+        )
+        for reference in figure.references
+    ]
+    return "<br />".join(lines)
+
+
+def _images(figure: Figure) -> str:
+    times = element("small", f"{figure.repetitions} times") if figure.repetitions > 1 else ""
+    return f"{figure.num_images:,}" + times
+
+
+def _notes(found: Evaluation) -> list[str]:
+    parts = []
+    if found.notes:
+        items = [element("li", text(note)) for note in found.notes]
+        parts += [element("h3", "Not measured, and why"), element("ul", *items)]
+    if found.settings:
+        settings = ", ".join(_settings(found.settings))
+        parts.append(paragraph(text(f"Settings of the evaluation: {settings}."), class_="note"))
+    return parts
+
+
+def _settings(values: Mapping[str, Any]) -> Iterator[str]:
+    """`samples 10,000`, `sampling temperature 1.0`; what is None was not asked for."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from (f"{name.replace('_', ' ')} {inner}" for inner in _settings(value))
+        elif value is not None:
+            number_or_word = f"{value:,}" if type(value) is int else f"{value}"
+            yield f"{name.replace('_', ' ')} {number_or_word}"

@@ -1,0 +1,112 @@
+"""Samples, strips and reconstructions as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.report.drawings import MAX_CLASSES, Drawings, Strip, columns_for
+from pipelines.report.markup import element, paragraph, section, text
+from pipelines.report.pictures import picture_row
+from pipelines.report.run_record import RunRecord
+
+
+def samples(record: RunRecord, drawings: Drawings) -> str:
+    """A row of samples per class."""
+    if not drawings.samples:
+        return ""
+    by_class = bool(drawings.samples[0].name)
+    said = f"The first images of seed {drawings.seed}, none chosen, drawn from the model as it is"
+    said += " (temperature 1, no guidance)."
+    if by_class and (record.data["num_classes"] or 0) > MAX_CLASSES:
+        said += f" The first {MAX_CLASSES} of {record.data['num_classes']} classes."
+    return section(
+        "samples",
+        "Samples by class" if by_class else "Samples",
+        paragraph(text(said)),
+        _strips(drawings.samples, "samples"),
+        _command(record, "sample", "--n 64", "Draw more: "),
+    )
+
+
+def strips(record: RunRecord, drawings: Drawings) -> str:
+    """What guidance and temperature change, column by column."""
+    if not drawings.temperatures:
+        return ""
+    parts = [
+        paragraph(
+            "Every column has one seed"
+            + (" and one class" if record.data["num_classes"] else "")
+            + ", so that what changes down a column is the setting alone."
+        )
+    ]
+    if drawings.guidance:
+        parts += [
+            element("h3", "Guidance scale"),
+            paragraph(
+                "1 follows the label as trained; higher is more typical of the class and less "
+                "varied.",
+                class_="note",
+            ),
+            _strips(drawings.guidance, "guidance scale"),
+        ]
+    parts += [
+        element("h3", "Temperature"),
+        paragraph("Below 1 safer and less varied, above 1 wilder.", class_="note"),
+        _strips(drawings.temperatures, "temperature"),
+    ]
+    return section(
+        "strips",
+        "Guidance and temperature" if drawings.guidance else "Temperature",
+        *parts,
+    )
+
+
+def reconstructions(record: RunRecord, drawings: Drawings) -> str:
+    """Test images above what the codes keep of them."""
+    notes = [paragraph(text(problem), class_="note") for problem in drawings.problems]
+    if drawings.originals is None or drawings.reconstructions is None:
+        return section("reconstructions", "Reconstructions", *notes)
+    count, _, _, width = drawings.originals.shape
+    columns = columns_for(width)
+    rows = []
+    for start in range(0, count, columns):
+        part = slice(start, start + columns)
+        pair = [drawings.originals[part], drawings.reconstructions[part]]
+        rows.append(picture_row(pair, "Test images above their reconstructions"))
+    figure = element(
+        "figure",
+        *rows,
+        element("figcaption", "Upper rows: test images. Lower rows: their reconstructions."),
+        class_="rows",
+    )
+    said = (
+        "Images of the test split, which no training step and no choice of weights has seen, "
+        f"encoded into {_codes(record)} and decoded again."
+    )
+    return section("reconstructions", "Reconstructions", paragraph(text(said)), figure, *notes)
+
+
+def _strips(strips: Sequence[Strip], what: str) -> str:
+    rows = []
+    for strip in strips:
+        name = f"{what}: {strip.name}" if strip.name else what
+        caption = element("figcaption", text(strip.name)) if strip.name else ""
+        rows.append(
+            element(
+                "figure", caption, picture_row([np.asarray(strip.images)], name), class_="strip"
+            )
+        )
+    alone = "" if strips[0].name else " alone"
+    return element("div", *rows, class_="strips" + alone)
+
+
+def _codes(record: RunRecord) -> str:
+    count = sum(grid.num_codes for grid in record.grids)
+    return f"{count:,} code{'s' if count != 1 else ''}"
+
+
+def _command(record: RunRecord, name: str, options: str, before: str) -> str:
+    command = f"python -m pipelines.{name} --run {record.path} {options}"
+    return paragraph(before, element("code", text(command)), class_="note")

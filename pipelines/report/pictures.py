@@ -1,0 +1,112 @@
+"""Images as data: URIs, shown pixel by pixel at a whole-number zoom."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.image_files import viewable
+from pipelines.report.markup import element
+
+# Transparent pixels between images: the page's own colour shows, light or dark.
+GAP = 2
+# Room for a row of images on a phone, on a small and on a large screen, in CSS pixels.
+_ROOM = {"s": 328, "m": 640, "l": 800}
+_MAX_ZOOM = 6
+
+
+def image_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images side by side with transparent gaps.
+
+    Args:
+        images: uint8 (N, C, H, W); channels that are neither gray nor RGB are shown side by side.
+
+    Returns:
+        uint8 (H, N * (W + GAP) - GAP, 2 or 4): gray or RGB, and opacity.
+    """
+    images = viewable(images)
+    count, channels, height, width = images.shape
+    row = np.zeros((height, count * (width + GAP) - GAP, channels + 1), dtype=np.uint8)
+    for i, image in enumerate(images):
+        left = i * (width + GAP)
+        row[:, left : left + width, :channels] = image.transpose(1, 2, 0)
+        row[:, left : left + width, channels] = 255
+    return row
+
+
+def stacked(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Rows of `image_row`, all of one number of channels, one below the other on transparency."""
+    width = max(row.shape[1] for row in rows)
+    parts: list[NDArray[np.uint8]] = []
+    for row in rows:
+        if parts:
+            parts.append(np.zeros((GAP, width, row.shape[2]), dtype=np.uint8))
+        parts.append(np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))))
+    return np.concatenate(parts)
+
+
+def data_uri(pixels: NDArray[np.uint8]) -> str:
+    """uint8 (H, W, 2 or 4) as a PNG file in a `data:` URI."""
+    buffer = io.BytesIO()
+    # Contiguous: Pillow reads the buffer as it lies.
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def zooms(width: int, row_width: int) -> dict[str, int]:
+    """Whole zooms by size of the page, at least 1.
+
+    Args:
+        width: Pixels of one block of a row.
+        row_width: Pixels of the whole row; on a phone its blocks go below each other.
+    """
+    needed = {"s": width, "m": row_width, "l": row_width}
+    return {size: max(1, min(_MAX_ZOOM, room // needed[size])) for size, room in _ROOM.items()}
+
+
+def images_per_block(columns: int, width: int) -> int:
+    """Into how many images a row may break: the largest divisor of `columns` that fits a phone.
+
+    At most half of them, so that small images stand larger on a phone.
+    """
+    fits = [n for n in range(1, columns // 2 + 1) if columns % n == 0]
+    return max([1, *(n for n in fits if n * (width + GAP) <= _ROOM["s"])])
+
+
+def picture_row(rows: Sequence[NDArray[np.uint8]], alt: str) -> str:
+    """Rows of images below each other, cut into blocks that wrap where the page is narrow.
+
+    Every pixel is a square of the same whole number of CSS pixels; only images wider than a phone
+    are shrunk to fit one.
+
+    Args:
+        rows: uint8 (N, C, H, W) each, alike in shape.
+        alt: What they show, plain text.
+    """
+    columns = len(rows[0])
+    width = viewable(rows[0][:1]).shape[3]
+    per_block = images_per_block(columns, width)
+    blocks = []
+    for start in range(0, columns, per_block):
+        stop = min(start + per_block, columns)
+        pixels = stacked([image_row(row[start:stop]) for row in rows])
+        zoom = zooms(pixels.shape[1], columns * (width + GAP))
+        steps = ";".join(f"--{size}:{n}" for size, n in zoom.items())
+        number = f"{start + 1} to {stop}" if stop > start + 1 else f"{stop}"
+        blocks.append(
+            element(
+                "img",
+                src=data_uri(pixels),
+                alt=f"{alt}, {number} of {columns}",
+                width=pixels.shape[1],
+                height=pixels.shape[0],
+                class_="pixels",
+                style=f"--w:{pixels.shape[1]};{steps}",
+            )
+        )
+    return element("div", *blocks, class_="row")

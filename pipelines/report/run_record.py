@@ -1,0 +1,154 @@
+"""Everything a report says of a run in numbers and words, read from its directory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.config import RunConfig
+from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
+from pipelines.report.numbers import by
+from pipelines.run_dir import RunDirectory
+from pipelines.training.metrics_log import read_metrics
+from stage1_vqvae.code_dump import read_code_dump
+from stage1_vqvae.model import VQVAE
+from stage2_prior.base import CodePrior
+from stage2_prior.grids import GridSpec
+
+# What each stage keeps its best weights by; lower is better.
+MONITORS = {"vqvae": "loss", "prior": "bits_per_code"}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One training: the rows of the metrics file that belong to it."""
+
+    name: str
+    """`vqvae` or `prior`."""
+    rows: tuple[dict[str, Any], ...]
+
+    def points(self, kind: str, figure: str) -> list[tuple[float, float]]:
+        """(step, value) of a figure in the rows of a kind; without values that are not finite."""
+        return [
+            (row["step"], row["values"][figure])
+            for row in self.rows
+            if row["kind"] == kind and row["values"].get(figure) is not None
+        ]
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Figures of the finished model on the test split; empty where there are none."""
+        found = [row["values"] for row in self.rows if row["kind"] == "test"]
+        values = found[-1] if found else {}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def best_step(self) -> int | None:
+        """The step whose weights were the best on the validation split."""
+        points = self.points("validation", MONITORS[self.name])
+        return int(min(points, key=lambda point: point[1])[0]) if points else None
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The newest row: how far the training came, and in what time."""
+        return self.rows[-1] if self.rows else None
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A run; what it does not have (yet) is None."""
+
+    path: Path
+    config: RunConfig
+    data: dict[str, Any]
+    """As in the run's config: image_shape, num_images, num_classes, class_names, fingerprint."""
+    phases: dict[str, Phase]
+    """By name, `vqvae` and `prior`."""
+    vqvae: VQVAE | None
+    prior: CodePrior | None
+    code_counts: tuple[NDArray[np.int64], ...] | None
+    """Per grid (K,): how often each code occurs in the test split."""
+    evaluation: Evaluation | None
+    problems: tuple[str, ...]
+    """What is there but could not be read, one sentence each."""
+
+    @property
+    def name(self) -> str:
+        """Of the run directory."""
+        return self.path.resolve().name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; empty without labels."""
+        return tuple(self.data["class_names"])
+
+    @property
+    def grids(self) -> tuple[GridSpec, ...]:
+        """Of the codes; empty as long as stage one is not finished."""
+        if self.vqvae is None:
+            return ()
+        pairs = zip(self.vqvae.grid_shapes, self.vqvae.codebook_sizes, strict=True)
+        return tuple(GridSpec(height, width, size) for (height, width), size in pairs)
+
+
+def read_run(path: Path) -> RunRecord:
+    """Reads what there is of a run, with both models on the CPU.
+
+    Raises:
+        FileNotFoundError: `path` is no run directory.
+        ValueError: Its config, a model or its codes are damaged, or do not belong together.
+    """
+    directory = RunDirectory(path)
+    config, data = directory.config(), directory.data()
+    rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
+    evaluation, problems = None, []
+    file = directory.path / EVALUATION_FILE
+    if file.exists():
+        try:
+            evaluation = Evaluation.read(file)
+        except ValueError as error:  # the rest of the report is worth having
+            problems.append(f"{error}")
+    return RunRecord(
+        path=directory.path,
+        config=config,
+        data=data,
+        phases={
+            name: Phase(name, tuple(row for row in rows if row["phase"] == name))
+            for name in MONITORS
+        },
+        vqvae=VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None,
+        prior=CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None,
+        code_counts=_code_counts(directory.codes) if directory.codes.exists() else None,
+        evaluation=evaluation,
+        problems=tuple(problems),
+    )
+
+
+def parameters(model: VQVAE | CodePrior) -> int:
+    """How many numbers gradient descent trains."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def classes_of(record: RunRecord) -> str:
+    """`10 classes` or `no labels`."""
+    count = record.data["num_classes"]
+    return "no labels" if count is None else f"{count} class{'es' if count != 1 else ''}"
+
+
+def describe_grids(grids: tuple[GridSpec, ...]) -> str:
+    """`7 by 7 codes of 512`; equal grids are counted."""
+    counted = Counter(f"{by(g.height, g.width)} codes of {g.codebook_size:,}" for g in grids)
+    return " + ".join(f"{n} times ({one})" if n > 1 else one for one, n in counted.items())
+
+
+def _code_counts(path: Path) -> tuple[NDArray[np.int64], ...]:
+    dump = read_code_dump(path)
+    return tuple(
+        np.bincount(grid.numpy().ravel(), minlength=size)
+        for grid, size in zip(dump.splits["test"].codes, dump.codebook_sizes, strict=True)
+    )

@@ -1,0 +1,260 @@
+"""What was trained on what, how it went and how long it took, as HTML."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from pipelines.report.curves import Mark, Series, curve_chart
+from pipelines.report.markup import element, pairs, paragraph, section, table, text
+from pipelines.report.numbers import by, duration, joined, number, with_unit
+from pipelines.report.run_record import (
+    Phase,
+    RunRecord,
+    classes_of,
+    describe_grids,
+    parameters,
+)
+from pipelines.training.config import TrainingConfig
+
+TITLES = {"vqvae": "Stage one: VQ-VAE", "prior": "Stage two: prior"}
+_CHANNELS = {1: "gray", 3: "colour"}
+# Figures of an evaluation that stand at the head of the page, where they were measured.
+_HEADLINES = ("fd_classifier", "fid", "classification_accuracy")
+# Curves of each stage: title, name of the figure, whether the axis is logarithmic.
+_CURVES = {
+    "vqvae": (
+        ("Loss", "loss", True),
+        ("PSNR, dB", "psnr", False),
+        ("Perplexity of the codes", "perplexity", False),
+        ("Learning rate", "learning_rate", False),
+    ),
+    "prior": (
+        ("Bits per code", "bits_per_code", False),
+        ("Learning rate", "learning_rate", False),
+    ),
+}
+
+
+def lead(record: RunRecord) -> str:
+    """The sentence below the title."""
+    channels, height, width = record.data["image_shape"]
+    tone = _CHANNELS.get(channels, f"{channels} channels")
+    source = record.config.data.source
+    return (
+        f"{record.data['num_images']['train']:,} images of {source}, {by(height, width)} in "
+        f"{tone}, "
+        f"{classes_of(record)}: a VQ-VAE turns them into code grids, a {record.config.prior.kind} "
+        "learns how likely each grid is, and draws new ones."
+    )
+
+
+def summary(record: RunRecord) -> str:
+    """The few figures that matter, as tiles."""
+    vqvae, prior = record.phases["vqvae"].test, record.phases["prior"].test
+    tiles = []
+    if "psnr" in vqvae:
+        beside = f"mean error {number(vqvae['l1'], 3)} of 255" if "l1" in vqvae else ""
+        tiles.append(_tile("Test PSNR", number(vqvae["psnr"]), "dB", beside))
+    if "bits_per_code" in prior:
+        order_0 = prior.get("order_0_entropy")
+        beside = "" if order_0 is None else f"{number(order_0, 3)} without the prior"
+        tiles.append(_tile("Bits per code", number(prior["bits_per_code"], 3), "", beside))
+    if "bits_per_image" in prior:
+        pixels = record.data["image_shape"][1] * record.data["image_shape"][2]
+        beside = f"{number(prior['bits_per_image'] / pixels, 3)} per pixel"
+        tiles.append(_tile("Bits per image", number(prior["bits_per_image"], 3), "", beside))
+    if "usage" in vqvae:
+        sizes = " + ".join(
+            f"{size:,}" for size in dict.fromkeys(g.codebook_size for g in record.grids)
+        )
+        beside = f"perplexity {number(vqvae['perplexity'], 3)} of {sizes}" if sizes else ""
+        tiles.append(_tile("Codes in use", number(100 * vqvae["usage"], 3) + "%", "", beside))
+    for name in _HEADLINES:
+        figure = record.evaluation.find(name) if record.evaluation else None
+        if figure is not None:
+            beside = "; ".join(
+                f"{r.label}: {joined(number(r.value), figure.unit)}" for r in figure.references[:1]
+            )
+            value, plus_minus, spread = with_unit(figure).partition(" \u00b1 ")
+            unit = plus_minus.lstrip() + spread
+            tiles.append(_tile(figure.label, value, unit, beside))
+    return element("dl", *tiles, class_="tiles") if tiles else ""
+
+
+def settings(record: RunRecord) -> str:
+    """What was trained, and the whole config below a fold."""
+    config, data = record.config, record.data
+    splits = ", ".join(f"{name} {count:,}" for name, count in data["num_images"].items())
+    channels, height, width = data["image_shape"]
+    quantizer = config.vqvae.quantizer
+    vqvae = [f"{quantizer.kind} quantizer"]
+    prior: list[str] = [config.prior.kind]
+    if record.vqvae is not None:
+        vqvae += [
+            describe_grids(record.grids),
+            f"{_raw_bits(record):g} bits an image before entropy coding",
+            f"{parameters(record.vqvae):,} parameters",
+        ]
+    if record.prior is not None:
+        prior += [
+            f"{record.prior.num_codes:,} codes an image",
+            f"{parameters(record.prior):,} parameters",
+        ]
+    items = [
+        ("Recipe", text(config.recipe)),
+        ("Data", text(f"{config.data.source}, fingerprint {data['fingerprint']}")),
+        ("Images", text(f"{by(height, width, channels)}, {classes_of(record)}; {splits}")),
+        ("Classes", text(", ".join(record.class_names))),
+        ("Stage one", text(", ".join(vqvae))),
+        ("Its training", text(_training(config.vqvae_training))),
+        ("Stage two", text(", ".join(prior))),
+        ("Its training", text(_training(config.prior_training))),
+        ("Seed", text(config.seed)),
+    ]
+    whole = element(
+        "details",
+        element("summary", "All settings"),
+        element(
+            "pre", text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False)), tabindex=0
+        ),
+    )
+    return section("settings", "What was trained", pairs(items), whole)
+
+
+def learning_curves(record: RunRecord) -> str:
+    """Training and validation in the same axes, stage by stage."""
+    parts = []
+    for name, phase in record.phases.items():
+        charts = [_chart(phase, *curve) for curve in _CURVES[name]]
+        if any(charts):
+            parts += [element("h3", TITLES[name]), element("div", *charts, class_="charts")]
+    if not parts:
+        return ""
+    explained = paragraph(
+        "Training figures are means over the steps since the last point, of the weights in "
+        "training (with dropout, where there is any). Validation figures are of the averaged "
+        "weights, on images that no step was made on: a validation curve that turns away from "
+        "the training curve is overfitting. The weights of the marked step were kept.",
+        class_="note",
+    )
+    return section("curves", "Learning curves", explained, *parts)
+
+
+def codebook(record: RunRecord) -> str:
+    """How often each code is chosen, grid by grid."""
+    if record.code_counts is None:
+        return ""
+    several = len(record.code_counts) > 1
+    rows, charts = [], []
+    for i, counts in enumerate(record.code_counts):
+        shares = sorted((counts[counts > 0] / counts.sum()).tolist(), reverse=True)
+        entropy = -sum(p * math.log2(p) for p in shares)
+        name = f"Grid {i + 1}" if several else "Codes"
+        rows.append(
+            (
+                name,
+                f"{len(counts):,}",
+                f"{100 * len(shares) / len(counts):.1f}%",
+                number(2**entropy),
+                f"{entropy:.2f} of {math.log2(len(counts)):.2f}",
+            )
+        )
+        ranked = Series(label="share of a code", style="train", points=list(enumerate(shares, 1)))
+        alike = Series(
+            label="all alike",
+            style="reference",
+            points=[(1, 1 / len(counts)), (len(counts), 1 / len(counts))],
+        )
+        charts.append(
+            curve_chart(
+                f"{name}: share of all positions" if several else "Share of all positions",
+                [ranked, alike],
+                x_label="code, by falling frequency",
+                logarithmic=True,
+                summary=f"{len(shares):,} of {len(counts):,} codes occur; the most frequent takes "
+                f"{shares[0]:.2%}.",
+            )
+        )
+    figures = table(
+        "The codes of the test split",
+        ("", "Size", "In use", "Perplexity", "Entropy, bits"),
+        rows,
+        numbers=(1, 2, 3, 4),
+    )
+    hint = paragraph(
+        "What each code decodes to, and what to change: ",
+        element("code", text(f"python -m pipelines.inspect_codebook --run {record.path}")),
+        class_="note",
+    )
+    return section("codebook", "Codebook", element("div", *charts, class_="charts"), figures, hint)
+
+
+def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
+    """How long every phase took.
+
+    Args:
+        record: The run.
+        seconds: What else took time: a name and its wall clock.
+    """
+    rows = []
+    for name, phase in record.phases.items():
+        if phase.last is None:
+            continue
+        images, time = phase.last["images_seen"], phase.last["seconds"]
+        rate = f"{images / time:,.0f}" if time > 0 else ""
+        row = (TITLES[name], f"{phase.last['step']:,}", f"{images:,}", rate, duration(time))
+        rows.append(row)
+    rows += [(text(name), "", "", "", duration(time)) for name, time in seconds]
+    if not rows:
+        return ""
+    header = ("Phase", "Steps", "Images", "Images/s", "Time")
+    return table("Time of every phase, validations included", header, rows, numbers=(1, 2, 3, 4))
+
+
+def _tile(name: str, value: str, unit: str, beside: str) -> str:
+    written = text(value) + (" " + element("span", text(unit), class_="unit") if unit else "")
+    return element(
+        "div",
+        element("dt", text(name)),
+        element(
+            "dd",
+            element("span", written, class_="value"),
+            element("span", text(beside), class_="beside") if beside else "",
+        ),
+    )
+
+
+def _chart(phase: Phase, title: str, figure: str, logarithmic: bool) -> str:
+    train, validation = phase.points("train", figure), phase.points("validation", figure)
+    series = [
+        Series(label="training", style="train", points=train),
+        Series(label="validation", style="validation", points=validation),
+    ]
+    best = phase.best_step
+    mark = Mark(x=best, label=f"best: step {best:,}") if validation and best is not None else None
+    parts = [
+        f"{label} from {number(points[0][1])} to {number(points[-1][1])}"
+        for label, points in (("Training", train), ("validation", validation))
+        if points
+    ]
+    return curve_chart(
+        title if train or figure == "learning_rate" else f"{title}, validation",
+        series,
+        x_label="step",
+        logarithmic=logarithmic,
+        mark=mark,
+        summary=", ".join(parts) + ".",
+    )
+
+
+def _training(training: TrainingConfig) -> str:
+    return (
+        f"{training.epochs:g} epochs in batches of {training.batch_size}, {training.optimizer}, "
+        f"learning rate {training.learning_rate:g}"
+    )
+
+
+def _raw_bits(record: RunRecord) -> float:
+    return round(sum(g.num_codes * math.log2(g.codebook_size) for g in record.grids), 1)

@@ -1,0 +1,52 @@
+"""An evaluation as text and as Markdown."""
+
+from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
+from pipelines.evaluation.evaluation_table import to_markdown, to_text
+
+FIGURES = (
+    Figure(
+        group="reconstruction",
+        name="psnr",
+        label="PSNR",
+        value=24.751,
+        unit="dB",
+        better="higher",
+        explanation="How exact.",
+        num_images=10_000,
+    ),
+    Figure(
+        group="generation",
+        name="fd_classifier",
+        label="FD-classifier",
+        value=8.0,
+        better="lower",
+        explanation="How far.",
+        num_images=500,
+        spread=0.25,
+        references=(Reference(label="floor", value=0.4), Reference(label="other", value=2.9)),
+    ),
+)
+EVALUATION = Evaluation(run="rgb", settings={}, figures=FIGURES, notes=("no FID",))
+
+
+def test_text_aligns_values_below_their_groups():
+    assert to_text(EVALUATION).splitlines() == [
+        "reconstruction",
+        "  PSNR           24.75 dB",
+        "      How exact. (10,000 images)",
+        "",
+        "generation",
+        "  FD-classifier  8 ± 0.25  floor 0.4, other 2.9",
+        "      How far. (500 images)",
+        "",
+        "note: no FID",
+    ]
+
+
+def test_markdown_has_a_table_per_group():
+    lines = to_markdown(EVALUATION).splitlines()
+    assert lines[0] == "# Evaluation of rgb"
+    assert "| PSNR | 24.75 dB |  | 10,000 | How exact. |" in lines
+    assert "| FD-classifier | 8 ± 0.25 | floor 0.4, other 2.9 | 500 | How far. |" in lines
+    assert lines.index("## Reconstruction") < lines.index("## Generation")
+    assert lines[-1] == "- no FID"

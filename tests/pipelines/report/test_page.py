@@ -1,0 +1,386 @@
+"""The report of runs of every kind, whole or with missing parts."""
+
+import base64
+import io
+import itertools
+import json
+import math
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_runs import TINY, command, edit_json, one_thread, tree
+
+from pipelines.data.config import DataConfig
+from pipelines.data.load import load_splits
+from pipelines.evaluation.evaluation_record import Figure
+from pipelines.generation import GenerationPipeline
+from pipelines.report.drawings import GUIDANCE_SCALES, TEMPERATURES
+from pipelines.report.page import write_report
+from pipelines.report.pictures import image_row, stacked
+from pipelines.training.metrics_log import read_metrics
+from stage1_vqvae.code_dump import read_code_dump
+from stage1_vqvae.model import VQVAE
+from stage2_prior.config import SamplingSettings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def odd_run(tmp_path_factory):
+    """Four channels, not square, no labels, several grids, a PixelCNN."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 9, 4), dtype=np.uint8)
+    folder = tmp_path_factory.mktemp("odd")
+    np.savez(folder / "four.npz", images=images)
+    kinds = ("--vqvae.quantizer.kind", "residual", "--prior.kind", "pixelcnn")
+    # TINY without what only a quantizer of one grid has.
+    first = TINY.index("--vqvae.quantizer.codebook-size")
+    options = (*TINY[:first], *TINY[first + 4 :])
+    command(
+        "train_all",
+        *options,
+        *kinds,
+        *("--vqvae.quantizer.base.codebook-size", "8", "--vqvae.quantizer.base.codebook-dim", "4"),
+        *("--prior.kernel-size", "3", "--data.source", f"npz:{folder}/four.npz"),
+        *("--out", folder / "run"),
+    )
+    return folder / "run"
+
+
+@pytest.fixture
+def run(tmp_path, rgb_run):
+    """A copy of a finished run with classes, to change."""
+    shutil.copytree(rgb_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def report(run):
+    """The page as an XML tree, written anew."""
+    return ElementTree.fromstring(write_report(run, device=CPU).read_text(encoding="utf-8"))
+
+
+def words(node):
+    return " ".join(" ".join(node.itertext()).split())
+
+
+def part(page, key):
+    return next((s for s in page.iter("section") if s.get("id") == key), None)
+
+
+def pixels(image):
+    data = image.get("src").removeprefix("data:image/png;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as opened:
+        return np.asarray(opened)
+
+
+def strips(page, key):
+    """The rows of images in a part of the page, by name."""
+    found = {}
+    for figure in part(page, key).iter("figure"):
+        blocks = [pixels(image) for image in figure.iter("img")]
+        found[words(figure.find("figcaption"))] = blocks
+    return found
+
+
+def blocks_of(images):
+    half = len(images) // 2
+    return [image_row(images[:half]), image_row(images[half:])]
+
+
+def test_training_leaves_a_report_and_says_where(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text(encoding="utf-8"))
+    keys = [section.get("id") for section in page.iter("section")]
+    assert keys == [
+        *("samples", "strips", "reconstructions", "curves", "codebook", "evaluation"),
+        *("settings", "environment"),
+    ]
+
+
+@pytest.mark.parametrize("which", ["rgb_run", "odd_run"])
+def test_page_needs_nothing_but_itself(which, request):
+    page = ElementTree.fromstring((request.getfixturevalue(which) / "report.html").read_text())
+    assert not list(page.iter("script")) + list(page.iter("link")) + list(page.iter("iframe"))
+    sources = [node.get("src") for node in page.iter() if node.get("src")]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(a.get("href").startswith("#") for a in page.iter("a"))
+    (style,) = page.iter("style")
+    assert "url(" not in style.text
+    assert "@import" not in style.text
+
+
+@pytest.mark.parametrize("which", ["rgb_run", "odd_run"])
+def test_html_elements_are_closed_in_order(which, request):
+    class Checker(HTMLParser):
+        void = ("meta", "img", "br", "line", "circle", "polyline")
+
+        def handle_starttag(self, tag, _):
+            open_tags.append(tag)
+
+        def handle_startendtag(self, tag, _):
+            assert tag in self.void
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    open_tags = []
+    text = (request.getfixturevalue(which) / "report.html").read_text()
+    assert text.startswith("<!DOCTYPE html>\n")
+    Checker().feed(text)
+    assert open_tags == []
+
+
+@pytest.mark.parametrize("which", ["rgb_run", "odd_run"])
+def test_page_can_be_read_without_eyes(which, request):
+    page = ElementTree.fromstring((request.getfixturevalue(which) / "report.html").read_text())
+    assert page.get("lang") == "en"
+    assert page.find("head/title").text
+    assert all(image.get("alt") for image in page.iter("img"))
+    levels = [int(node.tag[1]) for node in page.iter() if re.fullmatch("h[1-6]", node.tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    ids = [node.get("id") for node in page.iter() if node.get("id")]
+    assert len(set(ids)) == len(ids)
+    assert {a.get("href")[1:] for a in page.iter("a")} <= set(ids)
+
+
+def test_samples_are_those_of_the_pipeline_class_by_class(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    labels = torch.arange(2).repeat_interleave(10)
+    images = GenerationPipeline.from_pretrained(rgb_run)(20, labels, seed=0).numpy()
+    found = strips(page, "samples")
+    assert list(found) == ["0", "1"]
+    for shown, expected in zip(found.values(), (images[:10], images[10:]), strict=True):
+        for block, pixels_ in zip(shown, blocks_of(expected), strict=True):
+            np.testing.assert_array_equal(block, pixels_)
+
+
+def test_strips_have_the_same_seeds_under_each_setting(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    pipeline = GenerationPipeline.from_pretrained(rgb_run)
+    settings = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
+    settings += [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
+    figures = list(part(page, "strips").iter("figure"))
+    assert len(figures) == len(settings)
+    for figure, setting in zip(figures, settings, strict=True):
+        expected = blocks_of(pipeline(10, settings=setting, seed=0).numpy())
+        for image, block in zip(figure.iter("img"), expected, strict=True):
+            np.testing.assert_array_equal(pixels(image), block)
+
+
+def test_reconstructions_stand_below_their_originals(rgb_run, rgb_file):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    originals = load_splits(DataConfig(source=f"npz:{rgb_file}")).test.images
+    model = VQVAE.from_pretrained(rgb_run / "vqvae")
+    decoded = model.decode(model.encode(torch.from_numpy(originals))).numpy()
+    shown = [pixels(image) for image in part(page, "reconstructions").iter("img")]
+    expected = [
+        stacked([image_row(originals[s]), image_row(decoded[s])])
+        for s in (slice(0, 3), slice(3, 6))
+    ]
+    assert len(shown) == 2
+    for block, pixels_ in zip(shown, expected, strict=True):
+        np.testing.assert_array_equal(block, pixels_)
+
+
+def test_figures_at_the_head_are_those_of_the_metrics_file(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    test = {
+        r["phase"]: r["values"]
+        for r in read_metrics(rgb_run / "metrics.jsonl")
+        if r["kind"] == "test"
+    }
+    tiles = {words(d.find("dt")): words(d.find("dd")) for d in page.find(".//header/dl")}
+    assert tiles["Test PSNR"].startswith(f"{test['vqvae']['psnr']:.4g} dB")
+    assert tiles["Bits per code"].startswith(f"{test['prior']['bits_per_code']:.3g} ")
+    assert f"{test['prior']['order_0_entropy']:.3g} without" in tiles["Bits per code"]
+    assert tiles["Codes in use"].startswith(f"{100 * test['vqvae']['usage']:.3g}".rstrip("."))
+
+
+def test_curves_hold_every_point_of_the_metrics_file(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    rows = [r for r in read_metrics(rgb_run / "metrics.jsonl") if r["phase"] == "prior"]
+    (chart,) = [
+        figure
+        for figure in part(page, "curves").iter("figure")
+        if figure.find("figcaption/span").text == "Bits per code"
+    ]
+    said = [c.find("title").text for c in chart.iter("circle") if c.find("title") is not None]
+    assert said == [
+        f"validation: {row['values']['bits_per_code']:.4g} at {row['step']}"
+        for row in rows
+        if row["kind"] == "validation"
+    ]
+
+
+def test_codebook_figures_are_those_of_the_test_codes(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    codes = read_code_dump(rgb_run / "codes").splits["test"].codes[0].numpy()
+    _, counts = np.unique(codes, return_counts=True)
+    p = counts / counts.sum()
+    entropy = -(p * np.log2(p)).sum()
+    cells = [words(cell) for cell in part(page, "codebook").find(".//tbody/tr")]
+    assert cells[1:] == [
+        "8",
+        f"{100 * len(counts) / 8:.1f}%",
+        f"{2**entropy:.4g}",
+        f"{entropy:.2f} of 3.00",
+    ]
+
+
+def test_every_grid_has_a_chart_and_a_row(odd_run):
+    page = ElementTree.fromstring((odd_run / "report.html").read_text())
+    grids = len(VQVAE.from_pretrained(odd_run / "vqvae").codebook_sizes)
+    assert grids > 1
+    assert len(list(part(page, "codebook").iter("figure"))) == grids
+    assert len(part(page, "codebook").find(".//tbody")) == grids
+
+
+def test_run_without_labels_has_samples_and_temperatures_but_no_guidance(odd_run):
+    page = ElementTree.fromstring((odd_run / "report.html").read_text())
+    assert part(page, "samples").find("h2").text == "Samples"
+    assert part(page, "strips").find("h2").text == "Temperature"
+    assert "no labels" in words(page.find(".//header"))
+
+
+def test_names_of_classes_are_escaped(run):
+    names = ['<b>"cat"</b> & co', "dog's\x1b\udcff"]
+    edit_json(run / "config.json", lambda c: c["data"].update(class_names=names))
+    assert list(strips(report(run), "samples")) == [names[0], "dog's\ufffd\ufffd"]
+
+
+def test_prior_without_label_dropout_has_no_guidance(run):
+    edit_json(run / "prior" / "config.json", lambda c: c["model"].update(label_dropout=0.0))
+    assert part(report(run), "strips").find("h2").text == "Temperature"
+
+
+def test_run_with_stage_one_alone_is_reported_as_far_as_it_goes(run):
+    shutil.rmtree(run / "prior")
+    shutil.rmtree(run / "codes")
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["phase"] == "vqvae"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report(run)
+    keys = [section.get("id") for section in page.iter("section")]
+    assert keys == ["reconstructions", "curves", "evaluation", "settings", "environment"]
+    assert "Stage two is not finished" in words(page.find(".//header"))
+
+
+def test_run_that_has_only_begun_is_reported(run):
+    for path in run.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "config.json":
+            path.unlink()
+    page = report(run)
+    assert "Stage one is not finished" in words(page.find(".//header"))
+    assert tree(run) == ["config.json", "report.html"]
+
+
+def test_run_whose_data_are_gone_goes_without_reconstructions(run):
+    edit_json(run / "config.json", lambda c: c["run"]["data"].update(source="npz:gone.npz"))
+    page = report(run)
+    assert not list(part(page, "reconstructions").iter("img"))
+    assert "need the test images" in words(part(page, "reconstructions"))
+    assert "gone.npz" in words(part(page, "reconstructions"))
+    assert list(part(page, "samples").iter("img"))
+
+
+def test_figures_that_are_not_finite_leave_their_point_out(run):
+    rows = read_metrics(run / "metrics.jsonl")
+    for row in rows:
+        row["values"] = dict.fromkeys(row["values"])
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report(run)
+    assert part(page, "curves") is None
+    assert page.find(".//header/dl") is None
+
+
+def test_run_that_was_not_evaluated_says_how_to(rgb_run):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    command_ = f"python -m pipelines.evaluate --run {rgb_run}"
+    assert command_ in [code.text for code in part(page, "evaluation").iter("code")]
+
+
+def test_evaluation_is_shown_with_spread_floor_and_explanation(run, evaluation):
+    evaluation().write(run / "evaluation.json")
+    page = report(run)
+    (row,) = part(page, "evaluation").find(".//tbody")
+    assert [words(cell) for cell in row] == [
+        "FD-classifier How far samples <are> from real images.",
+        "8.03 \u00b1 0.12 lower is better",
+        "train & test: 0.402",
+        "1,234 3 times",
+    ]
+    said = words(part(page, "evaluation"))
+    assert "FID was not measured: no weights" in said
+    assert "samples 1,234, sampling temperature 0.9." in said
+    assert "Evaluation: classifier 61 s" in words(part(page, "environment"))
+    tiles = [words(d) for d in page.find(".//header/dl")]
+    assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.402" in tiles
+
+
+def test_infinite_figure_is_shown(run, evaluation):
+    figure = Figure(
+        group="reconstruction",
+        name="psnr",
+        label="PSNR",
+        value=math.inf,
+        unit="dB",
+        better="higher",
+        explanation="Exact.",
+        num_images=6,
+    )
+    evaluation(figures=(figure,)).write(run / "evaluation.json")
+    assert "\u221e\u00a0dB" in "".join(part(report(run), "evaluation").itertext())
+
+
+def test_damaged_evaluation_is_said_and_does_not_lose_the_report(run):
+    (run / "evaluation.json").write_text("{")
+    assert "evaluation.json is damaged" in words(part(report(run), "evaluation"))
+
+
+def test_report_replaces_the_one_before_and_leaves_nothing_else(run):
+    before = tree(run)
+    (run / "report.html").write_text("old")
+    write_report(run, device=CPU)
+    assert (run / "report.html").read_text() != "old"
+    assert tree(run) == before
+
+
+def test_report_that_fails_leaves_the_one_before(run):
+    (run / "report.html").write_text("old")
+    with (
+        mock.patch("pipelines.report.page.page", side_effect=OSError("disk full")),
+        pytest.raises(OSError, match="disk full"),
+    ):
+        write_report(run, device=CPU)
+    assert (run / "report.html").read_text() == "old"
+
+
+def test_directory_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a run directory is required"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("failure", [OSError("no space left")])
+def test_full_disk_does_not_lose_a_finished_run(failure, rgb_file, tmp_path, capsys):
+    run = tmp_path / "runs" / "run"
+    with mock.patch("pipelines.report.page.write_text", side_effect=failure):
+        command("train_all", *TINY, "--data.source", f"npz:{rgb_file}", "--out", run)
+    said = capsys.readouterr().out
+    assert "report: not written (no space left); the run is finished without it\n" in said
+    assert run.with_name("latest").resolve() == run
+    assert not (run / "report.html").exists()

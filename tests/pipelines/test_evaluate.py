@@ -1,0 +1,319 @@
+"""`python -m pipelines.evaluate`, on tiny runs whole and broken."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import TINY, command, edit_json, one_thread, status, tree
+
+from pipelines.data.config import DataConfig
+from pipelines.data.load import load_splits
+from pipelines.evaluation import feature_networks, run_evaluation
+from pipelines.evaluation.evaluation_record import Evaluation
+from pipelines.evaluation.feature_distances import frechet_distance
+from pipelines.generation import GenerationPipeline
+from pipelines.training.metrics_log import read_metrics
+
+SIDE = 6  # the size of the test split
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_inception(tmp_path_factory):
+    """Weights that happen to lie in the cache would take minutes."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path_factory.mktemp("hub"))
+    yield
+    torch.hub.set_dir(before)
+
+
+def evaluate(run, *options):
+    command("evaluate", "--run", run, "--device", "cpu", *options)
+    return Evaluation.read(run / "evaluation.json")
+
+
+def copied(run, target):
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns("checkpoints"))
+    return target
+
+
+@pytest.fixture(scope="module")
+def evaluated(rgb_run, tmp_path_factory):
+    """An evaluated run, and its evaluation; change neither."""
+    run = copied(rgb_run, tmp_path_factory.mktemp("evaluated") / "runs" / "rgb")
+    with one_thread():
+        return run, evaluate(run)
+
+
+@pytest.fixture
+def run(rgb_run, tmp_path):
+    return copied(rgb_run, tmp_path / "runs" / "rgb")
+
+
+def test_evaluation_has_every_figure(evaluated):
+    _, evaluation = evaluated
+    names = [(figure.group, figure.name) for figure in evaluation.figures]
+    # 8x10 pixels are too few for structural similarity.
+    assert names == [
+        *(("reconstruction", name) for name in ("psnr", "l1", "rate_bits_per_image")),
+        *(("reconstruction", name) for name in ("rate_bits_per_pixel", "usage", "perplexity")),
+        ("reconstruction", "rfd_classifier"),
+        *(("generation", name) for name in ("fd_classifier", "kd_classifier")),
+        *(("generation", f"{name}_classifier") for name in ("precision", "recall")),
+        *(("generation", f"{name}_classifier") for name in ("density", "coverage")),
+        ("generation", "classification_accuracy"),
+        ("generation", "classification_accuracy_ratio"),
+        *(("memorisation", f"nearest_distance_{n}") for n in ("median", "percentile_1")),
+        ("memorisation", "near_copies"),
+        ("memorisation", "near_copies_of_reconstructions"),
+        *(("prior", name) for name in ("bits_per_code", "bits_per_image", "bits_per_pixel")),
+        ("prior", "order_0_entropy"),
+    ]
+
+
+def test_figures_of_both_stages_are_those_that_training_wrote(evaluated):
+    run, evaluation = evaluated
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "test"]
+    values = {row["phase"]: row["values"] for row in rows}
+    vqvae, prior = values["vqvae"], values["prior"]
+
+    def value(name):
+        return evaluation.find(name).value
+
+    # Another batch size or number of threads sums in another order.
+    assert value("psnr") == pytest.approx(vqvae["psnr"], abs=0.01)
+    assert value("usage") == pytest.approx(100 * vqvae["usage"])
+    assert value("bits_per_code") == pytest.approx(prior["bits_per_code"], rel=1e-5)
+    assert value("bits_per_image") == pytest.approx(prior["bits_per_image"], rel=1e-5)
+    assert value("order_0_entropy") == pytest.approx(prior["order_0_entropy"], rel=1e-5)
+    assert value("bits_per_pixel") == pytest.approx(prior["bits_per_image"] / 80, rel=1e-5)
+
+
+def test_rate_is_the_size_of_the_codes(evaluated):
+    # 2x3 codes of 8 for 8x10 pixels.
+    _, evaluation = evaluated
+    assert evaluation.find("rate_bits_per_image").value == 6 * 3
+    assert evaluation.find("rate_bits_per_pixel").value == 6 * 3 / 80
+
+
+def test_generation_figures_have_floor_and_spread(evaluated):
+    _, evaluation = evaluated
+    for name in ("fd_classifier", "kd_classifier", "precision_classifier", "coverage_classifier"):
+        figure = evaluation.find(name)
+        assert figure.num_images == SIDE
+        assert figure.repetitions >= 2
+        assert figure.spread is not None
+        labels = [reference.label for reference in figure.references[:2]]
+        assert labels == ["train against test", "reconstructions against test"]
+
+
+def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
+    run, evaluation = evaluated
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    real = np.concatenate([splits.train.labels, splits.validation.labels])
+    labels = torch.from_numpy(real[np.random.default_rng(0).permutation(len(real))])
+    assert len(real) == 54
+    samples = GenerationPipeline.from_pretrained(run)(54, labels, batch_size=54).numpy()
+    (folder,) = (run.parent / ".feature-networks").iterdir()
+    network = loaded_classifier(folder, splits)
+    test = network.features(splits.test.images)
+    distances = [
+        frechet_distance(test, network.features(samples[start : start + SIDE]))
+        for start in range(0, 36, SIDE)
+    ]
+    figure = evaluation.find("fd_classifier")
+    assert figure.repetitions == 6
+    assert figure.value == pytest.approx(np.mean(distances), rel=1e-3)
+    assert figure.spread == pytest.approx(np.std(distances, ddof=1), rel=1e-3)
+    assert evaluation.settings["feature_networks"] == {"classifier": folder.name}
+
+
+def loaded_classifier(folder, splits):
+    from stage1_vqvae.artifact import load_artifact, load_weights
+
+    config, state = load_artifact(folder, "feature_classifier")
+    assert config["data_fingerprint"] == splits.fingerprint
+    model = run_evaluation.cached_classifier.__globals__["FeatureClassifier"](3, 2)
+    load_weights(model, state, folder)
+    return model
+
+
+def test_evaluation_writes_record_table_and_report_alone(evaluated, rgb_run):
+    run, _ = evaluated
+    kept = {path for path in tree(rgb_run) if not path.startswith("checkpoints")}
+    added = {path for path in set(tree(run)) - kept if not path.startswith("evaluation")}
+    assert {"evaluation.json", "evaluation.md"} <= set(tree(run))
+    assert added == {"report.html"} - kept
+
+
+def test_second_evaluation_gives_the_same_figures_and_keeps_the_classifier(evaluated, tmp_path):
+    run, first = evaluated
+    copied_run = copied(run, tmp_path / "runs" / "rgb")
+    shutil.copytree(run.parent / ".feature-networks", tmp_path / "runs" / ".feature-networks")
+    weights = next((tmp_path / "runs" / ".feature-networks").rglob("*.safetensors"))
+    before = weights.stat().st_mtime_ns
+    (copied_run / "evaluation.json").write_text("old")
+    second = evaluate(copied_run)
+    assert second.figures == first.figures
+    assert second.settings == first.settings
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_table_is_said(run, capsys):
+    evaluation = evaluate(run, "--quick")
+    said = capsys.readouterr().out
+    for figure in evaluation.figures:
+        assert f"\n  {figure.label} " in said
+    for note in evaluation.notes:
+        assert f"\nnote: {note}\n" in said
+
+
+def test_run_that_repeats_its_training_images_rings_the_alarm(run, rgb_file, monkeypatch, capsys):
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+
+    def repeat(_, count, *__, **___):
+        images = np.resize(splits.train.images, (count, 3, 8, 10))
+        return torch.from_numpy(images)
+
+    monkeypatch.setattr(GenerationPipeline, "__call__", repeat)
+    evaluation = evaluate(run, "--quick")
+    assert evaluation.find("near_copies").value == 100
+    assert evaluation.find("nearest_distance_median").value == 0
+    assert any(note.startswith("memorisation alarm: 100.0%") for note in evaluation.notes)
+    assert "note: memorisation alarm" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def unlabelled_run(gray_file, tmp_path_factory):
+    run = tmp_path_factory.mktemp("unlabelled") / "runs" / "gray"
+    with one_thread():
+        command("train_all", *TINY, "--data.source", f"npz:{gray_file}", "--out", run)
+    return run
+
+
+def test_run_without_labels_goes_without_classifier(unlabelled_run):
+    evaluation = evaluate(unlabelled_run)
+    groups = {figure.group for figure in evaluation.figures}
+    assert groups == {"reconstruction", "memorisation", "prior"}
+    assert evaluation.notes[0] == (
+        "the data have no labels, so there is neither a feature classifier nor a classification "
+        "accuracy score"
+    )
+    assert evaluation.notes[1].startswith("Inception v3's weights are not in torch's cache, so FID")
+    assert not (unlabelled_run.parent / ".feature-networks").exists()
+
+
+def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
+    network = feature_networks.FeatureNetwork(
+        name="inception",
+        label="Inception",
+        frechet="FID",
+        kernel="KID",
+        hash="1234",
+        features=lambda images: torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :4],
+    )
+    monkeypatch.setattr(run_evaluation, "inception_weights", lambda **_: "weights.pth")
+    monkeypatch.setattr(run_evaluation, "inception_network", lambda *_: network)
+    evaluation = evaluate(unlabelled_run)
+    names = {figure.name for figure in evaluation.figures}
+    assert {"fid", "kid", "rfid", "precision_inception", "coverage_inception"} <= names
+    assert evaluation.settings["feature_networks"] == {"inception": "1234"}
+
+
+def refused(capsys, *arguments):
+    """The one sentence that the command refuses `arguments` with."""
+    capsys.readouterr()
+    assert status("evaluate", "--device", "cpu", *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error.removeprefix("error: ")
+
+
+def test_directory_that_is_no_run_is_refused(tmp_path, capsys):
+    error = refused(capsys, "--run", tmp_path / "gone")
+    assert error.startswith(f"a run directory is required, but {tmp_path}/gone/config.json does")
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", ["vqvae", "prior", "codes"])
+def test_run_without_a_part_is_refused(part, run, capsys):
+    shutil.rmtree(run / part)
+    assert f"is required in {run}/{part}, but" in refused(capsys, "--run", run)
+    assert not (run / "evaluation.json").exists()
+
+
+def test_damaged_model_is_refused(run, capsys):
+    path = run / "prior" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "must be a whole safetensors file, but it is damaged" in refused(capsys, "--run", run)
+
+
+def test_damaged_feature_classifier_is_refused(evaluated, run, capsys):
+    shutil.copytree(evaluated[0].parent / ".feature-networks", run.parent / ".feature-networks")
+    (path,) = (run.parent / ".feature-networks").iterdir()
+    (path / "config.json").write_text("{")
+    error = refused(capsys, "--run", run)
+    assert error.startswith(f"{path} must hold a whole feature classifier, but it is damaged (")
+    assert error.endswith("remove that directory, and the next evaluation trains it again\n")
+    assert not (run / "evaluation.json").exists()
+
+
+def test_changed_data_are_refused(run, capsys):
+    edit_json(run / "config.json", lambda content: content["data"].update(fingerprint="0" * 16))
+    assert f"the data of {run} must be those it was trained on" in refused(capsys, "--run", run)
+
+
+def test_output_of_one_run_is_refused(run, tmp_path, capsys):
+    error = refused(capsys, "--run", run, "--out", tmp_path / "out")
+    assert error.startswith("--out is for the comparison of several runs, got one run")
+
+
+def test_existing_comparison_is_refused(run, tmp_path, capsys):
+    error = refused(capsys, "--run", run, run, "--out", tmp_path)
+    assert error.startswith(f"a new path is required for the output, but {tmp_path} exists")
+    assert not (run / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--samples", "19", "samples must be at least 20, got 19"),
+        ("--cas-samples", "19", "cas_samples must be at least 20 or None, got 19"),
+        ("--cas-seeds", "0", "cas_seeds must be at least 1, got 0"),
+        ("--seed", "-1", "seed must be in [0, 2^63), got -1"),
+    ],
+)
+def test_impossible_settings_are_refused(option, value, message, run, capsys):
+    assert refused(capsys, "--run", run, option, value) == f"{message}\n"
+    assert not (run / "evaluation.json").exists()
+
+
+def test_several_runs_are_compared_and_known_figures_are_taken(evaluated, run, tmp_path, capsys):
+    known = copied(evaluated[0], run.parent / "known")
+    text = (known / "evaluation.json").read_text()
+    out = tmp_path / "compared"
+    command("evaluate", "--run", known, run, "--device", "cpu", "--out", out)
+    said = capsys.readouterr().out
+    assert f"taking the figures of {known}/evaluation.json\n" in said
+    assert f"evaluating {run}\n" in said
+    assert (known / "evaluation.json").read_text() == text
+    assert Evaluation.read(run / "evaluation.json").run == "rgb"
+    assert out.is_dir()
+
+
+@pytest.mark.parametrize("change", ["option", "model"])
+def test_figures_of_other_options_or_models_are_not_taken(change, evaluated, tmp_path, capsys):
+    run = copied(evaluated[0], tmp_path / "runs" / "rgb")
+    options = ["--samples", "30"] if change == "option" else []
+    if change == "model":
+        edit_json(run / "evaluation.json", lambda record: record["settings"].update(prior="0" * 16))
+    command("evaluate", "--run", run, evaluated[0], "--device", "cpu", "--quick", *options)
+    assert f"{run}/evaluation.json was made with other options or models" in capsys.readouterr().out
+    assert (run.parent / "comparison-rgb-rgb").is_dir()
