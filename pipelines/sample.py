@@ -111,7 +111,7 @@ def main() -> None:
     labels = pipeline.resolve_labels(options.n, label)
     say("wrote " + save_images(out, images.numpy(), None if labels is None else labels.numpy()))
     if splits is not None:
-        from pipelines.memorisation import describe_memorisation
+        from pipelines.evaluation.memorisation_summary import describe_memorisation
 
         say(describe_memorisation(images, pipeline.vqvae, splits))
 

@@ -12,9 +12,9 @@ from tiny_runs import TINY, command, one_thread, python, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
+from pipelines.evaluation.memorisation_summary import describe_memorisation
 from pipelines.generation import GenerationPipeline
 from pipelines.image_files import image_grid
-from pipelines.memorisation import describe_memorisation
 from pipelines.sample import next_free, parse_label
 from stage2_prior.config import SamplingSettings
 
