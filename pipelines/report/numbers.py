@@ -6,6 +6,8 @@ import math
 
 from pipelines.evaluation.evaluation_record import Figure
 
+PLUS_MINUS = "\u00a0\u00b1\u00a0"
+"""Between a value and its spread; no line breaks there."""
 _MAX_DECIMALS = 6
 _MINUS, _TIMES = "\u2212", "\u00d7"
 
@@ -21,13 +23,13 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def with_spread(value: float, spread: float | None) -> str:
-    """`8.03 ± 0.12`: the value to two digits of its spread, to four where it has none."""
+    """`8.03 ± 0.12` on one line: to two digits of the spread, to four where there is none."""
     if spread is None or not (math.isfinite(spread) and math.isfinite(value)):
         return number(value)
     if spread == 0:
-        return f"{number(value)} ± 0"
+        return f"{number(value)}{PLUS_MINUS}0"
     decimals = _decimals(spread, 2)
-    return _minus(f"{value:,.{decimals}f} ± {spread:,.{decimals}f}")
+    return _minus(f"{value:,.{decimals}f}{PLUS_MINUS}{spread:,.{decimals}f}")
 
 
 def with_unit(figure: Figure) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipelines.report.curves import Mark, Series, curve_chart
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
-from pipelines.report.numbers import by, duration, joined, number, with_unit
+from pipelines.report.numbers import PLUS_MINUS, by, duration, joined, number, with_unit
 from pipelines.report.run_record import (
     Phase,
     RunRecord,
@@ -77,8 +77,8 @@ def summary(record: RunRecord) -> str:
             beside = "; ".join(
                 f"{r.label}: {joined(number(r.value), figure.unit)}" for r in figure.references[:1]
             )
-            value, plus_minus, spread = with_unit(figure).partition(" \u00b1 ")
-            unit = plus_minus.lstrip() + spread
+            value, plus_minus, spread = with_unit(figure).partition(PLUS_MINUS)
+            unit = plus_minus.lstrip("\u00a0") + spread
             tiles.append(_tile(figure.label, value, unit, beside))
     return element("dl", *tiles, class_="tiles") if tiles else ""
 

@@ -270,6 +270,23 @@ def test_changed_data_are_refused(run, capsys):
     assert f"the data of {run} must be those it was trained on" in refused(capsys, "--run", run)
 
 
+def test_single_test_image_is_refused(gray_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    data = ("--data.source", f"npz:{gray_file}", "--data.test-fraction", "0.01")
+    command("train_all", *TINY, *data, "--out", run)
+    error = refused(capsys, "--run", run)
+    assert error == (
+        f"an evaluation compares at least 2 test images, but the test split of {run} has 1: train "
+        "on more images\n"
+    )
+
+
+def test_few_images_are_told_of(evaluated):
+    _, evaluation = evaluated
+    sentence = "6 images a side are few for 128 features: Frechet distances are too high"
+    assert any(note.startswith(sentence) for note in evaluation.notes)
+
+
 def test_output_of_one_run_is_refused(run, tmp_path, capsys):
     error = refused(capsys, "--run", run, "--out", tmp_path / "out")
     assert error.startswith("--out is for the comparison of several runs, got one run")
