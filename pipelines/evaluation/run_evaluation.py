@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipelines.command import say
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.dump_codes import read_own_codes
+from pipelines.environment import environment
 from pipelines.evaluation.classification_accuracy import classification_accuracy
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
@@ -155,7 +156,7 @@ def evaluate_run(
         figures=_by_group((*found.figures, *memorised.figures, *of_prior)),
         notes=tuple(found.notes),
         seconds=found.seconds,
-        environment=_environment(device),
+        environment=environment(device),
     )
 
 
@@ -296,16 +297,3 @@ def _order(count: int) -> NDArray[np.int64]:
 def _by_group(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
     order = ("reconstruction", "generation", "memorisation", "prior")
     return tuple(sorted(figures, key=lambda figure: order.index(figure.group)))
-
-
-def _environment(device: torch.device) -> dict[str, str]:
-    import os
-    import platform
-
-    return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": str(device),
-        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
-    }

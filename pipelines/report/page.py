@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.atomic_files import write_text
+from pipelines.environment import environment
 from pipelines.report import evaluation_section, picture_sections, run_sections
 from pipelines.report.drawings import Drawings, draw
-from pipelines.report.environment import environment
 from pipelines.report.markup import element, pairs, paragraph, section, text
 from pipelines.report.run_record import RunRecord, read_run
 from pipelines.run_dir import RunDirectory

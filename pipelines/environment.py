@@ -1,4 +1,4 @@
-"""On what a report was written: versions and machine."""
+"""On what something was measured or written: versions and machine."""
 
 from __future__ import annotations
 
