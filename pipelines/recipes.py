@@ -11,7 +11,7 @@ from pipelines.config import RecipeName, RunConfig
 from pipelines.data.config import DataConfig
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
 from stage2_prior.config import TransformerConfig
 
 
@@ -33,7 +33,9 @@ def fashion_mnist_mini() -> RunConfig:
     return RunConfig(
         recipe="fashion-mnist-mini",
         data=DataConfig(source="fashion-mnist-mini"),
-        vqvae=VQVAEConfig(width=96, fine_width=64, num_layers=2),
+        vqvae=VQVAEConfig(
+            width=96, fine_width=64, num_layers=2, quantizer=GradientQuantizerConfig()
+        ),
         vqvae_training=_muon(epochs=10, learning_rate=5e-3),
         prior=TransformerConfig(num_layers=4, width=128, num_heads=4, dropout=0.1),
         prior_training=_muon(epochs=12, learning_rate=3e-3),
@@ -45,10 +47,13 @@ def fashion_mnist() -> RunConfig:
     return RunConfig(
         recipe="fashion-mnist",
         data=DataConfig(source="fashion-mnist"),
-        vqvae=VQVAEConfig(width=160, fine_width=64, num_layers=3),
+        # Its codes are the easiest to predict at this quality, so that samples come out better.
+        vqvae=VQVAEConfig(
+            width=160, fine_width=64, num_layers=3, quantizer=GradientQuantizerConfig()
+        ),
         vqvae_training=_muon(epochs=10, learning_rate=4e-3),
         prior=TransformerConfig(num_layers=6, width=192, num_heads=6, dropout=0.05),
-        prior_training=_muon(epochs=4, learning_rate=3e-3),
+        prior_training=_muon(epochs=8, learning_rate=3e-3),
     )
 
 
