@@ -29,40 +29,6 @@ _QUANTIZER_SIZES = ((6272, 512, 64), (6272, 512, 8), (16384, 8192, 8))
 _MEMORY_SIZE = (65536, 16384, 8)
 
 
-# Peak memory never falls: a process of its own tells how much one call adds.
-_MEMORY_PROGRAM = """
-import resource, sys, torch
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
-from stage1_vqvae.quantizers.ema import EMAQuantizer
-
-def peak():  # in MB
-    try:  # not getrusage, in whose peak Linux counts what the parent process held
-        status = open("/proc/self/status").read()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1e3
-    except OSError:
-        unit = 1e6 if sys.platform == "darwin" else 1e3
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-def reset():  # so that no earlier peak hides what follows; on Linux only
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    except OSError:
-        pass
-
-count, size, dim = map(int, sys.argv[1:])
-config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)
-quantizer = EMAQuantizer(config).train()
-with torch.no_grad():
-    quantizer(torch.randn(1, dim, 64, 1))  # libraries load, threads start
-    z = torch.randn(1, dim, count, 1)
-    reset()
-    before = peak()
-    quantizer(z)
-    print(peak() - before)
-"""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkOptions:
     """Time training steps, sampling and quantization with random data; nothing is written.
@@ -255,32 +221,45 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
         say(line)
 
 
+def quantizer_forward(count: int, size: int, dim: int) -> Callable[[], object]:
+    """One training forward of an EMA quantizer, ready to be measured."""
+    import torch
+
+    from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+    from stage1_vqvae.quantizers.ema import EMAQuantizer
+
+    config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)
+    quantizer = EMAQuantizer(config).train()
+    z = torch.randn(1, dim, count, 1)
+    forward = torch.no_grad()(quantizer)
+    forward(torch.randn(1, dim, 64, 1))  # libraries load, threads start
+    return lambda: forward(z)
+
+
 def benchmark_quantizer_memory() -> None:
     """Says how far the peak memory of a new process rises in one forward of a large codebook."""
-    import subprocess
+    from pipelines.peak_memory import memory_of
 
-    result = subprocess.run(
-        [sys.executable, "-c", _MEMORY_PROGRAM, *map(str, _MEMORY_SIZE)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise RuntimeError(f"the memory of a forward could not be measured: {result.stderr}")
     count, size, dim = _MEMORY_SIZE
+    taken = memory_of(quantizer_forward, *_MEMORY_SIZE)
     say(
-        f"EMA quantizer, N={count} K={size} D={dim}: {float(result.stdout):,.0f} MB of memory "
-        f"above its inputs; all distances at once would take {count * size * 4 / 1e6:,.0f} MB"
+        f"EMA quantizer, N={count} K={size} D={dim}: {taken:,.0f} MB of memory above its inputs; "
+        f"all distances at once would take {count * size * 4 / 1e6:,.0f} MB"
     )
 
 
 def benchmark_priors(options: BenchmarkOptions, device: torch.device) -> None:
     """Times the transformer's sampler (on the CPU) and the PixelCNN's."""
     from pipelines.benchmark_pixelcnn import benchmark_pixelcnn
-    from pipelines.benchmark_priors import benchmark_parallel_decoding, benchmark_transformers
+    from pipelines.benchmark_priors import (
+        benchmark_parallel_decoding,
+        benchmark_sampling_memory,
+        benchmark_transformers,
+    )
 
     benchmark_transformers(options.repetitions)
     benchmark_parallel_decoding(options.repetitions)
+    benchmark_sampling_memory()
     benchmark_pixelcnn(device)
 
 

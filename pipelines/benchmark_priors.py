@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipelines.command import say
+from pipelines.peak_memory import memory_of
 from stage2_prior.build import build_prior
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.decoding_step import can_compile
@@ -138,6 +139,23 @@ def benchmark_parallel_decoding(repetitions: int) -> None:
                 f"transformer of any order, batch {num_samples}, 49 codes in {steps} ({order}): "
                 f"{1000 * taken:.1f} ms, {one_by_one / taken:.1f} times as fast as one by one"
             )
+
+
+def transformer_sampling(num_samples: int, batch_size: int) -> Callable[[], object]:
+    """Sampling from the default transformer, ready to be measured."""
+    prior = build_prior(TransformerConfig(), (GridSpec(7, 7, 512),)).eval()
+    prior.sample(16)  # libraries load, threads start
+    return partial(prior.sample, num_samples, batch_size=batch_size)
+
+
+def benchmark_sampling_memory() -> None:
+    """Says how the memory of sampling grows with the batch and with the number of samples."""
+    for num_samples, batch_size in ((64, 64), (256, 64), (1024, 64), (1024, 128), (1024, 256)):
+        say(
+            f"transformer, {num_samples} samples in batches of {batch_size}: "
+            f"{memory_of(transformer_sampling, num_samples, batch_size):.0f} MB of memory above "
+            "the weights"
+        )
 
 
 def _medians(
