@@ -26,7 +26,7 @@ class TransformerConfig:
     any_order: bool = False
     """Also learn to predict the codes in any order: fills in masks, and draws several codes at a
     time."""
-    random_order_until: float = 0.75
+    random_order_until: float = 0.5
     """With any_order, the share of training (0 to 1) over which the share of images in a random
     order falls from 1 to random_order_share; the others are in raster order."""
     random_order_share: float = 0.1
@@ -115,7 +115,7 @@ PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
 
 # What priors saved before these fields existed did: their configs do not have them.
 _BEFORE_THEY_EXISTED: dict[str, dict[str, Any]] = {
-    "transformer": {"any_order": False, "random_order_until": 0.75, "random_order_share": 0.1},
+    "transformer": {"any_order": False, "random_order_until": 0.5, "random_order_share": 0.1},
     "pixelcnn": {"attention_every": 0, "num_heads": 4},
 }
 
