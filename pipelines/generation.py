@@ -93,8 +93,7 @@ class GenerationPipeline:
             first_index=first_index,
             batch_size=batch_size,
         )
-        batches = zip(*(torch.split(grid, batch_size) for grid in codes), strict=True)
-        return torch.cat([self._decode_filled(batch).cpu() for batch in batches])
+        return self._decode_in_batches(codes, batch_size)
 
     def complete(
         self,
@@ -147,27 +146,20 @@ class GenerationPipeline:
             labels = torch.full((count,), labels)
         elif labels is not None and labels.shape != (count,):
             raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
-        completed = []
-        for start in range(0, count, batch_size):
-            batch = slice(start, start + batch_size)
-            filled = fill_holes(images[batch], mask[batch])
-            missing = -len(filled) % _ROW_MULTIPLE
-            codes = self.vqvae.encode(F.pad(filled, (0, 0, 0, 0, 0, 0, 0, missing)))
-            known = tuple(
-                known_places(mask[batch], shape, int(self.vqvae.config.downsampling))
-                for shape in self.vqvae.grid_shapes
-            )
-            drawn = self.prior.complete(
-                tuple(grid[: len(filled)] for grid in codes),
-                known,
-                None if labels is None else labels[batch],
-                settings,
-                seed=seed,
-                first_index=first_index + start,
-                batch_size=batch_size,
-            )
-            completed.append(self._decode_filled(drawn).cpu())
-        return torch.cat(completed)
+        known = tuple(
+            known_places(mask, shape, int(self.vqvae.config.downsampling))
+            for shape in self.vqvae.grid_shapes
+        )
+        drawn = self.prior.complete(
+            self._encode_known(images, mask, batch_size),
+            known,
+            labels,
+            settings,
+            seed=seed,
+            first_index=first_index,
+            batch_size=batch_size,
+        )
+        return self._decode_in_batches(drawn, batch_size)
 
     def resolve_labels(
         self, n: int, labels: Tensor | int | None, *, first_index: int = 0
@@ -184,6 +176,22 @@ class GenerationPipeline:
         if labels is not None and labels.shape != (n,):
             raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
         return labels
+
+    def _encode_known(self, images: Tensor, mask: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+        """Codes of images with their holes filled evenly: int64 (B, h, w) per grid."""
+        batches = []
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            filled = fill_holes(images[batch], mask[batch])
+            missing = -len(filled) % _ROW_MULTIPLE
+            codes = self.vqvae.encode(F.pad(filled, (0, 0, 0, 0, 0, 0, 0, missing)))
+            batches.append(tuple(grid[: len(filled)] for grid in codes))
+        return tuple(torch.cat(grids) for grids in zip(*batches, strict=True))
+
+    def _decode_in_batches(self, codes: tuple[Tensor, ...], batch_size: int) -> Tensor:
+        """uint8 (N, C, H, W), on the CPU."""
+        batches = zip(*(torch.split(grid, batch_size) for grid in codes), strict=True)
+        return torch.cat([self._decode_filled(batch).cpu() for batch in batches])
 
     def _decode_filled(self, codes: tuple[Tensor, ...]) -> Tensor:
         """Decodes in a batch filled up to a multiple of `_ROW_MULTIPLE` images."""

@@ -262,7 +262,7 @@ class CodePrior(nn.Module, ABC):
             seed: In [0, 2^63). A sample's random numbers depend on the seed and its index alone,
                 so that it is the same in whatever batch it is drawn. Another machine, number of
                 threads or version of torch may round a logit differently, which turns about one
-                draw in a million.
+                draw in a million; so may `settings.compile`, whose `auto` goes by `count`.
             first_index: Index of the first sample, at least 0.
             batch_size: How many are drawn at once, in effect rounded up to a multiple of 16;
                 memory grows with it and not with `count`.

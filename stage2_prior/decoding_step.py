@@ -7,8 +7,6 @@ and value once, from a cache in the precision in which they were computed.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +18,9 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from stage2_prior.transformer import Block
+
+# Compiled versions of the step: networks times precisions times batch sizes of one process.
+_MOST_VERSIONS = 256
 
 DecodingStep: TypeAlias = Callable[
     [Tensor, "list[PreparedBlock]", list[Tensor], Tensor, Tensor], Tensor
@@ -121,16 +122,39 @@ def decoding_step(
 
 @cache
 def compiled_decoding_step() -> DecodingStep:
-    """`decoding_step` for `torch.compile`, which compiles it where it is first called.
+    """`decoding_step`, compiled where it is first called.
 
-    Once per shape of the network and batch; the cache's length may vary.
+    Once for each network, precision and batch size; the cache's length may vary where it is marked
+    as dynamic.
     """
-    step: DecodingStep = torch.compile(decoding_step, dynamic=None)
+    compiled: DecodingStep = torch.compile(decoding_step, dynamic=False)
+
+    def step(
+        x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor, mask: Tensor
+    ) -> Tensor:
+        # After as many versions torch would silently stop compiling: by default 8, which a
+        # comparison of a few priors reaches.
+        with torch._dynamo.config.patch(recompile_limit=_MOST_VERSIONS):
+            return compiled(x, blocks, caches, place, mask)
+
     return step
 
 
+@cache
 def can_compile(device: torch.device) -> bool:
-    """Whether this machine has what `torch.compile` needs: a C++ compiler, or Triton on a GPU."""
-    if device.type == "cpu":
-        return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl"))
-    return device.type == "cuda" and torch.utils._triton.has_triton()
+    """Whether `torch.compile` works here: a C++ compiler is there and fit, or Triton on a GPU.
+
+    Found out by compiling a line, which takes a second or two the first time.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return False
+    compiled = torch.compile(_one_line, dynamic=False)
+    try:
+        compiled(torch.ones(8, device=device))
+    except (RuntimeError, OSError):
+        return False
+    return True
+
+
+def _one_line(x: Tensor) -> Tensor:
+    return x.sin() + 1

@@ -47,8 +47,8 @@ def check_settings(
         has_sampler_options: Whether the prior lets precision and compilation be chosen.
 
     Raises:
-        ValueError: There is nothing to guide towards or away from, or the prior has one way to
-            compute.
+        ValueError: There is nothing to guide towards or away from, the prior has one way to
+            compute, or the settings exclude each other.
     """
     if settings.guidance_scale != 1:
         if not labelled:
@@ -61,6 +61,11 @@ def check_settings(
         raise ValueError(
             f"precision bfloat16 needs a transformer prior, this one is a {config.kind}: "
             "keep it at float32"
+        )
+    if settings.compile == "on" and settings.num_steps is not None:
+        raise ValueError(
+            "compile on compiles the step that draws one code, which num_steps "
+            f"{settings.num_steps} does without: leave one of them out"
         )
     if settings.compile == "on" and not has_sampler_options:
         raise ValueError(
@@ -82,16 +87,16 @@ def decide_compilation(
     Raises:
         RuntimeError: It is to be compiled, but what that needs is missing.
     """
-    if settings.compile == "off":
+    if settings.compile == "on":
+        if not can_compile(device):
+            raise RuntimeError(
+                f"compile on needs a C++ compiler (or Triton on a GPU) that works, but none does "
+                f"for {device}: install one, or keep it off"
+            )
         return settings
-    able = can_compile(device)
-    if settings.compile == "on" and not able:
-        raise RuntimeError(
-            f"compile on needs a C++ compiler (or Triton on a GPU), but none was found for "
-            f"{device}: install one, or keep it off"
-        )
-    pays = possible and able and num_draws >= _DRAWS_WORTH_COMPILING
-    return replace(settings, compile="on" if settings.compile == "on" or pays else "off")
+    pays = possible and settings.num_steps is None and num_draws >= _DRAWS_WORTH_COMPILING
+    compiles = settings.compile == "auto" and pays and can_compile(device)
+    return replace(settings, compile="on" if compiles else "off")
 
 
 def check_null_is_trained(config: PriorConfig, num_classes: int | None) -> None:

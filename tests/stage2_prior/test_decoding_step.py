@@ -22,9 +22,11 @@ VARIANTS = {
     "any_order": {"any_order": True},
 }
 
-needs_compiler = pytest.mark.skipif(
-    not can_compile(torch.device("cpu")), reason="there is no C++ compiler"
-)
+
+@pytest.fixture
+def _compiler():
+    if not can_compile(torch.device("cpu")):
+        pytest.skip("there is no C++ compiler")
 
 
 def draw(variant, compile_, count=20, batch_size=64):
@@ -56,11 +58,21 @@ def test_step_draws_the_codes_of_the_uncompiled_sampler(variant, monkeypatch):
         assert torch.equal(actual, grid)
 
 
-@needs_compiler
+@pytest.mark.usefixtures("_compiler")
 def test_compiled_step_draws_the_same_codes_in_batches_of_any_size():
     expected = draw("guided", "off", count=40)
     for actual, grid in zip(draw("guided", "on", count=40, batch_size=16), expected, strict=True):
         assert torch.equal(actual, grid)
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_step_is_compiled_once_however_long_the_cache_grows():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    draw("plain", "on")  # 21 codes: the cache has 16 positions, then 32
+    versions = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    draw("plain", "on", count=30)  # filled up to as many rows
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == versions == 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -122,11 +134,35 @@ def test_auto_does_without_where_it_cannot(able, possible, monkeypatch):
 
 
 def test_missing_compiler_is_said(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    message = re.escape("compile on needs a C++ compiler (or Triton on a GPU), but none was found")
+    monkeypatch.setattr(request, "can_compile", lambda _device: False)
+    message = re.escape("compile on needs a C++ compiler (or Triton on a GPU) that works, but none")
     with pytest.raises(RuntimeError, match=message):
         draw("plain", "on")
+
+
+def test_a_compiler_that_fails_is_no_compiler(monkeypatch):
+    def fail(*_arguments, **_options):
+        raise RuntimeError("omp.h: No such file or directory")
+
+    monkeypatch.setattr(torch, "compile", lambda *_arguments, **_options: fail)
+    can_compile.cache_clear()
+    assert not can_compile(torch.device("cpu"))
+    can_compile.cache_clear()
+
+
+def test_several_codes_at_a_time_refuse_to_compile():
+    prior = make_prior("transformer", GRIDS, any_order=True)
+    message = "compile on compiles the step that draws one code, which num_steps 3 does without"
+    with pytest.raises(ValueError, match=message):
+        prior.sample(1, settings=SamplingSettings(compile="on", num_steps=3))
+
+
+def test_auto_leaves_several_codes_at_a_time_uncompiled(monkeypatch):
+    monkeypatch.setattr(request, "can_compile", lambda _device: True)
+    actual = request.decide_compilation(
+        SamplingSettings(compile="auto", num_steps=3), 10**9, torch.device("cpu"), possible=True
+    )
+    assert actual.compile == "off"
 
 
 def test_pixelcnn_refuses_to_compile():
