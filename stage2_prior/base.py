@@ -49,7 +49,7 @@ _OPTIONAL_FIELDS = {"context_grids"}
 # Matrix products and convolutions of a few rows sum in another order than those of many, and the
 # last bit of a logit that differs can turn a draw. Batches filled up to a multiple of this gave the
 # same bits whatever their size (x86 with AVX512, MKL and oneDNN, 1 to 16 threads).
-_ROW_MULTIPLE = 16
+_ROW_MULTIPLE = 4
 
 
 @runtime_checkable
@@ -264,7 +264,7 @@ class CodePrior(nn.Module, ABC):
                 threads or version of torch may round a logit differently, which turns about one
                 draw in a million; so may `settings.compile`, whose `auto` goes by `count`.
             first_index: Index of the first sample, at least 0.
-            batch_size: How many are drawn at once, in effect rounded up to a multiple of 16;
+            batch_size: How many are drawn at once, in effect rounded up to a multiple of 4;
                 memory grows with it and not with `count`.
 
         Returns:

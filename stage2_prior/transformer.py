@@ -17,6 +17,7 @@ from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
 from stage2_prior.noise import AddressedNoise
 from stage2_prior.ordering import inverse_order, step_sizes
 from stage2_prior.parallel_decoding import Drawing, draw_by_confidence, draw_in_order
+from stage2_prior.prepared_weights import PreparedWeights, WeightsSeen, prepare_weights
 from stage2_prior.transformer_sampler import TransformerSampler
 
 # GPT-2's standard deviation of every weight at initialisation.
@@ -111,6 +112,7 @@ class TransformerPrior(CodePrior):
             self.context_place = PlaceEmbedding(context_grids, width)
             places = raster_positions(context_grids)
             self.register_buffer("context_positions", places, persistent=False)  # (Lc, 3)
+        self._prepared: dict[torch.dtype, tuple[WeightsSeen, PreparedWeights]] = {}
         self._initialise()
 
     @property
@@ -195,6 +197,14 @@ class TransformerPrior(CodePrior):
         x = _embed(self.context_embeddings, context, self.context_grids)
         embedded: Tensor = x + self.context_place(self.context_positions)
         return embedded
+
+    def prepared_weights(self, dtype: torch.dtype) -> PreparedWeights:
+        """The weights for the sampler, made anew only where they have changed."""
+        seen, weights = self._prepared.get(dtype, (None, None))
+        if seen is None or weights is None or not seen.unchanged(self):
+            weights = prepare_weights(self, dtype)
+            self._prepared[dtype] = WeightsSeen(self), weights
+        return weights
 
     def code_table(self) -> tuple[Tensor, Tensor]:
         """All code embeddings in one table, for the sampler.

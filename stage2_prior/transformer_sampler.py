@@ -18,8 +18,6 @@ from stage2_prior.decoding_step import (
     DecodingStep,
     PreparedBlock,
     compiled_decoding_step,
-    fold_norm,
-    prepare_block,
 )
 from stage2_prior.grids import GridSpec
 from stage2_prior.key_value_cache import KeyValueCache
@@ -63,13 +61,10 @@ class TransformerSampler:
         self._grids: tuple[GridSpec, ...] = prior.grids
         self._scales = guidance_scales(settings, prior.num_codes)
         self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-        self._blocks = [prepare_block(block, self._dtype) for block in prior.blocks]
-        self._heads = [
-            tuple(t.to(self._dtype).contiguous() for t in fold_norm(prior.norm, head))
-            for head in prior.heads
-        ]
-        self._table, self._first_row = prior.code_table()
-        self._source_places, self._target_places = prior.place_tables()
+        weights = prior.prepared_weights(self._dtype)
+        self._blocks, self._heads = weights.blocks, weights.heads
+        self._table, self._first_row = weights.table, weights.first_row
+        self._source_places, self._target_places = weights.source_places, weights.target_places
         self._labels = prior.label_embedding(labels)[:, None]  # (B, 1, E)
         self._grid_of = prior.positions[:, 0]
         self._grid_list = self._grid_of.tolist()

@@ -69,7 +69,7 @@ def test_compiled_step_draws_the_same_codes_in_batches_of_any_size():
 def test_step_is_compiled_once_however_long_the_cache_grows():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    draw("plain", "on")  # 21 codes: the cache has 16 positions, then 32
+    draw("plain", "on", count=32)  # 21 codes: the cache has 16 positions, then 32
     versions = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     draw("plain", "on", count=30)  # filled up to as many rows
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == versions == 1

@@ -1,0 +1,62 @@
+"""A transformer's weights as its sampler wants them, made once for all batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stage2_prior.decoding_step import PreparedBlock, fold_norm, prepare_block
+
+if TYPE_CHECKING:
+    from stage2_prior.transformer import TransformerPrior
+
+
+@dataclass(frozen=True)
+class PreparedWeights:
+    """Everything about the network that does not depend on what is drawn."""
+
+    blocks: list[PreparedBlock]
+    """In the products' precision."""
+    heads: list[tuple[Tensor, Tensor]]
+    """Per grid (E, K_i) and (K_i,), the last norm folded in, in the products' precision."""
+    table: Tensor
+    """float32 (sum of K_i + 1, E); see `TransformerPrior.code_table`."""
+    first_row: Tensor
+    """int64 (L + 1,)."""
+    source_places: Tensor | None
+    """float32 (L + 1, E) or None; see `TransformerPrior.place_tables`."""
+    target_places: Tensor
+    """float32 (L, E)."""
+
+
+def prepare_weights(prior: TransformerPrior, dtype: torch.dtype) -> PreparedWeights:
+    """The weights of `prior` as they are now, for matrix products in `dtype`."""
+    heads = [fold_norm(prior.norm, head) for head in prior.heads]
+    return PreparedWeights(
+        [prepare_block(block, dtype) for block in prior.blocks],
+        [(weight.to(dtype).contiguous(), bias.to(dtype)) for weight, bias in heads],
+        *prior.code_table(),
+        *prior.place_tables(),
+    )
+
+
+class WeightsSeen:
+    """Tells whether a module's weights are still those that were seen.
+
+    PyTorch counts every change of a tensor in place, and another tensor has another address while
+    the old one is held on to.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._seen = [(p.detach(), p._version) for p in module.parameters()]
+
+    def unchanged(self, module: nn.Module) -> bool:
+        """Whether nothing has been written to or put in the place of a parameter since."""
+        now = list(module.parameters())
+        return len(now) == len(self._seen) and all(
+            p.data_ptr() == seen.data_ptr() and p.device == seen.device and p._version == version
+            for p, (seen, version) in zip(now, self._seen, strict=True)
+        )

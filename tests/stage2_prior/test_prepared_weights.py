@@ -1,0 +1,52 @@
+"""Weights prepared for the sampler follow every change of the network."""
+
+import copy
+
+import pytest
+import torch
+from tiny_priors import make_prior, random_sequence
+
+from stage2_prior import GridSpec
+
+GRIDS = (GridSpec(3, 3, 8),)
+
+
+def train(prior):
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=0.1)
+    prior.nll(random_sequence(GRIDS, 4), torch.zeros(4, dtype=torch.int64)).mean().backward()
+    optimizer.step()
+
+
+def load(prior):
+    prior.load_state_dict({name: t + 0.5 for name, t in prior.state_dict().items()})
+
+
+def replace_data(prior):
+    for parameter in prior.parameters():
+        parameter.data = parameter.data + 0.5
+
+
+def replace_parameter(prior):
+    prior.norm.weight = torch.nn.Parameter(prior.norm.weight.detach() + 0.5)
+
+
+@pytest.mark.parametrize("change", [train, load, replace_data, replace_parameter])
+def test_samples_are_those_of_the_changed_weights(change):
+    prior = make_prior("transformer", GRIDS)
+    prior.sample(4)
+    change(prior)
+    fresh = copy.deepcopy(prior)
+    fresh._prepared.clear()
+    assert torch.equal(prior.sample(64)[0], fresh.sample(64)[0])
+    prepared, expected = (p.prepared_weights(torch.float32) for p in (prior, fresh))
+    assert torch.equal(prepared.heads[0][0], expected.heads[0][0])
+
+
+@torch.no_grad()
+def test_weights_are_prepared_once_for_each_precision():
+    prior = make_prior("transformer", GRIDS)
+    first = {dtype: prior.prepared_weights(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    prior.sample(4)
+    for dtype, weights in first.items():
+        assert prior.prepared_weights(dtype) is weights
+        assert weights.blocks[0].to_qkv.dtype == dtype
