@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 # Compiled versions of the step: networks times precisions times batch sizes of one process.
 _MOST_VERSIONS = 256
 
-DecodingStep: TypeAlias = Callable[
-    [Tensor, "list[PreparedBlock]", list[Tensor], Tensor, Tensor], Tensor
-]
+DecodingStep: TypeAlias = Callable[[Tensor, "list[PreparedBlock]", list[Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,16 @@ def product_plus(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def decoding_step(
-    x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor, mask: Tensor
+    x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor
 ) -> Tensor:
     """Passes one position of a batch through all blocks and keeps its keys and values.
 
     Args:
         x: float32 (B, E).
         blocks: The weights, of one dtype.
-        caches: Per block (2, B, heads, length, d), keys and values; is written to.
+        caches: Per block (2, B, heads, length, d), keys and values of the position, to be written,
+            and of all that it sees.
         place: int64 (1,), where in the cache the position is kept.
-        mask: float32 (length,), 0 for what the position sees, else -inf.
 
     Returns:
         float32 (B, E), normalised.
@@ -112,7 +110,7 @@ def decoding_step(
         new = qkv[:, 1:].transpose(0, 1)[:, :, :, None]  # (2, B, heads, 1, d)
         kept.index_copy_(3, place, new.to(kept.dtype))
         query, keys, values = qkv[:, 0], kept[0].float(), kept[1].float()
-        weights = ((query[:, :, None] * keys).sum(dim=-1) + mask).softmax(dim=-1)
+        weights = (query[:, :, None] * keys).sum(dim=-1).softmax(dim=-1)
         seen = (weights[..., None] * values).sum(dim=2).view(batch, heads * head_dim)
         x = x + product_plus(block.project_bias, seen, block.project)
         inner = F.silu(product_plus(block.mlp_in_bias, F.layer_norm(x, x.shape[-1:]), block.mlp_in))
@@ -129,13 +127,11 @@ def compiled_decoding_step() -> DecodingStep:
     """
     compiled: DecodingStep = torch.compile(decoding_step, dynamic=False)
 
-    def step(
-        x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor, mask: Tensor
-    ) -> Tensor:
+    def step(x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor) -> Tensor:
         # After as many versions torch would silently stop compiling: by default 8, which a
         # comparison of a few priors reaches.
         with torch._dynamo.config.patch(recompile_limit=_MOST_VERSIONS):
-            return compiled(x, blocks, caches, place, mask)
+            return compiled(x, blocks, caches, place)
 
     return step
 

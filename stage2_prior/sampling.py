@@ -82,8 +82,9 @@ def choose(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tenso
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits.to(uniform.device).double()
-    # Their largest at 0, so that no temperature overflows.
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
+    if settings.temperature != 1:
+        # Their largest at 0, so that no temperature overflows.
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:

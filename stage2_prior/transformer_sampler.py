@@ -82,6 +82,7 @@ class TransformerSampler:
             # The compiled step widens what it reads while reading it; other products cannot.
             dtype=self._dtype if self._step else torch.float32,
             device=labels.device,
+            moves=self._step is None,
         )
         if prefix is not None:
             prefix = torch.cat([prefix, prefix]) if self.guided else prefix
@@ -195,9 +196,10 @@ class TransformerSampler:
 
     def _run(self, x: Tensor, first: int, mask: Tensor) -> Tensor:
         rows, count, width = x.shape
+        # A length of one is a case of its own to a compiler: it would compile twice.
+        if self._step is not None and count == 1 and first > 0:
+            return self._run_compiled(self._step, x[:, 0], first)[:, None]
         self._cache.reserve(mask.shape[1])
-        if self._step is not None and count == 1:
-            return self._run_compiled(self._step, x[:, 0], first, mask[0])[:, None]
         x = x.view(rows * count, width)
         for i, block in enumerate(self._blocks):
             heads = self._attend(self._normalise(x), block, i, slice(first, first + count), mask)
@@ -206,13 +208,13 @@ class TransformerSampler:
             x += torch.addmm(block.mlp_out_bias, F.silu(inner, inplace=True), block.mlp_out)
         return self._normalise(x).view(rows, count, width)
 
-    def _run_compiled(self, step: DecodingStep, x: Tensor, first: int, mask: Tensor) -> Tensor:
-        """One position: (B, E) to the same shape, normalised."""
-        for kept in self._cache.blocks:
+    def _run_compiled(self, step: DecodingStep, x: Tensor, first: int) -> Tensor:
+        """One position, which sees all before it and itself: (B, E) to the same, normalised."""
+        caches = self._cache.up_to(first + 1)
+        for kept in caches:
             torch._dynamo.maybe_mark_dynamic(kept, 3)
-        torch._dynamo.maybe_mark_dynamic(mask, 0)
         place = torch.tensor([first], device=x.device)
-        return step(x, self._blocks, self._cache.blocks, place, mask).to(self._dtype)
+        return step(x, self._blocks, caches, place).to(self._dtype)
 
     def _normalise(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:]).to(self._dtype)
