@@ -161,11 +161,16 @@ def benchmark_sampling_memory() -> None:
 def _medians(
     calls: Mapping[SamplingSettings | str, Callable[[], object]], repetitions: int
 ) -> dict[Any, float]:
-    """Seconds of each call, measured in turns after one round that is not counted."""
+    """Seconds of each call, measured in turns after one round that is not counted.
+
+    A turn is two calls of which the second counts, as of somebody who draws batch after batch: the
+    first finds the processor's caches full of what others left.
+    """
     seconds: dict[SamplingSettings | str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
         for _ in range(repetitions + 1):
             for name, call in calls.items():
+                call()
                 start = time.perf_counter()
                 call()
                 seconds[name].append(time.perf_counter() - start)

@@ -46,7 +46,8 @@ def test_times_are_of_samples_drawn_and_counted(monkeypatch):
     times = benchmark_transformer_sampling(
         ways, num_samples=16, grid=GRID, config=TINY, repetitions=2
     )
-    assert drawn == 6 * [16]  # each way twice, and once without counting
+    # Each of two ways: a round that does not count and two that do, of two calls each.
+    assert drawn == 12 * [16]
     assert list(times.samplers) == ways
     assert times.matrix_products.keys() == {"float32", "bfloat16"}
     assert min(*times.samplers.values(), *times.matrix_products.values()) > 0
@@ -63,7 +64,8 @@ def test_steps_are_timed_in_both_orders(monkeypatch):
     monkeypatch.setattr(TransformerPrior, "draw_open", watched)
     config = replace(TINY, any_order=True)
     seconds = benchmark_steps((None, 2), num_samples=16, grid=GRID, config=config, repetitions=1)
-    assert drawn == 2 * [(16, 2, "random"), (16, 2, "confidence")]  # once without counting
+    random, confidence = (16, 2, "random"), (16, 2, "confidence")
+    assert drawn == 2 * [random, random, confidence, confidence]  # a round does not count
     assert [(way.num_steps, way.step_order) for way in seconds] == [
         (None, "random"),
         (2, "random"),
