@@ -40,19 +40,19 @@ def train_all(options: TrainOptions) -> None:
             pipeline = GenerationPipeline(vqvae.to(device), prior, splits.class_names)
             images = pipeline(_SHOWN_SAMPLES, seed=config.seed)
             save_grid(run.samples, images.numpy())
-            _report(run, splits.test, device)
             run.mark_latest()
+            _report(run, splits.test, device)
     say(f"images: {run.samples} (drawn by the prior), {run.reconstructions} (by stage one)")
     say(f"next: python -m pipelines.sample --run {run.path} --n 64")
 
 
 def _report(run: RunDirectory, test: ImageSet, device: torch.device) -> None:
-    """Writes the report; a full disk at this point does not undo a run that is finished."""
+    """Writes the report; whatever stops it does not undo a run that is finished."""
     from pipelines.report.page import write_report
 
     try:
         say(f"report: {write_report(run.path, test=test, device=device)}")
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         say(f"report: not written ({error}); the run is finished without it")
 
 

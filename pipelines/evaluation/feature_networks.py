@@ -94,8 +94,9 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
     """
     from torchvision.models import inception_v3
 
-    # `transform_input` would undo torchvision's own normalisation.
-    model = inception_v3(weights=None, init_weights=False, transform_input=False)
+    # The weights were trained on pixels in [-1, 1], to which `transform_input` brings torchvision's
+    # own normalisation; torchvision insists on it whenever it loads these weights itself.
+    model = inception_v3(weights=None, init_weights=False, transform_input=True)
     # The file is torchvision's, and only so readable; `weights_only` runs no code from it.
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     model.fc = nn.Identity()

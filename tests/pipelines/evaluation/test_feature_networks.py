@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torchvision.models import inception_v3
 from torchvision.transforms.v2 import functional as transforms
 
@@ -74,12 +75,19 @@ def test_images_are_resized_and_normalised_as_torchvision_does(channels):
     torch.testing.assert_close(inception_input(torch.from_numpy(images)), expected)
 
 
-def test_features_are_those_of_the_pooling_layer(tmp_path):
+@pytest.fixture
+def random_weights(tmp_path):
+    """A file of random weights, and the model that they are of."""
     with warnings.catch_warnings(), torch.random.fork_rng():
         torch.manual_seed(0)
-        model = inception_v3(weights=None, init_weights=False, transform_input=False).eval()
+        model = inception_v3(weights=None, init_weights=False, transform_input=True).eval()
     path = tmp_path / "inception_v3_google-12345678.pth"
     torch.save(model.state_dict(), path)
+    return path, model
+
+
+def test_features_are_those_of_the_pooling_layer(random_weights):
+    path, model = random_weights
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), dtype=np.uint8)
     pooled = []
     model.avgpool.register_forward_hook(lambda *arguments: pooled.append(arguments[2]))
@@ -91,3 +99,25 @@ def test_features_are_those_of_the_pooling_layer(tmp_path):
     assert (network.frechet, network.kernel, network.hash) == ("FID", "KID", "12345678")
     # Channels last sums in another order.
     torch.testing.assert_close(features, pooled[0].flatten(1), rtol=1e-3, atol=1e-4)
+
+
+def test_first_convolution_sees_pixels_from_minus_one_to_one(random_weights, monkeypatch):
+    # What the weights were trained on, and what torchvision gives them: 2 x - 1 of x in [0, 1].
+    seen = []
+
+    def hooked(**options):
+        model = inception_v3(**options)
+        model.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        return model
+
+    monkeypatch.setattr(torchvision.models, "inception_v3", hooked)
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 28, 20), dtype=np.uint8)
+    inception_network(random_weights[0], torch.device("cpu")).features(images)
+    resized = transforms.resize(
+        torch.from_numpy(images).float() / 255,
+        [299, 299],
+        interpolation=transforms.InterpolationMode.BILINEAR,
+        antialias=True,
+    )
+    # Two normalisations after one another round a few times in float32.
+    torch.testing.assert_close(seen[0], 2 * resized - 1, rtol=0, atol=1e-5)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, edit_json, one_thread, tree
+from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -375,12 +375,22 @@ def test_directory_that_is_no_run_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("failure", [OSError("no space left")])
-def test_full_disk_does_not_lose_a_finished_run(failure, rgb_file, tmp_path, capsys):
+@pytest.mark.parametrize("failure", [OSError, RuntimeError, ValueError])
+def test_report_that_fails_does_not_lose_a_finished_run(failure, rgb_file, tmp_path, capsys):
     run = tmp_path / "runs" / "run"
-    with mock.patch("pipelines.report.page.write_text", side_effect=failure):
+    with mock.patch("pipelines.report.page.page", side_effect=failure("it failed")):
         command("train_all", *TINY, "--data.source", f"npz:{rgb_file}", "--out", run)
     said = capsys.readouterr().out
-    assert "report: not written (no space left); the run is finished without it\n" in said
+    assert "report: not written (it failed); the run is finished without it\n" in said
     assert run.with_name("latest").resolve() == run
     assert not (run / "report.html").exists()
+
+
+def test_finished_run_is_the_latest_before_its_report_is_begun(rgb_file, tmp_path):
+    run = tmp_path / "runs" / "run"
+    with (
+        mock.patch("pipelines.report.page.page", side_effect=KilledError),
+        pytest.raises(KilledError),
+    ):
+        command("train_all", *TINY, "--data.source", f"npz:{rgb_file}", "--out", run)
+    assert run.with_name("latest").resolve() == run
