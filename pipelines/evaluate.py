@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -56,6 +57,7 @@ def main() -> None:
         raise ValueError("at least one run is required after --run, got none")
     for directory in directories:
         directory.config()  # refuses early what is no run
+    _refuse_twice(directories)
     if options.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
     several = len(directories) > 1
@@ -83,20 +85,49 @@ def main() -> None:
         say(f"wrote {write_comparison(evaluations, out)}")
 
 
+def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
+    seen: set[Path] = set()
+    for directory in directories:
+        path = directory.path.resolve()
+        if path in seen:
+            raise ValueError(
+                f"every run must be named once after --run, got {directory.path} twice: leave one "
+                "of them out"
+            )
+        seen.add(path)
+
+
 def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation | None:
     """The run's evaluation, if it is there and was made with these options and these models."""
-    from pipelines.evaluation.run_evaluation import recorded_settings
+    from pipelines.evaluation.run_evaluation import expected_networks, recorded_settings
 
     path = directory.path / EVALUATION_FILE
     if not path.exists():
         return None
-    evaluation = Evaluation.read(path)
+    try:
+        evaluation = Evaluation.read(path)
+    except ValueError as error:
+        say(f"{error}; evaluating {directory.path} again")
+        return None
     wanted = recorded_settings(directory, options.evaluation)
-    if {name: evaluation.settings.get(name) for name in wanted} != wanted:
+    recorded = {name: evaluation.settings.get(name) for name in wanted}
+    if _undecided(recorded, wanted) != wanted:
         say(f"{path} was made with other options or models: evaluating {directory.path} again")
         return None
+    networks = expected_networks(directory, download_inception=options.download_inception)
+    if evaluation.settings.get("feature_networks") != networks:
+        say(f"{path} was made with other feature networks: evaluating {directory.path} again")
+        return None
     say(f"taking the figures of {path}")
-    return evaluation
+    return replace(evaluation, run=directory.path.resolve().name)  # it may have been renamed
+
+
+def _undecided(recorded: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded, with `compile` as it is wanted where that leaves the choice open."""
+    sampling = recorded.get("sampling")
+    if wanted["sampling"]["compile"] != "auto" or not isinstance(sampling, dict):
+        return recorded
+    return recorded | {"sampling": sampling | {"compile": "auto"}}
 
 
 def _evaluate(

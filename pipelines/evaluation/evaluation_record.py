@@ -65,7 +65,9 @@ class Evaluation:
     """The options of the command that decide the figures, JSON-ready."""
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
-    """What was not measured and why, one sentence each."""
+    """What was not measured and why, and what to bear in mind, one sentence each."""
+    alarms: tuple[str, ...] = ()
+    """What is wrong with the run, one sentence each: to be read before any figure."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall clock of each part of the evaluation."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -99,6 +101,7 @@ class Evaluation:
                 raise ValueError("its format version is unknown")
             record["figures"] = tuple(_figure(values) for values in record["figures"])
             record["notes"] = tuple(record["notes"])
+            record["alarms"] = tuple(record.get("alarms", ()))
             return cls(**record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(

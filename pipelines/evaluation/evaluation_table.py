@@ -22,23 +22,31 @@ def to_text(evaluation: Evaluation) -> str:
         lines.append(f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]}".rstrip())
         words = f"{figure.explanation} ({figure.num_images:,} images)"
         lines += textwrap.wrap(words, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    lines += ["", *(f"note: {note}" for note in evaluation.notes)] if evaluation.notes else []
+    for kind, sentences in (("ALARM", evaluation.alarms), ("note", evaluation.notes)):
+        lines += ["", *(f"{kind}: {sentence}" for sentence in sentences)] if sentences else []
     return "\n".join(lines).strip("\n")
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """One table per group, and the notes."""
-    lines = [f"# Evaluation of {evaluation.run}"]
+    """The alarms, one table per group, and the notes."""
+    lines = [f"# Evaluation of {escaped(evaluation.run)}"]
+    if evaluation.alarms:
+        lines += ["", *(f"- **{escaped(alarm)}**" for alarm in evaluation.alarms)]
     for group in dict.fromkeys(figure.group for figure in evaluation.figures):
         lines += ["", f"## {group.capitalize()}", ""]
         lines += [f"| {' | '.join(_HEADINGS)} | meaning |", "|---|---:|---|---:|---|"]
         for figure in evaluation.figures:
             if figure.group == group:
-                label, value, beside, images = _cells(figure)
-                lines.append(f"| {label} | {value} | {beside} | {images} | {figure.explanation} |")
+                cells = map(escaped, (*_cells(figure), figure.explanation))
+                lines.append(f"| {' | '.join(cells)} |")
     if evaluation.notes:
-        lines += ["", *(f"- {note}" for note in evaluation.notes)]
+        lines += ["", *(f"- {escaped(note)}" for note in evaluation.notes)]
     return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown, in a table or out of it, takes as it is."""
+    return "".join("\\" + c if c in "|*_<>`\\" else c for c in text).replace("\n", " ")
 
 
 def _cells(figure: Figure) -> tuple[str, str, str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
-from stage1_vqvae.artifact import load_artifact, load_weights, save_artifact
+from stage1_vqvae.artifact import (
+    CONFIG_FILE,
+    load_artifact,
+    load_weights,
+    save_artifact,
+    weights_hash,
+)
 from stage1_vqvae.images import to_float
 
 NUM_FEATURES = 128
@@ -25,6 +32,7 @@ VERSION = 1
 
 _KIND = "feature_classifier"
 _MAX_SIDE = 64
+_HASH_DIGITS = 8
 _EVALUATION_BATCH = 500
 
 
@@ -187,6 +195,9 @@ def cached_classifier(
 ) -> tuple[FeatureClassifier, str]:
     """The one classifier of a data set: trained with seed 0 where it is not in `folder` yet.
 
+    Two machines may train two of them, whose features are not the same: so its key holds a hash of
+    its weights too.
+
     Args:
         folder: Holds a directory (`config.json`, `model.safetensors`) per data set and settings.
         images: uint8 (N, C, H, W), what it learns from.
@@ -198,23 +209,16 @@ def cached_classifier(
         training: Length and rates; None takes the defaults.
 
     Returns:
-        The classifier, and the 16 hexadecimal digits its directory is called by: a hash of the
-        data's fingerprint, the settings and the version of the network.
+        The classifier, and its key: the 16 hexadecimal digits its directory is called by (a hash of
+        the data's fingerprint, the settings and the version of the network), a hyphen, and the
+        first 8 digits of its weights' hash.
 
     Raises:
         ValueError: The directory is there but damaged.
     """
     training = training or ClassifierTraining()
-    config = {
-        "data_fingerprint": fingerprint,
-        "version": VERSION,
-        "channels": images.shape[1],
-        "num_classes": num_classes,
-        "training": asdict(training),
-    }
-    text = json.dumps(config, sort_keys=True).encode()
-    key = hashlib.blake2b(text, digest_size=8).hexdigest()
-    path = folder / key
+    config = _config(fingerprint, images.shape[1], num_classes, training)
+    path = folder / _directory_name(config)
     if not path.exists():
         model = train_classifier(
             images,
@@ -226,7 +230,7 @@ def cached_classifier(
             training=training,
         )
         save_artifact(path, _KIND, config, model)
-        return model, key
+        return model, _key(path, weights_hash(model.state_dict()))
     model = FeatureClassifier(images.shape[1], num_classes)
     try:
         found, state = load_artifact(path, _KIND)
@@ -238,4 +242,39 @@ def cached_classifier(
             f"{path} must hold a whole feature classifier, but it is damaged ({error}): remove "
             "that directory, and the next evaluation trains it again"
         ) from error
-    return model.to(device).eval(), key
+    return model.to(device).eval(), _key(path, weights_hash(state))
+
+
+def cached_key(folder: Path, *, fingerprint: str, channels: int, num_classes: int) -> str | None:
+    """The key that `cached_classifier` would give, without its weights being read.
+
+    None where it would have to be trained first, or is damaged.
+    """
+    config = _config(fingerprint, channels, num_classes, ClassifierTraining())
+    path = folder / _directory_name(config)
+    try:
+        record = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        return _key(path, str(record["weights_sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _config(
+    fingerprint: str, channels: int, num_classes: int, training: ClassifierTraining
+) -> dict[str, Any]:
+    return {
+        "data_fingerprint": fingerprint,
+        "version": VERSION,
+        "channels": channels,
+        "num_classes": num_classes,
+        "training": asdict(training),
+    }
+
+
+def _directory_name(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, sort_keys=True).encode()
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _key(path: Path, hash_: str) -> str:
+    return f"{path.name}-{hash_[:_HASH_DIGITS]}"

@@ -26,7 +26,13 @@ class NeighbourFigures:
     """Part of the balls around real images that hold a generated one, in [0, 1]."""
 
 
-def neighbour_figures(real: Tensor, generated: Tensor, k: int = NUM_NEIGHBOURS) -> NeighbourFigures:
+def neighbour_figures(
+    real: Tensor,
+    generated: Tensor,
+    k: int = NUM_NEIGHBOURS,
+    *,
+    real_radii: Tensor | None = None,
+) -> NeighbourFigures:
     """Improved precision and recall, density and coverage.
 
     Kynkaanniemi et al. 2019, equations 1 and 2; Naeem et al. 2020, equations 3 and 4. A ball
@@ -37,6 +43,8 @@ def neighbour_figures(real: Tensor, generated: Tensor, k: int = NUM_NEIGHBOURS) 
         real: (N, D) features of real images.
         generated: (M, D) features of generated images.
         k: Which neighbour, at least 1.
+        real_radii: float64 (N,), `neighbour_radii` of `real` in float64, where they are known from
+            another comparison; None computes them.
 
     Raises:
         ValueError: A set has not more than k images, or they differ in D.
@@ -47,7 +55,8 @@ def neighbour_figures(real: Tensor, generated: Tensor, k: int = NUM_NEIGHBOURS) 
             f"{tuple(real.shape)} and {tuple(generated.shape)}"
         )
     real, generated = real.double(), generated.double()
-    real_radii, generated_radii = _radii(real, k), _radii(generated, k)
+    real_radii = neighbour_radii(real, k) if real_radii is None else real_radii
+    generated_radii = neighbour_radii(generated, k)
     recalled, covered = [], []
     balls = torch.zeros(len(generated), dtype=torch.int64)
     for centres, radii in zip(
@@ -72,7 +81,7 @@ def neighbour_figures(real: Tensor, generated: Tensor, k: int = NUM_NEIGHBOURS) 
     )
 
 
-def _radii(features: Tensor, k: int) -> Tensor:
+def neighbour_radii(features: Tensor, k: int) -> Tensor:
     """Distance of each of (N, D) to its k-th nearest neighbour among the others: (N,)."""
     radii = []
     for start in range(0, len(features), _CHUNK):

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipelines.evaluation.feature_classifier import FeatureClassifier
+from pipelines.evaluation.feature_classifier import NUM_FEATURES, FeatureClassifier
 
 _SIDE = 299
 _BATCH = 50
 _WEIGHTS = "inception_v3_google-*.pth"
 _HASH_DIGITS = 8
+_NUM_POOLED = 2048
 # Of the images that torchvision's weights were trained on.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -37,6 +38,8 @@ class FeatureNetwork:
     """What the kernel distance of its features is called."""
     hash: str
     """Hexadecimal digits that tell it from another of the same name."""
+    num_features: int
+    """D."""
     features: Callable[[NDArray[np.uint8]], Tensor]
     """float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
 
@@ -49,6 +52,7 @@ def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwor
         frechet="FD-classifier",
         kernel="KD-classifier",
         hash=key,
+        num_features=NUM_FEATURES,
         features=classifier.features,
     )
 
@@ -65,25 +69,31 @@ def inception_weights(*, download: bool) -> Path | None:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     found = sorted(folder.glob(_WEIGHTS))
     if not found and download:
-        from torchvision.models import Inception_V3_Weights
-
-        url = Inception_V3_Weights.IMAGENET1K_V1.url
+        url = _inception_url()
         path = folder / url.rpartition("/")[2]
         folder.mkdir(parents=True, exist_ok=True)
         # Not torchvision's own way, which would unpickle the file.
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_named_hash(path.name))
         found = [path]
     if not found:
         return None
     path = found[0]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(path.stem.rpartition("-")[2]):
+    if not digest.startswith(_named_hash(path.name)):
         raise ValueError(
             f"the SHA-256 of {path} must begin as its name ends, but it is {digest[:_HASH_DIGITS]}"
             "...: the file is damaged, remove it"
         )
     return path
+
+
+def expected_inception_hash(*, download: bool) -> str | None:
+    """The hash of the network that `inception_weights` would lead to; nothing is downloaded."""
+    found = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob(_WEIGHTS))
+    if found:
+        return _named_hash(found[0].name)
+    return _named_hash(_inception_url()) if download else None
 
 
 def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
@@ -118,7 +128,8 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
         label="Inception v3, trained on ImageNet",
         frechet="FID",
         kernel="KID",
-        hash=path.stem.rpartition("-")[2],
+        hash=_named_hash(path.name),
+        num_features=_NUM_POOLED,
         features=features,
     )
 
@@ -132,3 +143,14 @@ def inception_input(images: Tensor) -> Tensor:
     resized = F.interpolate(rgb, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (_MEAN, _STD))
     return (resized - mean) / std
+
+
+def _inception_url() -> str:
+    from torchvision.models import Inception_V3_Weights
+
+    return str(Inception_V3_Weights.IMAGENET1K_V1.url)
+
+
+def _named_hash(name: str) -> str:
+    """The digits that the name of a file of weights ends with."""
+    return Path(name).stem.rpartition("-")[2]

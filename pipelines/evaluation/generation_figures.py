@@ -12,11 +12,16 @@ from torch import Tensor
 
 from pipelines.evaluation.classification_accuracy import ClassificationAccuracy
 from pipelines.evaluation.evaluation_record import Figure, Reference
-from pipelines.evaluation.feature_distances import frechet_distance, kernel_distance
+from pipelines.evaluation.feature_distances import (
+    MAX_SUBSET,
+    frechet_distance,
+    kernel_distance,
+)
 from pipelines.evaluation.feature_neighbours import (
     NUM_NEIGHBOURS,
     NeighbourFigures,
     neighbour_figures,
+    neighbour_radii,
 )
 from pipelines.evaluation.feature_networks import FeatureNetwork
 
@@ -58,9 +63,11 @@ def distance_figures(
     )
     frechet = compared.measure(lambda part: frechet_distance(test, part))
     kernel = compared.measure(lambda part: kernel_distance(test, part).mean)
-    spread = frechet.spread, kernel.spread
-    if kernel.spread is None:  # one set has subsets at least
-        spread = None, kernel_distance(test, compared.samples[0]).spread
+    kernel_spread, of_subsets = kernel.spread, ""
+    if kernel_spread is None and compared.num_images > MAX_SUBSET:
+        kernel_spread = kernel_distance(test, compared.samples[0]).spread
+        of_subsets = f" Its spread is over random subsets of {MAX_SUBSET:,} images of one set."
+    seen = ", which the classifier has learned from" if network.name == "classifier" else ""
     short = network.frechet.lower().replace("-", "_"), network.kernel.lower().replace("-", "_")
     figures = [
         compared.figure(
@@ -68,18 +75,18 @@ def distance_figures(
             name=short[0],
             label=network.frechet,
             better="lower",
-            spread=spread[0],
+            spread=frechet.spread,
             explanation=f"Frechet distance of samples from test images to {network.label}; the "
-            "floor is what real images reach.",
+            f"floor ({FLOOR}) is that of training and validation images{seen}.",
         ),
         compared.figure(
             kernel,
             name=short[1],
             label=network.kernel,
             better="lower",
-            spread=spread[1],
+            spread=kernel_spread,
             explanation="Kernel distance in the same features; its mean does not depend on the "
-            "number of images.",
+            f"number of images.{of_subsets}",
         ),
         Figure(
             group="reconstruction",
@@ -202,10 +209,12 @@ _NEIGHBOUR_WORDS = {
 
 def _neighbours(compared: _Compared, test: Tensor, max_sets: int) -> list[Figure]:
     found: dict[int, NeighbourFigures] = {}
+    test = test.double()
+    radii = neighbour_radii(test, NUM_NEIGHBOURS)  # once for all comparisons
 
     def figures_of(part: Tensor) -> NeighbourFigures:
         if id(part) not in found:
-            found[id(part)] = neighbour_figures(test, part)
+            found[id(part)] = neighbour_figures(test, part, real_radii=radii)
         return found[id(part)]
 
     few = _Compared(

@@ -32,16 +32,18 @@ def describe_memorisation(samples: Tensor, vqvae: VQVAE, splits: DataSplits) -> 
     training = splits.train.images
     test = splits.test.take(np.arange(min(len(splits.test), _MOST_TEST_IMAGES)))
     size = (test.image_shape[1], test.image_shape[2])
-    new, decoded = [], []
-    for batch in image_batches(test, device):
-        new.append(nearest_training_images(batch, training).distance)
-        again = vqvae.decode(vqvae.encode(batch), size=size)
-        decoded.append(nearest_training_images(again, training).distance)
-    distances = {
-        "samples": nearest_training_images(samples.to(device), training).distance,
-        "test images": torch.cat(new),
-        "their reconstructions": torch.cat(decoded),
+    batches = list(image_batches(test, device))
+    images = {
+        "samples": samples.to(device),
+        "test images": torch.cat(batches),
+        "their reconstructions": torch.cat(
+            [vqvae.decode(vqvae.encode(batch), size=size) for batch in batches]
+        ),
     }
+    # One search for all: each goes through the whole training set.
+    found = nearest_training_images(torch.cat(list(images.values())), training).distance
+    parts = torch.split(found, [len(part) for part in images.values()])
+    distances = dict(zip(images, parts, strict=True))
     drawn, *innocents = distances.values()
     judgement = judge_memorisation(drawn, tuple(innocents))
     nearer = int((drawn < judgement.threshold).sum())

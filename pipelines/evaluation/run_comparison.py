@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from pipelines.atomic_files import atomic_path, refuse_existing
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
+from pipelines.evaluation.evaluation_table import escaped
 
 TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
 # The floor of a figure: what real images reach; of a score, what real images teach.
@@ -120,7 +121,7 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
     keys = _figure_names(evaluations)
     columns = [[evaluation.find(key) for evaluation in evaluations] for key in keys]
     header = ["run"]
-    cells = [[_escaped(name)] for name in names]
+    cells = [[escaped(name)] for name in names]
     for figures in columns:
         first = next(figure for figure in figures if figure is not None)
         best = best_runs(figures)
@@ -132,10 +133,17 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
     warnings = different_conditions(evaluations)
     if warnings:
         parts.append("**Not measured alike:**\n")
-        parts.append("\n".join(f"- {_escaped(warning)}" for warning in warnings) + "\n")
+        parts.append("\n".join(f"- {escaped(warning)}" for warning in warnings) + "\n")
+    alarms = [
+        f"- **{escaped(f'{name}: {alarm}')}**"
+        for name, evaluation in zip(names, evaluations, strict=True)
+        for alarm in evaluation.alarms
+    ]
+    if alarms:
+        parts.append("\n".join(alarms) + "\n")
     parts.append(_NOTES)
     explained = {
-        figure.name: f"- **{_escaped(_heading(figure))}**: {_escaped(figure.explanation)}"
+        figure.name: f"- **{escaped(_heading(figure))}**: {escaped(figure.explanation)}"
         for figures in columns
         for figure in figures
         if figure is not None
@@ -244,11 +252,6 @@ def _cell(figure: Figure, *, bold: bool) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """Text that a Markdown table takes as it is."""
-    return "".join("\\" + c if c in "|*_<>`\\" else c for c in text).replace("\n", " ")
 
 
 _NOTES = """\

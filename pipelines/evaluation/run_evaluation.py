@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,16 @@ from pipelines.environment import environment
 from pipelines.evaluation.classification_accuracy import classification_accuracy
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_classifier import NUM_FEATURES, cached_classifier
+from pipelines.evaluation.feature_classifier import (
+    NUM_FEATURES,
+    cached_classifier,
+    cached_key,
+)
 from pipelines.evaluation.feature_neighbours import NUM_NEIGHBOURS
 from pipelines.evaluation.feature_networks import (
     FeatureNetwork,
     classifier_network,
+    expected_inception_hash,
     inception_network,
     inception_weights,
 )
@@ -40,10 +45,12 @@ from pipelines.run_dir import RunDirectory
 from pipelines.summaries import load_run_splits
 from pipelines.tasks import code_batches, image_batches
 from pipelines.training.precision import Precision, resolve_precision
-from stage1_vqvae.code_dump import SplitCodes
+from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.model import VQVAE
+from stage2_prior.request import decide_compilation
 
 FEATURE_NETWORKS = ".feature-networks"
+_INCEPTION_CHANNELS = (1, 3)
 _MIN_SETS, _MAX_SETS, _MAX_NEIGHBOUR_SETS = 2, 6, 3
 
 
@@ -62,6 +69,29 @@ class _Findings:
         start = time.perf_counter()
         yield
         self.seconds[part] = time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The run that is measured, where, and on how many images."""
+
+    path: Path
+    splits: DataSplits
+    real: ImageSet
+    """Training and validation images."""
+    pipeline: GenerationPipeline
+    dump: CodeDump
+    device: torch.device
+    precision: Precision
+    side: int
+    """Images on each side of a distance."""
+    num_cas: int
+    """Samples for the classification accuracy score; 0 without labels."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are drawn."""
+        return max(self.num_cas, _MIN_SETS * self.side)
 
 
 def evaluate_run(
@@ -85,76 +115,43 @@ def evaluate_run(
         FileNotFoundError: A part of the run is missing.
         ValueError: It is damaged, its data have changed, or there are too few images.
     """
-    splits = load_run_splits(directory.config(), directory)
-    pipeline = GenerationPipeline.from_pretrained(directory.path)
-    dump = read_own_codes(directory, pipeline.vqvae)
-    pipeline.to(device)
-    real = _joined(splits.train, splits.validation)
-    side = min(settings.side, len(splits.test), len(real))
-    if side < 2:
-        raise ValueError(
-            f"an evaluation compares at least 2 test images, but the test split of "
-            f"{directory.path} has {len(splits.test)}: train on more images"
-        )
+    run = _load(directory, settings, device)
+    settings = _decided(settings, run)
     found = _Findings()
     with found.timed("prior"):
-        of_prior = prior_figures(pipeline.prior, dump, splits.image_shape[1:])
+        of_prior = prior_figures(run.pipeline.prior, run.dump, run.splits.image_shape[1:])
     with found.timed("reconstruction"):
-        bits = of_prior[1].value
-        found.figures += reconstruction_figures(pipeline.vqvae, splits.test, bits, device)
-        test = splits.test.take(np.arange(side))
-        reconstructions = _reconstruct(pipeline.vqvae, test, device)
-    num_cas = settings.num_cas_samples(len(real)) if splits.num_classes else 0
+        (bits,) = (figure.value for figure in of_prior if figure.name == "bits_per_image")
+        found.figures += reconstruction_figures(run.pipeline.vqvae, run.splits.test, bits, device)
+        test = _first(run.splits.test, run.side)
+        reconstructions = _reconstruct(run.pipeline.vqvae, test, device)
     with found.timed("samples"):
-        total = max(num_cas, _MIN_SETS * side)
-        samples = _draw(pipeline, settings, real, total, batch_size)
+        samples = _draw(run, settings, batch_size)
     images = ComparedImages(
         test=test.images,
         reconstructions=reconstructions,
-        train=_sets(real.images[_order(len(real))[: _MAX_SETS * side]], side),
-        samples=_sets(samples.images, side),
+        train=_sets(run.real.images[_order(len(run.real))[: _MAX_SETS * run.side]], run.side),
+        samples=_sets(samples.images, run.side),
     )
-    precision = resolve_precision("auto", device)
-    networks = _networks(
-        directory.path, splits, real, device, precision, found, download=download_inception
-    )
-    for network in networks:
-        with found.timed(f"distances ({network.name})"):
-            slow = network.name == "inception" and device.type == "cpu"
-            found.figures += distance_figures(
-                network,
-                images,
-                max_sets=1 if slow else _MAX_SETS,
-                max_neighbour_sets=1 if slow else _MAX_NEIGHBOUR_SETS,
-            )
-    _note_few_images(found, side, networks)
-    if splits.num_classes:
-        with found.timed("classification accuracy"):
-            accuracy = classification_accuracy(
-                samples.take(np.arange(num_cas)),
-                real,
-                splits.test,
-                splits.num_classes,
-                seeds=settings.seeds,
-                device=device,
-                precision=precision,
-            )
-        found.figures += accuracy_figures(accuracy, num_cas)
+    networks = _networks(run, found, download=download_inception)
+    _measure_distances(run, images, networks, found)
+    if run.num_cas:
+        _measure_accuracy(run, samples, settings, found)
     with found.timed("memorisation"):
         memorised = memorisation_figures(
             torch.from_numpy(images.samples[0]).to(device),
-            torch.from_numpy(test.images).to(device),
+            torch.from_numpy(test.images.copy()).to(device),
             torch.from_numpy(reconstructions).to(device),
-            splits.train.images,
-            _decode(pipeline.vqvae, dump.splits["train"], device),
+            run.splits.train.images,
+            _decode(run.pipeline.vqvae, run.dump.splits["train"], device),
         )
-    found.notes += memorised.alarms
     return Evaluation(
         run=directory.path.resolve().name,
         settings=recorded_settings(directory, settings)
         | {"feature_networks": {network.name: network.hash for network in networks}},
         figures=_by_group((*found.figures, *memorised.figures, *of_prior)),
         notes=tuple(found.notes),
+        alarms=memorised.alarms,
         seconds=found.seconds,
         environment=environment(device),
     )
@@ -178,28 +175,79 @@ def recorded_settings(directory: RunDirectory, settings: EvaluationSettings) -> 
     }
 
 
-def _networks(
-    run: Path,
-    splits: DataSplits,
-    real: ImageSet,
-    device: torch.device,
-    precision: Precision,
-    found: _Findings,
-    *,
-    download: bool,
-) -> list[FeatureNetwork]:
+def expected_networks(directory: RunDirectory, *, download_inception: bool) -> dict[str, str]:
+    """Name and hash of the feature networks that an evaluation would use, as it records them.
+
+    A classifier that is still to be trained is missing, since nobody can know its weights.
+    """
+    data = directory.data()
+    channels, num_classes = data["image_shape"][0], data["num_classes"]
+    hashes = {}
+    if num_classes:
+        hashes["classifier"] = cached_key(
+            _networks_folder(directory.path),
+            fingerprint=data["fingerprint"],
+            channels=channels,
+            num_classes=num_classes,
+        )
+    if channels in _INCEPTION_CHANNELS:
+        hashes["inception"] = expected_inception_hash(download=download_inception)
+    return {name: hash_ for name, hash_ in hashes.items() if hash_ is not None}
+
+
+def _load(directory: RunDirectory, settings: EvaluationSettings, device: torch.device) -> _Measured:
+    """Reads what is measured.
+
+    Raises:
+        FileNotFoundError: A part of the run is missing.
+        ValueError: It is damaged, its data have changed, or there are too few images.
+    """
+    splits = load_run_splits(directory.config(), directory)
+    pipeline = GenerationPipeline.from_pretrained(directory.path)
+    dump = read_own_codes(directory, pipeline.vqvae)
+    real = _joined(splits.train, splits.validation)
+    side = min(settings.side, len(splits.test), len(real))
+    if side < 2:
+        raise ValueError(
+            f"an evaluation compares at least 2 test images, but the test split of "
+            f"{directory.path} has {len(splits.test)}: train on more images"
+        )
+    return _Measured(
+        path=directory.path,
+        splits=splits,
+        real=real,
+        pipeline=pipeline.to(device),
+        dump=dump,
+        device=device,
+        precision=resolve_precision("auto", device),
+        side=side,
+        num_cas=settings.num_cas_samples(len(real)) if splits.num_classes else 0,
+    )
+
+
+def _decided(settings: EvaluationSettings, run: _Measured) -> EvaluationSettings:
+    """The settings with `compile` on or off, as the prior decides it, for the record."""
+    prior = run.pipeline.prior
+    num_draws = run.num_samples * prior.num_codes
+    sampling = decide_compilation(
+        settings.settings, num_draws, run.device, possible=prior.has_sampler_options
+    )
+    return replace(settings, settings=sampling)
+
+
+def _networks(run: _Measured, found: _Findings, *, download: bool) -> list[FeatureNetwork]:
     """The feature spaces there are; a note says why one is missing."""
-    networks = []
+    splits, real, networks = run.splits, run.real, []
     if splits.num_classes and real.labels is not None:
         with found.timed("feature classifier"):
             classifier, key = cached_classifier(
-                run.resolve().parent / FEATURE_NETWORKS,
+                _networks_folder(run.path),
                 real.images,
                 real.labels,
                 splits.num_classes,
                 fingerprint=splits.fingerprint,
-                device=device,
-                precision=precision,
+                device=run.device,
+                precision=run.precision,
             )
             assert splits.test.labels is not None
             accuracy = classifier.accuracy(splits.test.images, splits.test.labels)
@@ -214,7 +262,7 @@ def _networks(
             "the data have no labels, so there is neither a feature classifier nor a "
             "classification accuracy score"
         )
-    if splits.image_shape[0] not in (1, 3):
+    if splits.image_shape[0] not in _INCEPTION_CHANNELS:
         found.notes.append("FID needs gray or RGB images, so it was not measured")
         return networks
     weights = inception_weights(download=download)
@@ -224,35 +272,63 @@ def _networks(
             "--download-inception to fetch them (104 MB)"
         )
         return networks
-    return [*networks, inception_network(weights, device)]
+    return [*networks, inception_network(weights, run.device)]
 
 
-def _note_few_images(found: _Findings, side: int, networks: list[FeatureNetwork]) -> None:
-    if networks and side <= NUM_NEIGHBOURS:
+def _networks_folder(run: Path) -> Path:
+    """Where the classifiers of all runs beside this one are kept."""
+    return run.resolve().parent / FEATURE_NETWORKS
+
+
+def _measure_distances(
+    run: _Measured, images: ComparedImages, networks: list[FeatureNetwork], found: _Findings
+) -> None:
+    for network in networks:
+        with found.timed(f"distances ({network.name})"):
+            slow = network.name == "inception" and run.device.type == "cpu"
+            found.figures += distance_figures(
+                network,
+                images,
+                max_sets=1 if slow else _MAX_SETS,
+                max_neighbour_sets=1 if slow else _MAX_NEIGHBOUR_SETS,
+            )
+        if run.side < 10 * network.num_features:
+            found.notes.append(
+                f"{run.side:,} images a side are few for {network.num_features:,} features: "
+                f"{network.frechet} is too high, and only to be compared with that of as many "
+                "images"
+            )
+    if networks and run.side <= NUM_NEIGHBOURS:
         found.notes.append(
             f"precision, recall, density and coverage need more than {NUM_NEIGHBOURS} images a "
-            f"side, got {side}, so they were not measured"
-        )
-    if networks and side < 10 * NUM_FEATURES:
-        found.notes.append(
-            f"{side:,} images a side are few for {NUM_FEATURES} features: Frechet distances are "
-            "too high, and only to be compared with those of as many images"
+            f"side, got {run.side}, so they were not measured"
         )
 
 
-def _draw(
-    pipeline: GenerationPipeline,
-    settings: EvaluationSettings,
-    real: ImageSet,
-    total: int,
-    batch_size: int,
-) -> ImageSet:
+def _measure_accuracy(
+    run: _Measured, samples: ImageSet, settings: EvaluationSettings, found: _Findings
+) -> None:
+    assert run.splits.num_classes is not None, "samples are drawn for it only where there are some"
+    with found.timed("classification accuracy"):
+        accuracy = classification_accuracy(
+            _first(samples, run.num_cas),
+            run.real,
+            run.splits.test,
+            run.splits.num_classes,
+            seeds=settings.seeds,
+            device=run.device,
+            precision=run.precision,
+        )
+    found.figures += accuracy_figures(accuracy, run.num_cas)
+
+
+def _draw(run: _Measured, settings: EvaluationSettings, batch_size: int) -> ImageSet:
     """Samples whose classes are as frequent as those of the real images."""
     labels = None
-    if real.labels is not None and pipeline.prior.num_classes is not None:
-        labels = np.resize(real.labels[_order(len(real))], total)
-    images = pipeline(
-        total,
+    if run.real.labels is not None and run.pipeline.prior.num_classes is not None:
+        labels = np.resize(run.real.labels[_order(len(run.real))], run.num_samples)
+    images = run.pipeline(
+        run.num_samples,
         None if labels is None else torch.from_numpy(labels),
         settings=settings.settings,
         seed=settings.seed,
@@ -280,6 +356,11 @@ def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]
     """Disjoint sets of `size` images; what is left over is not used."""
     count = min(len(images) // size, _MAX_SETS)
     return tuple(images[i * size : (i + 1) * size] for i in range(count))
+
+
+def _first(images: ImageSet, count: int) -> ImageSet:
+    """The first images of a set, without a copy of them."""
+    return ImageSet(images.images[:count], None if images.labels is None else images.labels[:count])
 
 
 def _joined(first: ImageSet, second: ImageSet) -> ImageSet:

@@ -21,19 +21,24 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": 
 
 def evaluation(record: RunRecord) -> str:
     """The figures by group, or how to get them."""
-    problems = [paragraph(text(f"{problem}."), class_="note") for problem in record.problems]
+    problems = [
+        paragraph(text(f"{record.shareable(problem)}."), class_="note")
+        for problem in record.problems
+    ]
     found = record.evaluation
     if found is None:
-        command = f"python -m pipelines.evaluate --run {record.path}"
+        command = f"python -m pipelines.evaluate {record.option}"
+        said = "" if problems else "This run has not been evaluated. "
         missing = paragraph(
-            "This run has not been evaluated. Distances to real images, accuracy of a classifier "
+            f"{said}Distances to real images, accuracy of a classifier "
             "trained on samples, and nearest training images come from ",
             element("code", text(command)),
             ", which also renews this page.",
         )
         return section("evaluation", "Evaluation", *problems, missing)
     said = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
-    parts = [paragraph(said, class_="note")]
+    parts = [paragraph(text(f"{alarm}."), class_="alarm") for alarm in found.alarms]
+    parts.append(paragraph(said, class_="note"))
     for group, title in GROUPS.items():
         figures = [figure for figure in found.figures if figure.group == group]
         if figures:
@@ -76,7 +81,7 @@ def _notes(found: Evaluation) -> list[str]:
     parts = []
     if found.notes:
         items = [element("li", text(note)) for note in found.notes]
-        parts += [element("h3", "Not measured, and why"), element("ul", *items)]
+        parts += [element("h3", "Notes"), element("ul", *items)]
     if found.settings:
         settings = ", ".join(_settings(found.settings))
         parts.append(paragraph(text(f"Settings of the evaluation: {settings}."), class_="note"))

@@ -111,7 +111,7 @@ def page(
         element("nav", element("ul", *links), aria_label="Parts of this page"),
     )
     footer = element(
-        "footer", paragraph(text(f"Written on {machine['Written']} for {record.path}."))
+        "footer", paragraph(text(f"Written on {machine['Written']} for {record.name}."))
     )
     body = element("body", header, element("main", *sections), footer)
     return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"

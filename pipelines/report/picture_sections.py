@@ -65,7 +65,9 @@ def strips(record: RunRecord, drawings: Drawings) -> str:
 
 def reconstructions(record: RunRecord, drawings: Drawings) -> str:
     """Test images above what the codes keep of them."""
-    notes = [paragraph(text(problem), class_="note") for problem in drawings.problems]
+    notes = [
+        paragraph(text(record.shareable(problem)), class_="note") for problem in drawings.problems
+    ]
     if drawings.originals is None or drawings.reconstructions is None:
         return section("reconstructions", "Reconstructions", *notes)
     count, _, _, width = drawings.originals.shape
@@ -108,5 +110,5 @@ def _codes(record: RunRecord) -> str:
 
 
 def _command(record: RunRecord, name: str, options: str, before: str) -> str:
-    command = f"python -m pipelines.{name} --run {record.path} {options}"
+    command = f"python -m pipelines.{name} {record.option} {options}"
     return paragraph(before, element("code", text(command)), class_="note")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import RunConfig
+from pipelines.data.config import parse_source
 from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
 from pipelines.report.numbers import by
-from pipelines.run_dir import RunDirectory
+from pipelines.run_dir import RUNS, RunDirectory
 from pipelines.training.metrics_log import read_metrics
+from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
@@ -83,6 +87,30 @@ class RunRecord:
         return self.path.resolve().name
 
     @property
+    def option(self) -> str:
+        """`--run runs/NAME` as a reader of the page would type it, wherever the run lies here."""
+        return f"--run {shlex.quote(f'{RUNS}/{self.name}')}"
+
+    @property
+    def source(self) -> str:
+        """The image set; of a path, which is nobody else's business, the last part."""
+        kind, path = parse_source(self.config.data.source)
+        return kind if path is None else f"{kind}:{path.resolve().name}"
+
+    def shareable(self, sentence: str) -> str:
+        """A sentence without the paths of this machine."""
+        _, path = parse_source(self.config.data.source)
+        root = self.config.data.root
+        known = {self.path: f"{RUNS}/{self.name}", root: root.resolve().name}
+        known |= {} if path is None else {path: path.resolve().name}
+        # The longest first: one may lie within another.
+        named = {str(p): name for q, name in known.items() for p in (q.resolve(), q.absolute(), q)}
+        for local in sorted(named, key=len, reverse=True):
+            if "/" in local:
+                sentence = sentence.replace(local, named[local])
+        return sentence
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """By label; empty without labels."""
         return tuple(self.data["class_names"])
@@ -106,12 +134,16 @@ def read_run(path: Path) -> RunRecord:
     directory = RunDirectory(path)
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
+    vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
+    prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
     evaluation, problems = None, []
     file = directory.path / EVALUATION_FILE
     if file.exists():
         try:
             evaluation = Evaluation.read(file)
+            _check_models(evaluation, {"vqvae": vqvae, "prior": prior})
         except ValueError as error:  # the rest of the report is worth having
+            evaluation = None
             problems.append(f"{error}")
     return RunRecord(
         path=directory.path,
@@ -121,8 +153,8 @@ def read_run(path: Path) -> RunRecord:
             name: Phase(name, tuple(row for row in rows if row["phase"] == name))
             for name in MONITORS
         },
-        vqvae=VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None,
-        prior=CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None,
+        vqvae=vqvae,
+        prior=prior,
         code_counts=_code_counts(directory.codes) if directory.codes.exists() else None,
         evaluation=evaluation,
         problems=tuple(problems),
@@ -144,6 +176,22 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
     """`7 by 7 codes of 512`; equal grids are counted."""
     counted = Counter(f"{by(g.height, g.width)} codes of {g.codebook_size:,}" for g in grids)
     return " + ".join(f"{n} times ({one})" if n > 1 else one for one, n in counted.items())
+
+
+def _check_models(evaluation: Evaluation, models: Mapping[str, VQVAE | CodePrior | None]) -> None:
+    """Makes sure that an evaluation is of these models, as far as it says of which it is.
+
+    Raises:
+        ValueError: It is of others.
+    """
+    for name, model in models.items():
+        recorded = evaluation.settings.get(name)
+        found = None if model is None else weights_hash(model.state_dict())
+        if recorded is not None and not (found or "").startswith(str(recorded)):
+            raise ValueError(
+                f"{EVALUATION_FILE} is of another {name} than the run has now, so its figures are "
+                "left out: evaluate the run again"
+            )
 
 
 def _code_counts(path: Path) -> tuple[NDArray[np.int64], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from pipelines.report.curves import Mark, Series, curve_chart
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
@@ -41,9 +42,8 @@ def lead(record: RunRecord) -> str:
     """The sentence below the title."""
     channels, height, width = record.data["image_shape"]
     tone = _CHANNELS.get(channels, f"{channels} channels")
-    source = record.config.data.source
     return (
-        f"{record.data['num_images']['train']:,} images of {source}, {by(height, width)} in "
+        f"{record.data['num_images']['train']:,} images of {record.source}, {by(height, width)} in "
         f"{tone}, "
         f"{classes_of(record)}: a VQ-VAE turns them into code grids, a {record.config.prior.kind} "
         "learns how likely each grid is, and draws new ones."
@@ -53,7 +53,7 @@ def lead(record: RunRecord) -> str:
 def summary(record: RunRecord) -> str:
     """The few figures that matter, as tiles."""
     vqvae, prior = record.phases["vqvae"].test, record.phases["prior"].test
-    tiles = []
+    tiles = [_alarm_tile(alarm) for alarm in record.evaluation.alarms] if record.evaluation else []
     if "psnr" in vqvae:
         beside = f"mean error {number(vqvae['l1'], 3)} of 255" if "l1" in vqvae else ""
         tiles.append(_tile("Test PSNR", number(vqvae["psnr"]), "dB", beside))
@@ -104,7 +104,7 @@ def settings(record: RunRecord) -> str:
         ]
     items = [
         ("Recipe", text(config.recipe)),
-        ("Data", text(f"{config.data.source}, fingerprint {data['fingerprint']}")),
+        ("Data", text(f"{record.source}, fingerprint {data['fingerprint']}")),
         ("Images", text(f"{by(height, width, channels)}, {classes_of(record)}; {splits}")),
         ("Classes", text(", ".join(record.class_names))),
         ("Stage one", text(", ".join(vqvae))),
@@ -117,7 +117,7 @@ def settings(record: RunRecord) -> str:
         "details",
         element("summary", "All settings"),
         element(
-            "pre", text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False)), tabindex=0
+            "pre", text(json.dumps(_shareable(record), indent=2, ensure_ascii=False)), tabindex=0
         ),
     )
     return section("settings", "What was trained", pairs(items), whole)
@@ -185,7 +185,7 @@ def codebook(record: RunRecord) -> str:
     )
     hint = paragraph(
         "What each code decodes to, and what to change: ",
-        element("code", text(f"python -m pipelines.inspect_codebook --run {record.path}")),
+        element("code", text(f"python -m pipelines.inspect_codebook {record.option}")),
         class_="note",
     )
     return section("codebook", "Codebook", element("div", *charts, class_="charts"), figures, hint)
@@ -211,6 +211,17 @@ def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
         return ""
     header = ("Phase", "Steps", "Images", "Images/s", "Time")
     return table("Time of every phase, validations included", header, rows, numbers=(1, 2, 3, 4))
+
+
+def _shareable(record: RunRecord) -> dict[str, Any]:
+    """All settings, without the paths of this machine."""
+    config = record.config.to_dict()
+    places = {"source": record.source, "root": record.config.data.root.resolve().name}
+    return config | {"data": config["data"] | places}
+
+
+def _alarm_tile(alarm: str) -> str:
+    return element("div", element("dt", "Alarm"), element("dd", text(f"{alarm}.")), class_="alarm")
 
 
 def _tile(name: str, value: str, unit: str, beside: str) -> str:

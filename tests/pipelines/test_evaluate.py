@@ -1,6 +1,8 @@
 """`python -m pipelines.evaluate`, on tiny runs whole and broken."""
 
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,13 @@ from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
+from pipelines.evaluate import EvaluateOptions, _agreeing
 from pipelines.evaluation import feature_networks, run_evaluation
 from pipelines.evaluation.evaluation_record import Evaluation
+from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_distances import frechet_distance
 from pipelines.generation import GenerationPipeline
+from pipelines.run_dir import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 
 SIDE = 6  # the size of the test split
@@ -121,6 +126,7 @@ def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
     assert len(real) == 54
     samples = GenerationPipeline.from_pretrained(run)(54, labels, batch_size=54).numpy()
     (folder,) = (run.parent / ".feature-networks").iterdir()
+    weights = json.loads((folder / "config.json").read_text())["weights_sha256"]
     network = loaded_classifier(folder, splits)
     test = network.features(splits.test.images)
     distances = [
@@ -131,7 +137,7 @@ def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
     assert figure.repetitions == 6
     assert figure.value == pytest.approx(np.mean(distances), rel=1e-3)
     assert figure.spread == pytest.approx(np.std(distances, ddof=1), rel=1e-3)
-    assert evaluation.settings["feature_networks"] == {"classifier": folder.name}
+    assert evaluation.settings["feature_networks"] == {"classifier": f"{folder.name}-{weights[:8]}"}
 
 
 def loaded_classifier(folder, splits):
@@ -147,9 +153,9 @@ def loaded_classifier(folder, splits):
 def test_evaluation_writes_record_table_and_report_alone(evaluated, rgb_run):
     run, _ = evaluated
     kept = {path for path in tree(rgb_run) if not path.startswith("checkpoints")}
-    added = {path for path in set(tree(run)) - kept if not path.startswith("evaluation")}
-    assert {"evaluation.json", "evaluation.md"} <= set(tree(run))
-    assert added == {"report.html"} - kept
+    assert set(tree(run)) == kept | {"evaluation.json", "evaluation.md", "report.html"}
+    assert "FD-classifier" not in (rgb_run / "report.html").read_text()
+    assert "FD-classifier" in (run / "report.html").read_text()
 
 
 def test_second_evaluation_gives_the_same_figures_and_keeps_the_classifier(evaluated, tmp_path):
@@ -185,8 +191,8 @@ def test_run_that_repeats_its_training_images_rings_the_alarm(run, rgb_file, mon
     evaluation = evaluate(run, "--quick")
     assert evaluation.find("near_copies").value == 100
     assert evaluation.find("nearest_distance_median").value == 0
-    assert any(note.startswith("memorisation alarm: 100.0%") for note in evaluation.notes)
-    assert "note: memorisation alarm" in capsys.readouterr().out
+    assert evaluation.alarms[0].startswith("memorisation alarm: 100.0%")
+    assert "\nALARM: memorisation alarm: 100.0%" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +222,7 @@ def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
         frechet="FID",
         kernel="KID",
         hash="1234",
+        num_features=4,
         features=lambda images: torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :4],
     )
     monkeypatch.setattr(run_evaluation, "inception_weights", lambda **_: "weights.pth")
@@ -283,7 +290,7 @@ def test_single_test_image_is_refused(gray_file, tmp_path, capsys):
 
 def test_few_images_are_told_of(evaluated):
     _, evaluation = evaluated
-    sentence = "6 images a side are few for 128 features: Frechet distances are too high"
+    sentence = "6 images a side are few for 128 features: FD-classifier is too high"
     assert any(note.startswith(sentence) for note in evaluation.notes)
 
 
@@ -293,7 +300,8 @@ def test_output_of_one_run_is_refused(run, tmp_path, capsys):
 
 
 def test_existing_comparison_is_refused(run, tmp_path, capsys):
-    error = refused(capsys, "--run", run, run, "--out", tmp_path)
+    other = copied(run, run.parent / "other")
+    error = refused(capsys, "--run", run, other, "--out", tmp_path)
     assert error.startswith(f"a new path is required for the output, but {tmp_path} exists")
     assert not (run / "evaluation.json").exists()
 
@@ -314,6 +322,7 @@ def test_impossible_settings_are_refused(option, value, message, run, capsys):
 
 def test_several_runs_are_compared_and_known_figures_are_taken(evaluated, run, tmp_path, capsys):
     known = copied(evaluated[0], run.parent / "known")
+    shutil.copytree(evaluated[0].parent / ".feature-networks", run.parent / ".feature-networks")
     text = (known / "evaluation.json").read_text()
     out = tmp_path / "compared"
     command("evaluate", "--run", known, run, "--device", "cpu", "--out", out)
@@ -325,12 +334,60 @@ def test_several_runs_are_compared_and_known_figures_are_taken(evaluated, run, t
     assert out.is_dir()
 
 
-@pytest.mark.parametrize("change", ["option", "model"])
-def test_figures_of_other_options_or_models_are_not_taken(change, evaluated, tmp_path, capsys):
-    run = copied(evaluated[0], tmp_path / "runs" / "rgb")
-    options = ["--samples", "30"] if change == "option" else []
-    if change == "model":
-        edit_json(run / "evaluation.json", lambda record: record["settings"].update(prior="0" * 16))
-    command("evaluate", "--run", run, evaluated[0], "--device", "cpu", "--quick", *options)
-    assert f"{run}/evaluation.json was made with other options or models" in capsys.readouterr().out
-    assert (run.parent / "comparison-rgb-rgb").is_dir()
+def test_run_named_twice_is_refused(run, capsys):
+    error = refused(capsys, "--run", run, run.parent / "." / run.name)
+    assert error.startswith(f"every run must be named once after --run, got {run} twice: leave one")
+
+
+def agreeing(run, *options):
+    settings = EvaluationSettings(**dict(options))
+    return _agreeing(RunDirectory(run), EvaluateOptions(run=(run,), evaluation=settings))
+
+
+@pytest.fixture
+def known(evaluated, tmp_path):
+    """A copy of an evaluated run under another name, with the classifier beside it."""
+    folder = evaluated[0].parent / ".feature-networks"
+    shutil.copytree(folder, tmp_path / "runs" / ".feature-networks")
+    return copied(evaluated[0], tmp_path / "runs" / "renamed")
+
+
+def test_renamed_run_is_called_by_its_new_name(known, evaluated):
+    taken = agreeing(known)
+    assert taken.run == "renamed"
+    assert taken.figures == evaluated[1].figures
+
+
+def test_recorded_settings_say_whether_it_was_compiled(evaluated):
+    assert evaluated[1].settings["sampling"]["compile"] in ("on", "off")
+
+
+@pytest.mark.parametrize("other", ["option", "model", "classifier", "inception"])
+def test_figures_measured_otherwise_are_not_taken(other, known, capsys):
+    options = [("samples", 30)] if other == "option" else []
+    if other == "model":
+        edit_json(known / "prior" / "config.json", lambda c: c.update(weights_sha256="0" * 64))
+    if other == "classifier":
+        (folder,) = (known.parent / ".feature-networks").iterdir()
+        edit_json(folder / "config.json", lambda c: c.update(weights_sha256="0" * 64))
+    if other == "inception":
+        checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
+        checkpoints.mkdir(exist_ok=True)
+        (checkpoints / "inception_v3_google-12345678.pth").touch()
+    try:
+        assert agreeing(known, *options) is None
+    finally:
+        if other == "inception":
+            (checkpoints / "inception_v3_google-12345678.pth").unlink()
+    what = "feature networks" if other in ("classifier", "inception") else "options or models"
+    assert f"evaluation.json was made with other {what}: evaluating {known} again\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_damaged_evaluation_is_made_again(known, capsys):
+    (known / "evaluation.json").write_text("{")
+    assert agreeing(known) is None
+    said = capsys.readouterr().out
+    assert "evaluation.json is damaged" in said
+    assert f"; evaluating {known} again\n" in said

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_record_comes_back_as_it_was(tmp_path):
     written = evaluation(figure(), figure(name="psnr", spread=None, references=()))
     written.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == written
+
+
+def test_alarms_come_back_and_older_records_have_none(tmp_path):
+    path = tmp_path / "evaluation.json"
+    written = replace(evaluation(figure()), alarms=("copies",))
+    written.write(path)
+    assert Evaluation.read(path) == written
+    record = json.loads(path.read_text())
+    del record["alarms"]
+    path.write_text(json.dumps(record))
+    assert Evaluation.read(path).alarms == ()
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])

@@ -1,5 +1,7 @@
 """An evaluation as text and as Markdown."""
 
+from dataclasses import replace
+
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
 from pipelines.evaluation.evaluation_table import to_markdown, to_text
 
@@ -50,3 +52,23 @@ def test_markdown_has_a_table_per_group():
     assert "| FD-classifier | 8 ± 0.25 | floor 0.4, other 2.9 | 500 | How far. |" in lines
     assert lines.index("## Reconstruction") < lines.index("## Generation")
     assert lines[-1] == "- no FID"
+
+
+def test_markdown_is_not_broken_by_names():
+    record = replace(
+        EVALUATION,
+        run="a|b*",
+        figures=(replace(FIGURES[0], label="x|y", explanation="<b>"),),
+        notes=("a_b",),
+        alarms=("copies*",),
+    )
+    lines = to_markdown(record).splitlines()
+    assert lines[0] == "# Evaluation of a\\|b\\*"
+    assert lines[2] == "- **copies\\***"
+    assert "| x\\|y | 24.75 dB |  | 10,000 | \\<b\\> |" in lines
+    assert lines[-1] == "- a\\_b"
+
+
+def test_text_has_the_alarms_before_the_notes():
+    lines = to_text(replace(EVALUATION, alarms=("copies",))).splitlines()
+    assert lines[-3:] == ["ALARM: copies", "", "note: no FID"]

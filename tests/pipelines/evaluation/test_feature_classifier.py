@@ -8,6 +8,7 @@ from pipelines.evaluation.feature_classifier import (
     ClassifierTraining,
     FeatureClassifier,
     cached_classifier,
+    cached_key,
     train_classifier,
 )
 from pipelines.training.precision import Precision
@@ -124,12 +125,15 @@ def cached(folder, fingerprint="a" * 16, training=SHORT):
 def test_cached_classifier_is_the_one_that_was_trained(tmp_path):
     images, _ = two_classes(20)
     first, key = cached(tmp_path)
-    written = (tmp_path / key / "model.safetensors").stat().st_mtime_ns
+    (path,) = tmp_path.iterdir()
+    assert key.rpartition("-")[0] == path.name
+    assert cached_key(tmp_path, fingerprint="a" * 16, channels=1, num_classes=2) is None
+    written = (path / "model.safetensors").stat().st_mtime_ns
     second, again = cached(tmp_path)
     assert again == key
     assert torch.equal(first.features(images), second.features(images))
-    assert (tmp_path / key / "model.safetensors").stat().st_mtime_ns == written
-    assert [path.name for path in tmp_path.iterdir()] == [key]
+    assert (path / "model.safetensors").stat().st_mtime_ns == written
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_other_data_or_settings_have_a_classifier_of_their_own(tmp_path):
@@ -138,14 +142,15 @@ def test_other_data_or_settings_have_a_classifier_of_their_own(tmp_path):
         cached(tmp_path, fingerprint="b" * 16)[1],
         cached(tmp_path, training=ClassifierTraining(min_steps=2, max_epochs=1))[1],
     }
-    assert {path.name for path in tmp_path.iterdir()} == keys
+    assert {path.name for path in tmp_path.iterdir()} == {key.rpartition("-")[0] for key in keys}
     assert len(keys) == 3
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_damaged_cache_is_refused(name, tmp_path):
-    _, key = cached(tmp_path)
-    path = tmp_path / key / name
+    cached(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    path = folder / name
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"must hold a whole feature classifier, .* remove that"):
         cached(tmp_path)

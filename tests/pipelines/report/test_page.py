@@ -310,7 +310,7 @@ def test_figures_that_are_not_finite_leave_their_point_out(run):
 
 def test_run_that_was_not_evaluated_says_how_to(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
-    command_ = f"python -m pipelines.evaluate --run {rgb_run}"
+    command_ = "python -m pipelines.evaluate --run runs/rgb"
     assert command_ in [code.text for code in part(page, "evaluation").iter("code")]
 
 
@@ -330,6 +330,54 @@ def test_evaluation_is_shown_with_spread_floor_and_explanation(run, evaluation):
     assert "Evaluation: classifier 61 s" in words(part(page, "environment"))
     tiles = [words(d) for d in page.find(".//header/dl")]
     assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.402" in tiles
+
+
+def test_alarms_stand_first_and_at_the_head(run, evaluation):
+    evaluation(alarms=("memorisation alarm: <copies>",)).write(run / "evaluation.json")
+    page = report(run)
+    tile = page.find(".//header/dl")[0]
+    assert (tile.get("class"), words(tile)) == ("alarm", "Alarm memorisation alarm: <copies>.")
+    section = part(page, "evaluation")
+    assert (section[1].get("class"), words(section[1])) == (
+        "alarm",
+        "memorisation alarm: <copies>.",
+    )
+    titles = [words(heading) for heading in section.iter("h3")]
+    assert titles == ["Generation", "Notes"]
+
+
+@pytest.mark.parametrize("name", ["vqvae", "prior"])
+def test_evaluation_of_another_model_is_left_out_and_said(name, run, evaluation):
+    evaluation(settings={name: "0" * 16}).write(run / "evaluation.json")
+    page = report(run)
+    said = words(part(page, "evaluation"))
+    assert f"evaluation.json is of another {name} than the run has now" in said
+    assert "FD-classifier" not in words(page)
+
+
+def test_evaluation_of_these_models_is_shown(run, evaluation):
+    hash_ = VQVAE.from_pretrained(run / "vqvae").weights_hash()[:16]
+    evaluation(settings={"vqvae": hash_}).write(run / "evaluation.json")
+    assert "FD-classifier" in words(part(report(run), "evaluation"))
+
+
+@pytest.mark.parametrize("state", ["whole", "without data, evaluation damaged"])
+def test_page_has_no_paths_of_this_machine(state, run, tmp_path, rgb_file):
+    if state != "whole":
+        source = f"npz:{tmp_path}/gone.npz"
+        edit_json(run / "config.json", lambda c: c["run"]["data"].update(source=source))
+        (run / "evaluation.json").write_text("{")
+    page = write_report(run, device=CPU).read_text(encoding="utf-8")
+    for folder in (tmp_path, rgb_file.parent):
+        assert str(folder) not in page
+    assert "--run runs/run" in page
+    assert ("npz:rgb.npz" if state == "whole" else "npz:gone.npz") in page
+
+
+def test_commands_quote_the_name_of_the_run(run):
+    run = run.rename(run.with_name("a run"))
+    codes = [code.text for code in report(run).iter("code")]
+    assert "python -m pipelines.evaluate --run 'runs/a run'" in codes
 
 
 def test_infinite_figure_is_shown(run, evaluation):
