@@ -142,8 +142,8 @@ def test_base_kind_of_a_product_quantizer_is_swapped_with_the_dimension(base, ex
     [
         (
             ["--vqvae.quantizer.levels", "8"],
-            "--vqvae.quantizer.levels does not go with --vqvae.quantizer.kind ema: it is an option "
-            "of finite_scalar",
+            "--vqvae.quantizer.levels does not go with --vqvae.quantizer.kind gradient: it is an "
+            "option of finite_scalar",
         ),
         (
             ["--vqvae.quantizer.rotation-trick", "--vqvae.quantizer.kind", "finite_scalar"],
@@ -162,7 +162,7 @@ def test_base_kind_of_a_product_quantizer_is_swapped_with_the_dimension(base, ex
         ),
         (
             ["--vqvae.quantizer.groups", "2"],
-            "--vqvae.quantizer.groups does not go with --vqvae.quantizer.kind ema: .* of product",
+            "--vqvae.quantizer.groups does not go with --vqvae.quantizer.kind gradient: .* product",
         ),
         (
             ["--vqvae.quantizer.kind", "residual", "--vqvae.quantizer.codebook-size", "64"],

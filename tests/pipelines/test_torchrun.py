@@ -68,7 +68,18 @@ def test_config_is_written_once_by_the_first_process(one, two):
 
 def test_each_line_is_said_once(two):
     heads = [line.partition(":")[0] for line in two[1].stdout.splitlines()]
-    assert heads == ["data", "vqvae", "prior", "vqvae", "codes", "prior", "images", "next"]
+    assert heads == [
+        "data",
+        "vqvae",
+        "prior",
+        "vqvae",
+        "codes",
+        "prior",
+        "prior",
+        "report",
+        "images",
+        "next",
+    ]
 
 
 def test_two_processes_log_the_steps_of_one(one, two):
