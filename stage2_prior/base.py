@@ -40,16 +40,12 @@ from stage2_prior.request import (
     decide_compilation,
     labels_or_null,
 )
+from stage2_prior.row_filling import ROW_MULTIPLE, num_missing
 
 ARTIFACT_KIND = "prior"
 _CONFIG_FIELDS = {"grids", "num_classes", "vqvae_sha256", "model"}
 # Absent in what older versions saved: those priors know no context.
 _OPTIONAL_FIELDS = {"context_grids"}
-
-# Matrix products and convolutions of a few rows sum in another order than those of many, and the
-# last bit of a logit that differs can turn a draw. Batches filled up to a multiple of this gave the
-# same bits whatever their size (x86 with AVX512, MKL and oneDNN, 1 to 16 threads).
-_ROW_MULTIPLE = 4
 
 
 @runtime_checkable
@@ -141,6 +137,11 @@ class CodePrior(nn.Module, ABC):
     @property
     def has_sampler_options(self) -> bool:
         """Whether `SamplingSettings.precision` and `compile` may be chosen."""
+        return False
+
+    @property
+    def fills_rows(self) -> bool:
+        """Whether drawing gives a row the same bits in a batch of any size; see `row_filling`."""
         return False
 
     @abstractmethod
@@ -264,8 +265,7 @@ class CodePrior(nn.Module, ABC):
                 threads or version of torch may round a logit differently, which turns about one
                 draw in a million; so may `settings.compile`, whose `auto` goes by `count`.
             first_index: Index of the first sample, at least 0.
-            batch_size: How many are drawn at once, in effect rounded up to a multiple of 4;
-                memory grows with it and not with `count`.
+            batch_size: How many are drawn at once; memory grows with it and not with `count`.
 
         Returns:
             int64 (count, h_i, w_i) per grid.
@@ -290,7 +290,7 @@ class CodePrior(nn.Module, ABC):
             )
         all_labels = self._labels(labels, count)
         all_context = self._context(context, count)
-        multiple = self._row_multiple(settings, min(count, batch_size))
+        multiple = self._batch_multiple(settings, min(count, batch_size))
         sequences = []
         with self._evaluating():
             for start in range(0, count, batch_size):
@@ -362,7 +362,7 @@ class CodePrior(nn.Module, ABC):
         all_labels = self._labels(labels, count)
         all_context = self._context(context, count)
         num_known = known_sequence.sum(dim=1).cpu()
-        multiple = self._row_multiple(settings, min(count, batch_size))
+        multiple = self._batch_multiple(settings, min(count, batch_size))
         result = sequence.clone()
         with self._evaluating():
             for number in sorted(set(num_known.tolist())):
@@ -433,14 +433,14 @@ class CodePrior(nn.Module, ABC):
         finally:
             self.train(training)
 
-    @staticmethod
-    def _row_multiple(settings: SamplingSettings, largest: int) -> int:
+    def _batch_multiple(self, settings: SamplingSettings, largest: int) -> int:
         """What batches are filled up to a multiple of, the largest having so many rows.
 
         Compiled code knows one size, so that a last, smaller batch would be compiled anew.
         """
-        full = largest + -largest % _ROW_MULTIPLE
-        return full if settings.compile == "on" else _ROW_MULTIPLE
+        if settings.compile == "on":
+            return largest + num_missing(largest)
+        return 1 if self.fills_rows else ROW_MULTIPLE
 
     def _filled(
         self,
@@ -454,7 +454,7 @@ class CodePrior(nn.Module, ABC):
 
         The rows that fill up are copies of the first one.
         """
-        filled = F.pad(rows, (0, -len(rows) % multiple), value=int(rows[0]))
+        filled = F.pad(rows, (0, num_missing(len(rows), multiple)), value=int(rows[0]))
         # Random numbers are float64, which MPS does not know.
         noise_device = "cpu" if self._device.type == "mps" else self._device
         noise = AddressedNoise(seed, (filled + first_index).to(noise_device), self.num_codes)

@@ -46,16 +46,21 @@ def prepare_weights(prior: TransformerPrior, dtype: torch.dtype) -> PreparedWeig
 class WeightsSeen:
     """Tells whether a module's weights are still those that were seen.
 
-    PyTorch counts every change of a tensor in place, and another tensor has another address while
-    the old one is held on to.
+    PyTorch counts every change of a tensor in place (but of tensors made in inference mode, of
+    which nothing can be told), and another tensor has another address while the old one is held on
+    to.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._seen = [(p.detach(), p._version) for p in module.parameters()]
+        parameters = list(module.parameters())
+        self._countless = any(p.is_inference() for p in parameters)
+        self._seen = [] if self._countless else [(p.detach(), p._version) for p in parameters]
 
     def unchanged(self, module: nn.Module) -> bool:
         """Whether nothing has been written to or put in the place of a parameter since."""
         now = list(module.parameters())
+        if self._countless or any(p.is_inference() for p in now):
+            return False
         return len(now) == len(self._seen) and all(
             p.data_ptr() == seen.data_ptr() and p.device == seen.device and p._version == version
             for p, (seen, version) in zip(now, self._seen, strict=True)

@@ -125,6 +125,11 @@ class TransformerPrior(CodePrior):
         """Whether `SamplingSettings.precision` and `compile` may be chosen."""
         return True
 
+    @property
+    def fills_rows(self) -> bool:
+        """The sampler fills up what it multiplies, not the batch: that is little for few images."""
+        return True
+
     def forward(
         self,
         sequence: Tensor,

@@ -14,13 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stage2_prior.config import SamplingSettings
-from stage2_prior.decoding_step import (
-    DecodingStep,
-    PreparedBlock,
-    compiled_decoding_step,
-)
+from stage2_prior.decoding_step import DecodingStep, PreparedBlock, compiled_decoding_step
 from stage2_prior.grids import GridSpec
 from stage2_prior.key_value_cache import KeyValueCache
+from stage2_prior.row_filling import fill_rows
 from stage2_prior.sampling import choose, guidance_scales, guide
 
 if TYPE_CHECKING:
@@ -174,7 +171,8 @@ class TransformerSampler:
     ) -> tuple[Tensor, Tensor]:
         """All (B, n) drawn as codes of one grid."""
         weight, bias = self._heads[grid]
-        logits = torch.addmm(bias, hidden.flatten(0, 1), weight).float()  # (B * n, K)
+        rows = hidden.flatten(0, 1)  # (B * n, E)
+        logits = torch.addmm(bias, fill_rows(rows), weight)[: len(rows)].float()
         if self.guided:
             conditional, unconditional = logits.chunk(2)
             logits = guide(conditional, unconditional, self._scales[index])
@@ -200,13 +198,13 @@ class TransformerSampler:
         if self._step is not None and count == 1 and first > 0:
             return self._run_compiled(self._step, x[:, 0], first)[:, None]
         self._cache.reserve(mask.shape[1])
-        x = x.view(rows * count, width)
+        x = fill_rows(x.view(rows * count, width))  # (N, E)
         for i, block in enumerate(self._blocks):
             heads = self._attend(self._normalise(x), block, i, slice(first, first + count), mask)
             x += torch.addmm(block.project_bias, heads, block.project)
             inner = torch.addmm(block.mlp_in_bias, self._normalise(x), block.mlp_in)
             x += torch.addmm(block.mlp_out_bias, F.silu(inner, inplace=True), block.mlp_out)
-        return self._normalise(x).view(rows, count, width)
+        return self._normalise(x)[: rows * count].view(rows, count, width)
 
     def _run_compiled(self, step: DecodingStep, x: Tensor, first: int) -> Tensor:
         """One position, which sees all before it and itself: (B, E) to the same, normalised."""
@@ -222,14 +220,18 @@ class TransformerSampler:
     def _attend(
         self, x: Tensor, block: PreparedBlock, index: int, places: slice, mask: Tensor
     ) -> Tensor:
-        """Attention in float32: (B * n, E) to the same shape, before the projection."""
+        """Attention in float32: (N, E), B * n rows and those that fill up, to the same shape.
+
+        The result is what the projection takes.
+        """
         cache = self._cache.blocks[index]
         _, rows, num_heads, _, head_dim = cache.shape
-        qkv = torch.addmm(block.qkv_bias, x, block.to_qkv)
-        qkv = qkv.view(rows, -1, 3, num_heads, head_dim).permute(2, 0, 3, 1, 4)
+        count = places.stop - places.start
+        qkv = torch.addmm(block.qkv_bias, x, block.to_qkv)[: rows * count]
+        qkv = qkv.view(rows, count, 3, num_heads, head_dim).permute(2, 0, 3, 1, 4)
         cache[:, :, :, places] = qkv[1:]
         query = qkv[0].float().reshape(rows * num_heads, -1, head_dim)
         keys, values = self._cache.transposed_keys[index], self._cache.values[index]
         weights = torch.bmm(query, keys.float()).add_(mask).softmax(dim=-1)
         heads = torch.bmm(weights, values.float()).view(rows, num_heads, -1, head_dim)
-        return heads.transpose(1, 2).reshape(len(x), -1).to(self._dtype)
+        return fill_rows(heads.transpose(1, 2).reshape(rows * count, -1)).to(self._dtype)

@@ -50,3 +50,12 @@ def test_weights_are_prepared_once_for_each_precision():
     for dtype, weights in first.items():
         assert prior.prepared_weights(dtype) is weights
         assert weights.blocks[0].to_qkv.dtype == dtype
+
+
+def test_a_prior_made_in_inference_mode_samples_as_it_is():
+    with torch.inference_mode():
+        prior = make_prior("transformer", GRIDS)
+        before = prior.sample(64)[0]
+        prior.heads[0].bias.add_(torch.arange(8.0))
+        after = prior.sample(64)[0]
+    assert before.double().mean() + 1 < after.double().mean()

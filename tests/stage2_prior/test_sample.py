@@ -69,8 +69,8 @@ def test_samples_do_not_depend_on_the_other_samples(kind):
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 64), (42, 7), (40, 16), (42, 17), (42, 64)])
 def test_batches_are_filled_up_to_whole_fours(monkeypatch, count, batch_size):
-    # Which is what makes a matrix product round a row the same way in all of them.
-    prior = make_prior("transformer", GRIDS)
+    # Which is what makes a convolution round a row the same way in all of them.
+    prior = make_prior("pixelcnn", GRIDS)
     draw_sequence, rows = prior.draw_sequence, []
 
     def watched(labels, settings, uniform, context):
@@ -81,6 +81,20 @@ def test_batches_are_filled_up_to_whole_fours(monkeypatch, count, batch_size):
     assert len(prior.sample(count, batch_size=batch_size)[0]) == count
     assert len(rows) == -(-count // batch_size)
     assert all(a == b and a % 4 == 0 and a < batch_size + 4 for a, b in rows)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_steps": 3}, {"guidance_scale": 2.0}], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_products_of_a_transformer_have_whole_fours_of_rows(monkeypatch, batch_size, settings):
+    prior = make_prior("transformer", GRIDS, 4, any_order=True)
+    rows, addmm = set(), torch.addmm
+    monkeypatch.setattr(
+        torch, "addmm", lambda bias, x, weight: rows.add(len(x)) or addmm(bias, x, weight)
+    )
+    labels = torch.zeros(8, dtype=torch.int64)
+    prior.sample(8, labels, SamplingSettings(**settings), batch_size=batch_size)
+    assert rows
+    assert all(number % 4 == 0 for number in rows)
 
 
 @pytest.mark.parametrize("kind", KINDS)
