@@ -53,7 +53,7 @@ def dump_codes(
     Raises:
         ValueError: The codes that are there were made by another model.
     """
-    from pipelines.tasks import labelled_batches
+    from pipelines.batches import labelled_batches
     from pipelines.training.distributed import barrier, is_main
     from stage1_vqvae.code_dump import write_code_dump
 

@@ -99,7 +99,7 @@ def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
 
 def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation | None:
     """The run's evaluation, if it is there and was made with these options and these models."""
-    from pipelines.evaluation.run_evaluation import expected_networks, recorded_settings
+    from pipelines.evaluation.evaluation_conditions import expected_networks, recorded_settings
 
     path = directory.path / EVALUATION_FILE
     if not path.exists():

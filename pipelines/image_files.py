@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
 from einops import rearrange
 from PIL import Image
 
 from pipelines.atomic_files import atomic_path, refuse_existing
+from pipelines.batches import reconstruct_images
+from pipelines.data.image_set import ImageSet
 from stage1_vqvae.model import VQVAE
 
 _GAP = 2  # pixels between the images of a grid
@@ -82,9 +83,7 @@ def save_grid(path: Path, images: np.ndarray, columns: int | None = None) -> Non
 
 def save_reconstructions(path: Path, model: VQVAE, images: np.ndarray, columns: int = 8) -> None:
     """Writes rows of uint8 images (N, C, H, W), each above the row of their reconstructions."""
-    batch = torch.from_numpy(images.copy())
-    size = (images.shape[2], images.shape[3])
-    decoded = model.decode(model.encode(batch), size=size).cpu().numpy()
+    decoded = reconstruct_images(model, ImageSet(images))
     with atomic_path(path) as partial:
         to_pil(pair_grid(viewable(images), viewable(decoded), columns)).save(partial)
 

@@ -47,11 +47,11 @@ def main() -> None:
     out = options.out or directory.path / "codebook"
     check_output(out, renew=options.out is None)
 
+    from pipelines.batches import image_batches
     from pipelines.evaluation.codebook_diagnosis import diagnose
     from pipelines.evaluation.codebook_figures import save_figures
     from pipelines.evaluation.codebook_statistics import measure_codebook
     from pipelines.summaries import load_run_splits
-    from pipelines.tasks import image_batches
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE
 

@@ -37,10 +37,10 @@ def main() -> None:
     if options.n < 1:
         raise ValueError(f"n must be at least 1, got {options.n}")
 
+    from pipelines.batches import image_batches
     from pipelines.image_files import check_png, save_reconstructions
     from pipelines.sample import next_free
     from pipelines.summaries import images_to_show
-    from pipelines.tasks import image_batches
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import measure_reconstruction

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from pipelines.batches import code_batches, image_batches
 from pipelines.data.image_set import ImageSet
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.model import VQVAE
@@ -15,38 +15,6 @@ from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import to_sequence
 from stage2_prior.objective import PriorObjective, measure_bits_per_code
-
-# Images measured or encoded at once: enough to be fast, little enough for any memory.
-_EVALUATION_BATCH = 256
-
-
-def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
-    """uint8 (B, C, H, W) on `device`, every image once and in order."""
-    for start in range(0, len(images), _EVALUATION_BATCH):
-        yield torch.from_numpy(images.images[start : start + _EVALUATION_BATCH].copy()).to(device)
-
-
-def labelled_batches(
-    images: ImageSet, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images as `image_batches` gives them, each batch with its labels int64 (B,) or None."""
-    starts = range(0, len(images), _EVALUATION_BATCH)
-    for start, batch in zip(starts, image_batches(images, device), strict=True):
-        labels = images.labels
-        yield (
-            batch,
-            None
-            if labels is None
-            else torch.from_numpy(labels[start : start + _EVALUATION_BATCH].copy()),
-        )
-
-
-def code_batches(split: SplitCodes) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
-    """Code grids int64 (B, h, w) and labels of a dumped split, in order."""
-    for start in range(0, len(split), _EVALUATION_BATCH):
-        rows = slice(start, start + _EVALUATION_BATCH)
-        labels = None if split.labels is None else split.labels[rows]
-        yield tuple(grid[rows].long() for grid in split.codes), labels
 
 
 class VQVAETask:

@@ -51,8 +51,9 @@ def train_prior(
     """
     import torch
 
+    from pipelines.batches import code_batches
     from pipelines.summaries import describe_fit, say_training, test_row
-    from pipelines.tasks import PriorTask, code_batches
+    from pipelines.tasks import PriorTask
     from pipelines.training.distributed import is_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for

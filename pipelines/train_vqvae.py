@@ -116,9 +116,10 @@ def train_vqvae(
     """
     import torch
 
+    from pipelines.batches import image_batches
     from pipelines.image_files import save_reconstructions
     from pipelines.summaries import say_training, test_row
-    from pipelines.tasks import VQVAETask, image_batches
+    from pipelines.tasks import VQVAETask
     from pipelines.training.distributed import is_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for

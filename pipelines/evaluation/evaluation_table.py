@@ -50,14 +50,17 @@ def escaped(text: str) -> str:
 
 
 def _cells(figure: Figure) -> tuple[str, str, str, str]:
-    value = _number(figure.value)
-    if figure.spread is not None:
-        value += f" ± {figure.spread:.2g}"
-    if figure.unit:
-        value += f" {figure.unit}"
-    beside = ", ".join(f"{r.label} {_number(r.value)}" for r in figure.references)
+    value = with_spread(figure) + (f" {figure.unit}" if figure.unit else "")
+    beside = ", ".join(f"{r.label} {number_text(r.value)}" for r in figure.references)
     return figure.label, value, beside, f"{figure.num_images:,}"
 
 
-def _number(value: float) -> str:
+def with_spread(figure: Figure) -> str:
+    """`8.031 ± 0.12`, without the unit."""
+    spread = "" if figure.spread is None else f" ± {figure.spread:.2g}"
+    return number_text(figure.value) + spread
+
+
+def number_text(value: float) -> str:
+    """Four significant digits, all digits of larger numbers."""
     return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from pipelines.evaluation.feature_classifier import NUM_FEATURES, FeatureClassifier
 
+INCEPTION_CHANNELS = (1, 3)
+"""Channels of images that Inception can look at."""
 _SIDE = 299
 _BATCH = 50
 _WEIGHTS = "inception_v3_google-*.pth"

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.batches import reconstruct_images
 from pipelines.data.image_set import DataSplits
 from pipelines.evaluation.nearest_images import judge_memorisation, nearest_training_images
-from pipelines.tasks import image_batches
 from stage1_vqvae.model import VQVAE
 
 _MOST_TEST_IMAGES = 2000  # enough for a first percentile
@@ -31,17 +31,14 @@ def describe_memorisation(samples: Tensor, vqvae: VQVAE, splits: DataSplits) -> 
     device = next(vqvae.parameters()).device
     training = splits.train.images
     test = splits.test.take(np.arange(min(len(splits.test), _MOST_TEST_IMAGES)))
-    size = (test.image_shape[1], test.image_shape[2])
-    batches = list(image_batches(test, device))
     images = {
-        "samples": samples.to(device),
-        "test images": torch.cat(batches),
-        "their reconstructions": torch.cat(
-            [vqvae.decode(vqvae.encode(batch), size=size) for batch in batches]
-        ),
+        "samples": samples.cpu(),
+        "test images": torch.from_numpy(test.images),
+        "their reconstructions": torch.from_numpy(reconstruct_images(vqvae, test)),
     }
     # One search for all: each goes through the whole training set.
-    found = nearest_training_images(torch.cat(list(images.values())), training).distance
+    everything = torch.cat(list(images.values())).to(device)
+    found = nearest_training_images(everything, training).distance
     parts = torch.split(found, [len(part) for part in images.values()])
     distances = dict(zip(images, parts, strict=True))
     drawn, *innocents = distances.values()

@@ -6,10 +6,10 @@ import math
 
 import torch
 
+from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.evaluation_record import Figure, Reference
 from pipelines.evaluation.sweep_measurement import measure_ssim
-from pipelines.tasks import image_batches
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from pipelines.atomic_files import atomic_path, refuse_existing
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_table import escaped
+from pipelines.evaluation.evaluation_table import escaped, number_text, with_spread
 
 TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
 # The floor of a figure: what real images reach; of a score, what real images teach.
@@ -242,12 +242,9 @@ def _heading(figure: Figure) -> str:
 
 
 def _cell(figure: Figure, *, bold: bool) -> str:
-    value = f"{figure.value:.4g}"
-    if figure.spread is not None:
-        value += f" ± {figure.spread:.2g}"
-    reference = floor(figure)
+    value, reference = with_spread(figure), floor(figure)
     value = f"**{value}**" if bold else value
-    return value + (f" ({reference.value:.4g})" if reference is not None else "")
+    return value + (f" ({number_text(reference.value)})" if reference is not None else "")
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -6,29 +6,33 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.batches import reconstruct_images
 from pipelines.command import say
-from pipelines.data.image_set import DataSplits, ImageSet
-from pipelines.dump_codes import read_own_codes
+from pipelines.data.image_set import ImageSet
 from pipelines.environment import environment
 from pipelines.evaluation.classification_accuracy import classification_accuracy
+from pipelines.evaluation.evaluated_run import (
+    EvaluatedRun,
+    decoded_training,
+    draw_samples,
+    first_images,
+    fixed_order,
+    load_run,
+)
+from pipelines.evaluation.evaluation_conditions import networks_folder, recorded_settings
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_classifier import (
-    NUM_FEATURES,
-    cached_classifier,
-    cached_key,
-)
+from pipelines.evaluation.feature_classifier import NUM_FEATURES, cached_classifier
 from pipelines.evaluation.feature_neighbours import NUM_NEIGHBOURS
 from pipelines.evaluation.feature_networks import (
+    INCEPTION_CHANNELS,
     FeatureNetwork,
     classifier_network,
-    expected_inception_hash,
     inception_network,
     inception_weights,
 )
@@ -40,18 +44,10 @@ from pipelines.evaluation.generation_figures import (
 from pipelines.evaluation.memorisation_figures import memorisation_figures
 from pipelines.evaluation.prior_figures import prior_figures
 from pipelines.evaluation.reconstruction_figures import reconstruction_figures
-from pipelines.generation import GenerationPipeline
 from pipelines.run_dir import RunDirectory
-from pipelines.summaries import load_run_splits
-from pipelines.tasks import code_batches, image_batches
-from pipelines.training.precision import Precision, resolve_precision
-from stage1_vqvae.code_dump import CodeDump, SplitCodes
-from stage1_vqvae.model import VQVAE
 from stage2_prior.request import decide_compilation
 
-FEATURE_NETWORKS = ".feature-networks"
-_INCEPTION_CHANNELS = (1, 3)
-_MIN_SETS, _MAX_SETS, _MAX_NEIGHBOUR_SETS = 2, 6, 3
+_MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
 
 
 @dataclass
@@ -69,29 +65,6 @@ class _Findings:
         start = time.perf_counter()
         yield
         self.seconds[part] = time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """The run that is measured, where, and on how many images."""
-
-    path: Path
-    splits: DataSplits
-    real: ImageSet
-    """Training and validation images."""
-    pipeline: GenerationPipeline
-    dump: CodeDump
-    device: torch.device
-    precision: Precision
-    side: int
-    """Images on each side of a distance."""
-    num_cas: int
-    """Samples for the classification accuracy score; 0 without labels."""
-
-    @property
-    def num_samples(self) -> int:
-        """Samples that are drawn."""
-        return max(self.num_cas, _MIN_SETS * self.side)
 
 
 def evaluate_run(
@@ -115,7 +88,7 @@ def evaluate_run(
         FileNotFoundError: A part of the run is missing.
         ValueError: It is damaged, its data have changed, or there are too few images.
     """
-    run = _load(directory, settings, device)
+    run = load_run(directory, settings, device)
     settings = _decided(settings, run)
     found = _Findings()
     with found.timed("prior"):
@@ -123,14 +96,14 @@ def evaluate_run(
     with found.timed("reconstruction"):
         (bits,) = (figure.value for figure in of_prior if figure.name == "bits_per_image")
         found.figures += reconstruction_figures(run.pipeline.vqvae, run.splits.test, bits, device)
-        test = _first(run.splits.test, run.side)
-        reconstructions = _reconstruct(run.pipeline.vqvae, test, device)
+        test = first_images(run.splits.test, run.side)
+        reconstructions = reconstruct_images(run.pipeline.vqvae, test)
     with found.timed("samples"):
-        samples = _draw(run, settings, batch_size)
+        samples = draw_samples(run, settings, batch_size)
     images = ComparedImages(
         test=test.images,
         reconstructions=reconstructions,
-        train=_sets(run.real.images[_order(len(run.real))[: _MAX_SETS * run.side]], run.side),
+        train=_sets(run.real.images[fixed_order(len(run.real))[: _MAX_SETS * run.side]], run.side),
         samples=_sets(samples.images, run.side),
     )
     networks = _networks(run, found, download=download_inception)
@@ -143,7 +116,7 @@ def evaluate_run(
             torch.from_numpy(test.images.copy()).to(device),
             torch.from_numpy(reconstructions).to(device),
             run.splits.train.images,
-            _decode(run.pipeline.vqvae, run.dump.splits["train"], device),
+            decoded_training(run),
         )
     return Evaluation(
         run=directory.path.resolve().name,
@@ -157,75 +130,7 @@ def evaluate_run(
     )
 
 
-def recorded_settings(directory: RunDirectory, settings: EvaluationSettings) -> dict[str, object]:
-    """What two evaluations must agree in to be the same: options, models and data."""
-    import json
-
-    from stage1_vqvae.artifact import CONFIG_FILE
-
-    def weights(path: Path) -> str:
-        hash_ = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))["weights_sha256"]
-        return str(hash_)[:16]
-
-    return {
-        **settings.to_dict(),
-        "data_fingerprint": directory.data()["fingerprint"],
-        "vqvae": weights(directory.vqvae),
-        "prior": weights(directory.prior),
-    }
-
-
-def expected_networks(directory: RunDirectory, *, download_inception: bool) -> dict[str, str]:
-    """Name and hash of the feature networks that an evaluation would use, as it records them.
-
-    A classifier that is still to be trained is missing, since nobody can know its weights.
-    """
-    data = directory.data()
-    channels, num_classes = data["image_shape"][0], data["num_classes"]
-    hashes = {}
-    if num_classes:
-        hashes["classifier"] = cached_key(
-            _networks_folder(directory.path),
-            fingerprint=data["fingerprint"],
-            channels=channels,
-            num_classes=num_classes,
-        )
-    if channels in _INCEPTION_CHANNELS:
-        hashes["inception"] = expected_inception_hash(download=download_inception)
-    return {name: hash_ for name, hash_ in hashes.items() if hash_ is not None}
-
-
-def _load(directory: RunDirectory, settings: EvaluationSettings, device: torch.device) -> _Measured:
-    """Reads what is measured.
-
-    Raises:
-        FileNotFoundError: A part of the run is missing.
-        ValueError: It is damaged, its data have changed, or there are too few images.
-    """
-    splits = load_run_splits(directory.config(), directory)
-    pipeline = GenerationPipeline.from_pretrained(directory.path)
-    dump = read_own_codes(directory, pipeline.vqvae)
-    real = _joined(splits.train, splits.validation)
-    side = min(settings.side, len(splits.test), len(real))
-    if side < 2:
-        raise ValueError(
-            f"an evaluation compares at least 2 test images, but the test split of "
-            f"{directory.path} has {len(splits.test)}: train on more images"
-        )
-    return _Measured(
-        path=directory.path,
-        splits=splits,
-        real=real,
-        pipeline=pipeline.to(device),
-        dump=dump,
-        device=device,
-        precision=resolve_precision("auto", device),
-        side=side,
-        num_cas=settings.num_cas_samples(len(real)) if splits.num_classes else 0,
-    )
-
-
-def _decided(settings: EvaluationSettings, run: _Measured) -> EvaluationSettings:
+def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSettings:
     """The settings with `compile` on or off, as the prior decides it, for the record."""
     prior = run.pipeline.prior
     num_draws = run.num_samples * prior.num_codes
@@ -235,13 +140,13 @@ def _decided(settings: EvaluationSettings, run: _Measured) -> EvaluationSettings
     return replace(settings, settings=sampling)
 
 
-def _networks(run: _Measured, found: _Findings, *, download: bool) -> list[FeatureNetwork]:
+def _networks(run: EvaluatedRun, found: _Findings, *, download: bool) -> list[FeatureNetwork]:
     """The feature spaces there are; a note says why one is missing."""
     splits, real, networks = run.splits, run.real, []
     if splits.num_classes and real.labels is not None:
         with found.timed("feature classifier"):
             classifier, key = cached_classifier(
-                _networks_folder(run.path),
+                networks_folder(run.path),
                 real.images,
                 real.labels,
                 splits.num_classes,
@@ -262,7 +167,7 @@ def _networks(run: _Measured, found: _Findings, *, download: bool) -> list[Featu
             "the data have no labels, so there is neither a feature classifier nor a "
             "classification accuracy score"
         )
-    if splits.image_shape[0] not in _INCEPTION_CHANNELS:
+    if splits.image_shape[0] not in INCEPTION_CHANNELS:
         found.notes.append("FID needs gray or RGB images, so it was not measured")
         return networks
     weights = inception_weights(download=download)
@@ -275,13 +180,8 @@ def _networks(run: _Measured, found: _Findings, *, download: bool) -> list[Featu
     return [*networks, inception_network(weights, run.device)]
 
 
-def _networks_folder(run: Path) -> Path:
-    """Where the classifiers of all runs beside this one are kept."""
-    return run.resolve().parent / FEATURE_NETWORKS
-
-
 def _measure_distances(
-    run: _Measured, images: ComparedImages, networks: list[FeatureNetwork], found: _Findings
+    run: EvaluatedRun, images: ComparedImages, networks: list[FeatureNetwork], found: _Findings
 ) -> None:
     for network in networks:
         with found.timed(f"distances ({network.name})"):
@@ -306,12 +206,12 @@ def _measure_distances(
 
 
 def _measure_accuracy(
-    run: _Measured, samples: ImageSet, settings: EvaluationSettings, found: _Findings
+    run: EvaluatedRun, samples: ImageSet, settings: EvaluationSettings, found: _Findings
 ) -> None:
     assert run.splits.num_classes is not None, "samples are drawn for it only where there are some"
     with found.timed("classification accuracy"):
         accuracy = classification_accuracy(
-            _first(samples, run.num_cas),
+            first_images(samples, run.num_cas),
             run.real,
             run.splits.test,
             run.splits.num_classes,
@@ -322,57 +222,10 @@ def _measure_accuracy(
     found.figures += accuracy_figures(accuracy, run.num_cas)
 
 
-def _draw(run: _Measured, settings: EvaluationSettings, batch_size: int) -> ImageSet:
-    """Samples whose classes are as frequent as those of the real images."""
-    labels = None
-    if run.real.labels is not None and run.pipeline.prior.num_classes is not None:
-        labels = np.resize(run.real.labels[_order(len(run.real))], run.num_samples)
-    images = run.pipeline(
-        run.num_samples,
-        None if labels is None else torch.from_numpy(labels),
-        settings=settings.settings,
-        seed=settings.seed,
-        batch_size=batch_size,
-    )
-    return ImageSet(images.numpy(), labels)
-
-
-def _reconstruct(model: VQVAE, images: ImageSet, device: torch.device) -> NDArray[np.uint8]:
-    batches = [model.decode(model.encode(b)).cpu() for b in image_batches(images, device)]
-    reconstructed: NDArray[np.uint8] = torch.cat(batches).numpy()
-    return reconstructed
-
-
-def _decode(model: VQVAE, split: SplitCodes, device: torch.device) -> NDArray[np.uint8]:
-    decoded = [
-        model.decode(tuple(grid.to(device) for grid in codes)).cpu()
-        for codes, _ in code_batches(split)
-    ]
-    images: NDArray[np.uint8] = torch.cat(decoded).numpy()
-    return images
-
-
 def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]:
     """Disjoint sets of `size` images; what is left over is not used."""
     count = min(len(images) // size, _MAX_SETS)
     return tuple(images[i * size : (i + 1) * size] for i in range(count))
-
-
-def _first(images: ImageSet, count: int) -> ImageSet:
-    """The first images of a set, without a copy of them."""
-    return ImageSet(images.images[:count], None if images.labels is None else images.labels[:count])
-
-
-def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    labels = None
-    if first.labels is not None and second.labels is not None:
-        labels = np.concatenate([first.labels, second.labels])
-    return ImageSet(np.concatenate([first.images, second.images]), labels)
-
-
-def _order(count: int) -> NDArray[np.int64]:
-    order: NDArray[np.int64] = np.random.default_rng(0).permutation(count)
-    return order
 
 
 def _by_group(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:

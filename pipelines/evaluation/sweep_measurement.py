@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.sweep_directory import SweepRun
 from pipelines.evaluation.sweep_table import SweepRow
-from pipelines.tasks import image_batches
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.model import VQVAE
 

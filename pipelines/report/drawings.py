@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.batches import reconstruct_images
 from pipelines.data.image_set import ImageSet
 from pipelines.generation import GenerationPipeline
 from pipelines.report.run_record import RunRecord
 from pipelines.run_dir import RunDirectory
 from pipelines.summaries import load_run_splits
-from stage1_vqvae.model import VQVAE
 from stage2_prior.config import SamplingSettings
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)
@@ -77,7 +77,7 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
             problems.append(f"Reconstructions need the test images: {error}.")
         else:
             originals = _spread(test, columns_for(test.image_shape[2]))
-            reconstructions = reconstruct(record.vqvae.to(device), originals)
+            reconstructions = reconstruct_images(record.vqvae.to(device), ImageSet(originals))
             seconds["reconstructions"] = time.perf_counter() - start
     seed = record.config.seed
     samples: tuple[Strip, ...] = ()
@@ -100,13 +100,6 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
         seconds=seconds,
         problems=tuple(problems),
     )
-
-
-def reconstruct(model: VQVAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What the model keeps of uint8 images (N, C, H, W)."""
-    batch = torch.from_numpy(images.copy())
-    size = (images.shape[2], images.shape[3])
-    return model.decode(model.encode(batch), size=size).cpu().numpy()
 
 
 def class_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:

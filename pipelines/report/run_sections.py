@@ -135,8 +135,9 @@ def learning_curves(record: RunRecord) -> str:
     explained = paragraph(
         "Training figures are means over the steps since the last point, of the weights in "
         "training (with dropout, where there is any). Validation figures are of the averaged "
-        "weights, on images that no step was made on: a validation curve that turns away from "
-        "the training curve is overfitting. The weights of the marked step were kept.",
+        "weights, on images that no step was made on; the prior's dashed curve is of as many "
+        "training images, measured in the same way. Where the two part, it learns the training "
+        "images by heart. The weights of the marked step were kept.",
         class_="note",
     )
     return section("curves", "Learning curves", explained, *parts)
@@ -242,6 +243,11 @@ def _chart(phase: Phase, title: str, figure: str, logarithmic: bool) -> str:
     series = [
         Series(label="training", style="train", points=train),
         Series(label="validation", style="validation", points=validation),
+        Series(
+            label="training images, measured alike",
+            style="reference",
+            points=phase.points("validation", f"train_{figure}"),
+        ),
     ]
     best = phase.best_step
     mark = Mark(x=best, label=f"best: step {best:,}") if validation and best is not None else None

@@ -12,7 +12,7 @@ from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluate import EvaluateOptions, _agreeing
-from pipelines.evaluation import feature_networks, run_evaluation
+from pipelines.evaluation import feature_classifier, feature_networks, run_evaluation
 from pipelines.evaluation.evaluation_record import Evaluation
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_distances import frechet_distance
@@ -145,7 +145,7 @@ def loaded_classifier(folder, splits):
 
     config, state = load_artifact(folder, "feature_classifier")
     assert config["data_fingerprint"] == splits.fingerprint
-    model = run_evaluation.cached_classifier.__globals__["FeatureClassifier"](3, 2)
+    model = feature_classifier.FeatureClassifier(3, 2)
     load_weights(model, state, folder)
     return model
 

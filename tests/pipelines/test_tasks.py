@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import tasks
+from pipelines import batches
+from pipelines.batches import (
+    code_batches,
+    image_batches,
+    labelled_batches,
+    reconstruct_images,
+)
 from pipelines.data.image_set import ImageSet
-from pipelines.tasks import PriorTask, VQVAETask, code_batches, image_batches, labelled_batches
+from pipelines.tasks import PriorTask, VQVAETask
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
@@ -22,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(tasks, "_EVALUATION_BATCH", 4)
+    monkeypatch.setattr(batches, "_EVALUATION_BATCH", 4)
 
 
 def image_set(count, labels=True):
@@ -54,9 +60,19 @@ def vqvae_task(count):
 
 
 def test_image_batches_give_every_image_once_in_order():
-    batches = list(image_batches(image_set(9), CPU))
-    assert [len(batch) for batch in batches] == [4, 4, 1]
-    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(9))
+    found = list(image_batches(image_set(9), CPU))
+    assert [len(batch) for batch in found] == [4, 4, 1]
+    assert torch.cat(found)[:, 0, 0, 0].tolist() == list(range(9))
+
+
+def test_images_of_another_size_are_reconstructed_at_that_size():
+    model = vqvae_task(9).objective.model.eval()
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 7, 13), dtype=np.uint8)
+    reconstructed = reconstruct_images(model, ImageSet(images))  # in batches of 4, 4 and 1
+    expected = model.decode(model.encode(torch.from_numpy(images)))[:, :, :7, :13]
+    assert reconstructed.shape == (9, 1, 7, 13)
+    # Another number of images in a convolution may turn the rounding of a pixel.
+    assert np.abs(reconstructed.astype(int) - expected.numpy().astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("labels", [True, False])
