@@ -16,8 +16,8 @@ from torch import Tensor
 from pipelines.command import say
 from pipelines.peak_memory import memory_of
 from stage2_prior.build import build_prior
+from stage2_prior.compilation import can_compile
 from stage2_prior.config import SamplingSettings, TransformerConfig
-from stage2_prior.decoding_step import can_compile
 from stage2_prior.grids import GridSpec
 
 Number: TypeAlias = Literal["float32", "bfloat16"]

@@ -1,4 +1,4 @@
-"""One position through a transformer's blocks, as one function that can be compiled.
+"""Drawing one code of each image of a batch, as one function that can be compiled.
 
 Each operation on one position of a batch is so small that starting it costs more than doing it.
 Compiled, all that lies between two matrix products becomes one loop, and attention reads each key
@@ -10,72 +10,43 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from stage2_prior.transformer import Block
+from stage2_prior.config import SamplingSettings
+from stage2_prior.prepared_weights import PreparedBlock
+from stage2_prior.sampling import choose, guide, tempered
 
 # Compiled versions of the step: networks times precisions times batch sizes of one process.
 _MOST_VERSIONS = 256
 
-DecodingStep: TypeAlias = Callable[[Tensor, "list[PreparedBlock]", list[Tensor], Tensor], Tensor]
-
 
 @dataclass(frozen=True)
-class PreparedBlock:
-    """One block's weights with what surrounds them folded in; matrices are (in, out)."""
+class NextCode:
+    """What is asked of the network, and with what it is drawn."""
 
-    to_qkv: Tensor
-    """(E, 3 E)."""
-    qkv_bias: Tensor
-    """(3 E,)."""
-    project: Tensor
-    """(E, E)."""
-    project_bias: Tensor
-    """(E,)."""
-    mlp_in: Tensor
-    """(E, 4 E)."""
-    mlp_in_bias: Tensor
-    """(4 E,)."""
-    mlp_out: Tensor
-    """(4 E, E)."""
-    mlp_out_bias: Tensor
-    """(E,)."""
+    inputs: Tensor
+    """float32 (B, E), of the network; (2 B, E) under guidance, the second half without labels."""
+    place: Tensor
+    """int64 (1,), where in the cache their keys and values are kept."""
+    uniform: Tensor
+    """float64 (B, 1) in [0, 1)."""
+    temperature: Tensor
+    """float64 ()."""
+    guidance_scale: Tensor
+    """float32 ()."""
+    heads: list[tuple[Tensor, Tensor]]
+    """Weight (E, K) and bias (K,) of the grids that the targets lie in."""
+    head: Tensor
+    """int64 (B or 1, 1), which of them each target takes."""
 
 
-def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight (in, out) and bias (out,) that do to the bare normalised x what norm and linear do.
-
-    W (gamma * x + beta) + b = (W * gamma) x + (W beta + b).
-    """
-    assert isinstance(linear, nn.Linear)
-    weight = linear.weight * norm.weight
-    bias = linear.weight @ norm.bias
-    return weight.t(), bias if linear.bias is None else bias + linear.bias
-
-
-def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
-    """The weights of `block` for inference, in `dtype`."""
-    qkv, qkv_bias = fold_norm(block.attention_norm, block.attention.to_qkv)
-    width = qkv.shape[0]
-    scale = torch.ones(3 * width, device=qkv.device)
-    scale[:width] = (width // block.attention.num_heads) ** -0.5
-    mlp_in, mlp_in_bias = fold_norm(block.mlp_norm, block.mlp_in)
-    tensors = (
-        qkv * scale,
-        qkv_bias * scale,
-        block.attention.project.weight.t(),
-        block.attention.project.bias,
-        mlp_in,
-        mlp_in_bias,
-        block.mlp_out.weight.t(),
-        block.mlp_out.bias,
-    )
-    return PreparedBlock(*(tensor.to(dtype).contiguous() for tensor in tensors))
+DecodingStep: TypeAlias = Callable[
+    [NextCode, list[PreparedBlock], list[Tensor], SamplingSettings], Tensor
+]
 
 
 def product_plus(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -87,70 +58,106 @@ def product_plus(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(x.to(weight.dtype), weight).float() + bias.float()
 
 
-def decoding_step(
-    x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor
-) -> Tensor:
-    """Passes one position of a batch through all blocks and keeps its keys and values.
+def attend(qkv: Tensor, kept: Tensor, place: Tensor) -> Tensor:
+    """Keeps the keys and values of one position and attends with its queries, in float32.
 
     Args:
-        x: float32 (B, E).
-        blocks: The weights, of one dtype.
-        caches: Per block (2, B, heads, length, d), keys and values of the position, to be written,
-            and of all that it sees.
-        place: int64 (1,), where in the cache the position is kept.
+        qkv: (B, 3, heads, d), the queries scaled.
+        kept: (2, B, length, heads, d), keys and values of the position, to be written, and of all
+            that it sees.
+        place: int64 (1,), where the position's are kept.
 
     Returns:
-        float32 (B, E), normalised.
+        float32 (B, heads, d).
+    """
+    new = qkv[:, 1:].transpose(0, 1)[:, :, None]  # (2, B, 1, heads, d)
+    kept.index_copy_(2, place, new.to(kept.dtype))
+    keys, values = kept.float().transpose(2, 3)  # (B, heads, length, d)
+    scores = (qkv[:, 0, :, None] * keys).sum(dim=-1)
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    # Divided at the end: one division per feature instead of one per key.
+    seen: Tensor = (weights[..., None] * values).sum(dim=2) / weights.sum(dim=-1)[..., None]
+    return seen
+
+
+def pass_blocks(
+    x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor
+) -> Tensor:
+    """Passes one position of a batch through all blocks: float32 (B, E), normalised at the end.
+
+    `caches` and `place` as for `attend`, one cache per block.
     """
     for block, kept in zip(blocks, caches, strict=True):
-        _, batch, heads, _, head_dim = kept.shape
-        normalised = F.layer_norm(x, x.shape[-1:])
-        qkv = product_plus(block.qkv_bias, normalised, block.to_qkv)
-        qkv = qkv.view(batch, 3, heads, head_dim)
-        new = qkv[:, 1:].transpose(0, 1)[:, :, :, None]  # (2, B, heads, 1, d)
-        kept.index_copy_(3, place, new.to(kept.dtype))
-        query, keys, values = qkv[:, 0], kept[0].float(), kept[1].float()
-        weights = (query[:, :, None] * keys).sum(dim=-1).softmax(dim=-1)
-        seen = (weights[..., None] * values).sum(dim=2).view(batch, heads * head_dim)
-        x = x + product_plus(block.project_bias, seen, block.project)
+        _, batch, _, heads, head_dim = kept.shape
+        qkv = product_plus(block.qkv_bias, F.layer_norm(x, x.shape[-1:]), block.to_qkv)
+        seen = attend(qkv.view(batch, 3, heads, head_dim), kept, place)
+        x = x + product_plus(block.project_bias, seen.view(batch, heads * head_dim), block.project)
         inner = F.silu(product_plus(block.mlp_in_bias, F.layer_norm(x, x.shape[-1:]), block.mlp_in))
         x = x + product_plus(block.mlp_out_bias, inner, block.mlp_out)
     return F.layer_norm(x, x.shape[-1:])
+
+
+def decoding_step(
+    asked: NextCode,
+    blocks: list[PreparedBlock],
+    caches: list[Tensor],
+    settings: SamplingSettings,
+) -> Tensor:
+    """Draws the next code of every image.
+
+    Args:
+        asked: Which, and with what it is drawn.
+        blocks: The network's.
+        caches: Per block (2, B or 2 B, length, heads, d), see `attend`.
+        settings: Top-k, top-p, and whether the temperature is 0; its value is taken from `asked`,
+            so that compiled code serves them all.
+
+    Returns:
+        int64 (B, 1).
+    """
+    hidden = pass_blocks(asked.inputs, blocks, caches, asked.place)
+    guided = len(hidden) > len(asked.uniform)
+    drawn = [
+        _draw_from(product_plus(bias, hidden, weight), asked, settings, guided=guided)
+        for weight, bias in asked.heads
+    ]
+    taken = drawn[0]
+    for number, others in enumerate(drawn[1:], start=1):
+        taken = torch.where(asked.head == number, others, taken)
+    return taken
+
+
+def _draw_from(
+    logits: Tensor, asked: NextCode, settings: SamplingSettings, *, guided: bool
+) -> Tensor:
+    """From float32 logits (B or 2 B, K) to codes int64 (B, 1)."""
+    if guided:
+        conditional, unconditional = logits.chunk(2)
+        logits = guide(conditional, unconditional, asked.guidance_scale)
+    if settings.temperature:
+        logits = tempered(logits.to(asked.uniform), asked.temperature)
+    return choose(logits, settings, asked.uniform[:, 0])[:, None]
 
 
 @cache
 def compiled_decoding_step() -> DecodingStep:
     """`decoding_step`, compiled where it is first called.
 
-    Once for each network, precision and batch size; the cache's length may vary where it is marked
-    as dynamic.
+    Once for each network, precision, batch size and kind of settings; the cache's length may vary.
     """
     compiled: DecodingStep = torch.compile(decoding_step, dynamic=False)
 
-    def step(x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], place: Tensor) -> Tensor:
+    def step(
+        asked: NextCode,
+        blocks: list[PreparedBlock],
+        caches: list[Tensor],
+        settings: SamplingSettings,
+    ) -> Tensor:
+        for kept in caches:
+            torch._dynamo.maybe_mark_dynamic(kept, 2)
         # After as many versions torch would silently stop compiling: by default 8, which a
         # comparison of a few priors reaches.
         with torch._dynamo.config.patch(recompile_limit=_MOST_VERSIONS):
-            return compiled(x, blocks, caches, place)
+            return compiled(asked, blocks, caches, settings)
 
     return step
-
-
-@cache
-def can_compile(device: torch.device) -> bool:
-    """Whether `torch.compile` works here: a C++ compiler is there and fit, or Triton on a GPU.
-
-    Found out by compiling a line, which takes a second or two the first time.
-    """
-    if device.type not in ("cpu", "cuda"):
-        return False
-    compiled = torch.compile(_one_line, dynamic=False)
-    try:
-        compiled(torch.ones(8, device=device))
-    except (RuntimeError, OSError):
-        return False
-    return True
-
-
-def _one_line(x: Tensor) -> Tensor:
-    return x.sin() + 1

@@ -7,6 +7,40 @@ import math
 import torch
 from torch import Tensor
 
+# What a prior holds on to between two batches; more is freed.
+_MOST_KEPT = 64 << 20
+
+
+class CacheMemory:
+    """The memory of a cache that is done with, for the next one of the same size.
+
+    The first write to fresh memory costs more than all the copying of keys and values into it.
+    Several threads may take and give back at a time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[list[Tensor]] = []
+
+    def take(
+        self, num_layers: int, size: int, dtype: torch.dtype, device: torch.device
+    ) -> list[Tensor]:
+        """Per block a tensor (size,) that holds anything, each of a storage of its own."""
+        try:
+            memory = self._kept.pop()
+        except IndexError:
+            memory = []
+        fits = len(memory) == num_layers and all(
+            (part.numel(), part.dtype, part.device) == (size, dtype, device) for part in memory
+        )
+        if fits:
+            return memory
+        return [torch.empty(size, dtype=dtype, device=device) for _ in range(num_layers)]
+
+    def give_back(self, memory: list[Tensor]) -> None:
+        """Takes what `take` gave and nobody uses any more."""
+        if not self._kept and sum(part.nbytes for part in memory) <= _MOST_KEPT:
+            self._kept.append(memory)
+
 
 class KeyValueCache:
     """Keys and values of all blocks.
@@ -14,10 +48,12 @@ class KeyValueCache:
     A batched product reads them fastest where they lie without gaps, whatever the length so far: in
     a plain (..., L, d) buffer the first positions are spread over the memory of all. So the length
     grows, in the same memory; moving everything each few positions costs little of what reading it
-    costs. A compiled loop does not mind gaps, and is spared the moving.
+    costs. A compiled loop does not mind gaps and is spared the moving; it is fastest where the
+    heads of a position lie side by side.
 
     Args:
-        moves: Whether they are moved to lie without gaps.
+        source: Where the memory comes from and goes back to.
+        compiled: Whether a compiled loop reads it, or batched products.
         num_layers: How many blocks.
         batch: B.
         num_heads: Attention heads.
@@ -29,6 +65,7 @@ class KeyValueCache:
 
     def __init__(
         self,
+        source: CacheMemory,
         *,
         num_layers: int,
         batch: int,
@@ -37,37 +74,49 @@ class KeyValueCache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
-        moves: bool,
+        compiled: bool,
     ) -> None:
-        self._moves = moves
-        shape = (2, batch, num_heads, length, head_dim)
+        self._source = source
+        self._compiled = compiled
+        self._shape = (2, batch, num_heads, length, head_dim)
         # A storage of its own for each block: the compiled step writes to all of them at once.
-        self._memory = [
-            torch.zeros(math.prod(shape), dtype=dtype, device=device) for _ in range(num_layers)
-        ]
-        self._shape = shape
-        self._length = 0
+        self._memory = source.take(num_layers, math.prod(self._shape), dtype, device)
+        self._length = 0  # positions that hold something
         self.blocks: list[Tensor] = []
         """Per block (2, B, heads, length, d)."""
-        self.transposed_keys: list[Tensor] = []
-        """Per block (B * heads, d, length)."""
-        self.values: list[Tensor] = []
-        """Per block (B * heads, length, d)."""
+        self._without_gaps: list[tuple[Tensor, Tensor]] = []
 
     def reserve(self, length: int) -> None:
         """Makes room for `length` positions; new ones are zero."""
         if length <= self._length:
             return
-        grown = self._moved(length) if self._moves else self.up_to(length)
-        self.blocks, self._length = grown, length
-        keys_and_values = [block.flatten(1, 2).unbind() for block in grown]
-        self.transposed_keys = [keys.transpose(1, 2) for keys, _ in keys_and_values]
-        self.values = [values for _, values in keys_and_values]
+        if self._compiled:
+            self.blocks = [block.transpose(2, 3) for block in self._views(length)]
+        else:
+            self.blocks = self._moved(length)
+            self._without_gaps = [_for_products(block) for block in self.blocks]
+        for block in self.blocks:
+            block[:, :, :, self._length :] = 0
+        self._length = length
+
+    def keys_and_values(self, index: int) -> tuple[Tensor, Tensor]:
+        """Of one block, for batched products: (B * heads, d, length), (B * heads, length, d)."""
+        return _for_products(self.blocks[index]) if self._compiled else self._without_gaps[index]
 
     def up_to(self, length: int) -> list[Tensor]:
-        """Per block (2, B, heads, length, d), where nothing is moved: a part of all there is."""
-        assert not self._moves
-        return [memory.view(self._shape)[:, :, :, :length] for memory in self._memory]
+        """Per block (2, B, length, heads, d) for a compiled loop; unwritten ones hold anything."""
+        assert self._compiled
+        self._length = max(self._length, length)
+        return self._views(length)
+
+    def close(self) -> None:
+        """Gives the memory back; the cache must not be used after it."""
+        self._source.give_back(self._memory)
+
+    def _views(self, length: int) -> list[Tensor]:
+        kinds, batch, num_heads, most, head_dim = self._shape
+        shape = (kinds, batch, most, num_heads, head_dim)
+        return [memory.view(shape)[:, :, :length] for memory in self._memory]
 
     def _moved(self, length: int) -> list[Tensor]:
         shape = (*self._shape[:3], length, self._shape[4])
@@ -77,6 +126,10 @@ class KeyValueCache:
             if self._length:
                 old = self.blocks[i].clone()
                 block[:, :, :, : self._length] = old
-            block[:, :, :, self._length :] = 0
             grown.append(block)
         return grown
+
+
+def _for_products(block: Tensor) -> tuple[Tensor, Tensor]:
+    keys, values = block.flatten(1, 2)
+    return keys.transpose(1, 2), values

@@ -42,6 +42,23 @@ class Drawing:
         """int64 (B, L)."""
         return self._codes[:, : self._start]
 
+    def draw_next(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws the next position of the order, without taking it for known yet.
+
+        Args:
+            uniform: float64 (B, L), by position.
+
+        Returns:
+            Positions int64 (B or 1, 1) and codes int64 (B, 1).
+        """
+        known, batch = self.num_known, len(self._codes)
+        if self._num_read < known:  # codes that were given, or drawn several at a time
+            return self.draw(1, uniform)[:2]
+        sources, positions = self._previous()[:, known, None], self.order[:, known, None]
+        codes = self._codes.gather(1, sources.expand(batch, -1))
+        numbers = uniform.gather(1, positions.expand(batch, -1))
+        return positions, self._sampler.draw_next(sources, codes, positions, known, numbers)
+
     def draw(
         self, count: int, uniform: Tensor, *, scored: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,12 +72,11 @@ class Drawing:
         Returns:
             Positions int64 (B or 1, n), codes int64 (B, n) and log-probabilities float32 (B, n).
         """
-        known, read = self.num_known, self._num_read
-        previous = F.pad(self.order, (1, 0), value=self._start)  # (B or 1, L + 1)
+        known, read, batch = self.num_known, self._num_read, len(self._codes)
+        previous = self._previous()
         last = previous[:, known : known + 1]
         sources = torch.cat([previous[:, read:known], last.expand(-1, count)], dim=1)
         targets = self.order[:, read : known + count]
-        batch = len(self._codes)
         inputs = self._sampler.embed(
             sources, self._codes.gather(1, sources.expand(batch, -1)), targets
         )
@@ -86,6 +102,10 @@ class Drawing:
         self._num_read = self.num_known + first_is_read
         self.num_known += positions.shape[1]
 
+    def _previous(self) -> Tensor:
+        """What comes before each position of the order, the start at first: (B or 1, L + 1)."""
+        return F.pad(self.order, (1, 0), value=self._start)
+
 
 def draw_in_order(drawing: Drawing, sizes: list[int], uniform: Tensor) -> Tensor:
     """Draws the open positions as the order has them, `sizes` at a time: int64 (B, L).
@@ -94,7 +114,10 @@ def draw_in_order(drawing: Drawing, sizes: list[int], uniform: Tensor) -> Tensor
     float64 (B, L), by position.
     """
     for size in sizes:
-        positions, codes, _ = drawing.draw(size, uniform)
+        if size == 1:
+            positions, codes = drawing.draw_next(uniform)
+        else:
+            positions, codes, _ = drawing.draw(size, uniform)
         drawing.accept(positions, codes, first_is_read=True)
     return drawing.codes
 

@@ -6,12 +6,64 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage2_prior.decoding_step import PreparedBlock, fold_norm, prepare_block
-
 if TYPE_CHECKING:
-    from stage2_prior.transformer import TransformerPrior
+    from stage2_prior.transformer import Block, TransformerPrior
+
+
+@dataclass(frozen=True)
+class PreparedBlock:
+    """One block's weights with what surrounds them folded in; matrices are (in, out)."""
+
+    to_qkv: Tensor
+    """(E, 3 E)."""
+    qkv_bias: Tensor
+    """(3 E,)."""
+    project: Tensor
+    """(E, E)."""
+    project_bias: Tensor
+    """(E,)."""
+    mlp_in: Tensor
+    """(E, 4 E)."""
+    mlp_in_bias: Tensor
+    """(4 E,)."""
+    mlp_out: Tensor
+    """(4 E, E)."""
+    mlp_out_bias: Tensor
+    """(E,)."""
+
+
+def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight (in, out) and bias (out,) that do to the bare normalised x what norm and linear do.
+
+    W (gamma * x + beta) + b = (W * gamma) x + (W beta + b).
+    """
+    assert isinstance(linear, nn.Linear)
+    weight = linear.weight * norm.weight
+    bias = linear.weight @ norm.bias
+    return weight.t(), bias if linear.bias is None else bias + linear.bias
+
+
+def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
+    """The weights of `block` for inference, in `dtype`."""
+    qkv, qkv_bias = fold_norm(block.attention_norm, block.attention.to_qkv)
+    width = qkv.shape[0]
+    scale = torch.ones(3 * width, device=qkv.device)
+    scale[:width] = (width // block.attention.num_heads) ** -0.5
+    mlp_in, mlp_in_bias = fold_norm(block.mlp_norm, block.mlp_in)
+    tensors = (
+        qkv * scale,
+        qkv_bias * scale,
+        block.attention.project.weight.t(),
+        block.attention.project.bias,
+        mlp_in,
+        mlp_in_bias,
+        block.mlp_out.weight.t(),
+        block.mlp_out.bias,
+    )
+    return PreparedBlock(*(tensor.to(dtype).contiguous() for tensor in tensors))
 
 
 @dataclass(frozen=True)
@@ -30,6 +82,23 @@ class PreparedWeights:
     """float32 (L + 1, E) or None; see `TransformerPrior.place_tables`."""
     target_places: Tensor
     """float32 (L, E)."""
+
+    def embed(self, sources: Tensor, codes: Tensor, targets: Tensor) -> Tensor:
+        """A code, where it lies, and which position is asked for: all but the label of an input.
+
+        Args:
+            sources: int64 (B or 1, n), positions of the codes; L for the start.
+            codes: int64 (B, n), 0 for the start.
+            targets: int64 (B or 1, n), positions to predict.
+
+        Returns:
+            float32 (B, n, E).
+        """
+        x = F.embedding(codes + self.first_row[sources], self.table)
+        if self.source_places is not None:
+            x = x + F.embedding(sources, self.source_places)
+        embedded: Tensor = x + F.embedding(targets, self.target_places)
+        return embedded
 
 
 def prepare_weights(prior: TransformerPrior, dtype: torch.dtype) -> PreparedWeights:

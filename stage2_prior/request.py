@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from stage2_prior.compilation import can_compile
 from stage2_prior.config import PriorConfig, SamplingSettings
-from stage2_prior.decoding_step import can_compile
 from stage2_prior.grids import GridSpec, check_codes, to_sequence
 
 # Compiling takes 10 to 20 s the first time, and then saves about a millisecond per 49 codes.

@@ -8,7 +8,7 @@ from torch import Tensor
 from stage2_prior.config import SamplingSettings
 
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+def guide(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
     """Classifier-free guidance on logits (Ho and Salimans 2022, equation 6 with scale = 1 + w).
 
     Scale 1 gives the conditional logits, 0 the unconditional ones.
@@ -26,6 +26,11 @@ def guidance_scales(settings: SamplingSettings, num_codes: int) -> list[float]:
         return [settings.guidance_scale] * num_codes
     rise = (settings.guidance_scale - 1) / (num_codes - 1)
     return [1 + rise * i for i in range(num_codes - 1)] + [settings.guidance_scale]
+
+
+def tempered(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Logits (B, K) divided by a temperature above 0, their largest at 0: none overflows."""
+    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -83,8 +88,7 @@ def choose(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tenso
         return logits.argmax(dim=-1)
     logits = logits.to(uniform.device).double()
     if settings.temperature != 1:
-        # Their largest at 0, so that no temperature overflows.
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
+        logits = tempered(logits, settings.temperature)
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:

@@ -14,6 +14,7 @@ from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.dropout import Dropout
 from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
+from stage2_prior.key_value_cache import CacheMemory
 from stage2_prior.noise import AddressedNoise
 from stage2_prior.ordering import inverse_order, step_sizes
 from stage2_prior.parallel_decoding import Drawing, draw_by_confidence, draw_in_order
@@ -113,6 +114,7 @@ class TransformerPrior(CodePrior):
             places = raster_positions(context_grids)
             self.register_buffer("context_positions", places, persistent=False)  # (Lc, 3)
         self._prepared: dict[torch.dtype, tuple[WeightsSeen, PreparedWeights]] = {}
+        self.cache_memory = CacheMemory()
         self._initialise()
 
     @property
@@ -173,11 +175,11 @@ class TransformerPrior(CodePrior):
         context: Tensor | None = None,
     ) -> Tensor:
         """Draws with one cached pass per position; see `CodePrior.draw_sequence`."""
-        sampler = TransformerSampler(self, labels, settings, context)
         order = torch.arange(self.num_codes, device=labels.device)[None]
         codes = torch.zeros(uniform.shape, dtype=torch.int64, device=labels.device)
-        drawing = Drawing(sampler, codes, order, num_known=0)
-        return draw_in_order(drawing, [1] * self.num_codes, uniform)
+        with TransformerSampler(self, labels, settings, context) as sampler:
+            drawing = Drawing(sampler, codes, order, num_known=0)
+            return draw_in_order(drawing, [1] * self.num_codes, uniform)
 
     def draw_open(
         self,
@@ -190,12 +192,12 @@ class TransformerPrior(CodePrior):
         num_known: int,
     ) -> Tensor:
         """Draws all but the first `num_known` positions of the order; see `CodePrior.draw_open`."""
-        sampler = TransformerSampler(self, labels, settings, context)
-        drawing = Drawing(sampler, codes, order, num_known)
         sizes = step_sizes(self.num_codes - num_known, settings.num_steps)
-        if settings.num_steps is not None and settings.step_order == "confidence":
-            return draw_by_confidence(drawing, sizes, noise)
-        return draw_in_order(drawing, sizes, noise.block(0))
+        with TransformerSampler(self, labels, settings, context) as sampler:
+            drawing = Drawing(sampler, codes, order, num_known)
+            if settings.num_steps is not None and settings.step_order == "confidence":
+                return draw_by_confidence(drawing, sizes, noise)
+            return draw_in_order(drawing, sizes, noise.block(0))
 
     def embed_context(self, context: Tensor) -> Tensor:
         """The inputs that come before the start, without the label: (B, Lc, E)."""

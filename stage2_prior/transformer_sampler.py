@@ -7,16 +7,18 @@ into the weights, keys and values lie where the batched products read them, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stage2_prior.config import SamplingSettings
-from stage2_prior.decoding_step import DecodingStep, PreparedBlock, compiled_decoding_step
+from stage2_prior.decoding_step import NextCode, compiled_decoding_step
 from stage2_prior.grids import GridSpec
 from stage2_prior.key_value_cache import KeyValueCache
+from stage2_prior.prepared_weights import PreparedBlock
 from stage2_prior.row_filling import fill_rows
 from stage2_prior.sampling import choose, guidance_scales, guide
 
@@ -31,9 +33,10 @@ _LENGTH_MULTIPLE = 16
 class TransformerSampler:
     """One batch of sequences being drawn.
 
-        sampler = TransformerSampler(prior, labels, settings, context)
-        hidden = sampler.advance(sampler.embed(sources, codes, targets), start, mask)
-        drawn, _ = sampler.draw(hidden, targets, index, uniform)
+        with TransformerSampler(prior, labels, settings, context) as sampler:
+            drawn = sampler.draw_next(sources, codes, targets, index, uniform)
+            hidden = sampler.advance(sampler.embed(sources, codes, targets), start, mask)
+            drawn, _ = sampler.draw(hidden, targets, index, uniform)
 
     Args:
         prior: Gives the weights.
@@ -51,27 +54,28 @@ class TransformerSampler:
         context: Tensor | None = None,
     ) -> None:
         self.settings = settings
+        # Compiled code only asks whether the temperature is zero; its value is an input.
+        self._rule = replace(settings, temperature=1.0 if settings.temperature else 0.0)
         self.batch = len(labels)
         self.guided = settings.guidance_scale != 1
         if self.guided:
             labels = torch.cat([labels, torch.full_like(labels, prior.null_label)])
         self._grids: tuple[GridSpec, ...] = prior.grids
-        self._scales = guidance_scales(settings, prior.num_codes)
-        self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-        weights = prior.prepared_weights(self._dtype)
-        self._blocks, self._heads = weights.blocks, weights.heads
-        self._table, self._first_row = weights.table, weights.first_row
-        self._source_places, self._target_places = weights.source_places, weights.target_places
-        self._labels = prior.label_embedding(labels)[:, None]  # (B, 1, E)
         self._grid_of = prior.positions[:, 0]
         self._grid_list = self._grid_of.tolist()
+        self._scales = guidance_scales(settings, prior.num_codes)
+        self._temperature = torch.tensor(settings.temperature, dtype=torch.float64)
+        self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self._weights = prior.prepared_weights(self._dtype)
+        self._labels = prior.label_embedding(labels)[:, None]  # (B, 1, E)
         prefix = None if context is None else prior.embed_context(context)  # (B, Lc, E)
         self.prefix = 0 if prefix is None else prefix.shape[1]
-        heads, width = prior.config.num_heads, prior.config.width
         assert settings.compile != "auto"
         self._step = compiled_decoding_step() if settings.compile == "on" else None
+        heads, width = prior.config.num_heads, prior.config.width
         self._cache = KeyValueCache(
-            num_layers=len(self._blocks),
+            prior.cache_memory,
+            num_layers=prior.config.num_layers,
             batch=len(labels),
             num_heads=heads,
             length=self._padded(self.prefix + prior.num_codes),
@@ -79,7 +83,7 @@ class TransformerSampler:
             # The compiled step widens what it reads while reading it; other products cannot.
             dtype=self._dtype if self._step else torch.float32,
             device=labels.device,
-            moves=self._step is None,
+            compiled=self._step is not None,
         )
         if prefix is not None:
             prefix = torch.cat([prefix, prefix]) if self.guided else prefix
@@ -87,6 +91,12 @@ class TransformerSampler:
             seen[:, self.prefix :] = float("-inf")
             self._run(prefix + self._labels, 0, seen)
         self._causal = self._causal_mask(self.prefix + prior.num_codes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._cache.close()
 
     def embed(self, sources: Tensor, codes: Tensor, targets: Tensor) -> Tensor:
         """Inputs of the network: a code, where it lies, and which position is asked for.
@@ -99,10 +109,7 @@ class TransformerSampler:
         Returns:
             float32 (B, n, E).
         """
-        x = F.embedding(codes + self._first_row[sources], self._table)
-        if self._source_places is not None:
-            x = x + F.embedding(sources, self._source_places)
-        x = x + F.embedding(targets, self._target_places)
+        x = self._weights.embed(sources, codes, targets)
         if self.guided:
             x = torch.cat([x, x])
         embedded: Tensor = x + self._labels
@@ -141,6 +148,43 @@ class TransformerSampler:
         """
         return self._run(x, self.prefix + start, mask)
 
+    def draw_next(
+        self, sources: Tensor, codes: Tensor, targets: Tensor, index: int, uniform: Tensor
+    ) -> Tensor:
+        """Draws one code of every image, given all that was passed so far and `codes`.
+
+        Args:
+            sources: int64 (B or 1, 1), positions of the codes drawn last; L for the start.
+            codes: int64 (B, 1), those codes, 0 for the start.
+            targets: int64 (B or 1, 1), the positions to draw.
+            index: How many codes were known before.
+            uniform: float64 (B, 1).
+
+        Returns:
+            int64 (B, 1).
+        """
+        place = self.prefix + index
+        # A length of one is a case of its own to a compiler: it would compile twice.
+        inputs = self.embed(sources, codes, targets)
+        if self._step is None or not place:
+            hidden = self.advance(inputs, index, self.causal_rows(index, 1))
+            return self.draw(hidden, targets, index, uniform)[0]
+        heads, head = self._weights.heads, self._grid_of[targets]
+        if targets.numel() == 1:
+            heads, head = [heads[self._grid_list[int(targets)]]], torch.zeros_like(head)
+        asked = NextCode(
+            # Gathered outside of compiled code, which would gather anew in each block.
+            inputs[:, 0],
+            place=torch.tensor([place], device=codes.device),
+            uniform=uniform,
+            temperature=self._temperature.to(uniform.device),
+            guidance_scale=torch.tensor(self._scales[index], device=codes.device),
+            heads=heads,
+            head=head,
+        )
+        caches = self._cache.up_to(place + 1)
+        return self._step(asked, self._weights.blocks, caches, self._rule)
+
     def draw(
         self, hidden: Tensor, targets: Tensor, index: int, uniform: Tensor, *, scored: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -170,7 +214,7 @@ class TransformerSampler:
         self, grid: int, hidden: Tensor, index: int, uniform: Tensor, scored: bool
     ) -> tuple[Tensor, Tensor]:
         """All (B, n) drawn as codes of one grid."""
-        weight, bias = self._heads[grid]
+        weight, bias = self._weights.heads[grid]
         rows = hidden.flatten(0, 1)  # (B * n, E)
         logits = torch.addmm(bias, fill_rows(rows), weight)[: len(rows)].float()
         if self.guided:
@@ -194,25 +238,14 @@ class TransformerSampler:
 
     def _run(self, x: Tensor, first: int, mask: Tensor) -> Tensor:
         rows, count, width = x.shape
-        # A length of one is a case of its own to a compiler: it would compile twice.
-        if self._step is not None and count == 1 and first > 0:
-            return self._run_compiled(self._step, x[:, 0], first)[:, None]
         self._cache.reserve(mask.shape[1])
         x = fill_rows(x.view(rows * count, width))  # (N, E)
-        for i, block in enumerate(self._blocks):
+        for i, block in enumerate(self._weights.blocks):
             heads = self._attend(self._normalise(x), block, i, slice(first, first + count), mask)
             x += torch.addmm(block.project_bias, heads, block.project)
             inner = torch.addmm(block.mlp_in_bias, self._normalise(x), block.mlp_in)
             x += torch.addmm(block.mlp_out_bias, F.silu(inner, inplace=True), block.mlp_out)
         return self._normalise(x)[: rows * count].view(rows, count, width)
-
-    def _run_compiled(self, step: DecodingStep, x: Tensor, first: int) -> Tensor:
-        """One position, which sees all before it and itself: (B, E) to the same, normalised."""
-        caches = self._cache.up_to(first + 1)
-        for kept in caches:
-            torch._dynamo.maybe_mark_dynamic(kept, 3)
-        place = torch.tensor([first], device=x.device)
-        return step(x, self._blocks, caches, place).to(self._dtype)
 
     def _normalise(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:]).to(self._dtype)
@@ -231,7 +264,7 @@ class TransformerSampler:
         qkv = qkv.view(rows, count, 3, num_heads, head_dim).permute(2, 0, 3, 1, 4)
         cache[:, :, :, places] = qkv[1:]
         query = qkv[0].float().reshape(rows * num_heads, -1, head_dim)
-        keys, values = self._cache.transposed_keys[index], self._cache.values[index]
+        keys, values = self._cache.keys_and_values(index)
         weights = torch.bmm(query, keys.float()).add_(mask).softmax(dim=-1)
         heads = torch.bmm(weights, values.float()).view(rows, num_heads, -1, head_dim)
         return fill_rows(heads.transpose(1, 2).reshape(rows * count, -1)).to(self._dtype)

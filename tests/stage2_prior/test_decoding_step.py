@@ -1,25 +1,33 @@
-"""The step that is compiled: it does what the network does, compiled or not."""
+"""The step that is compiled: it draws what the network draws, compiled or not."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_priors import as_grids, make_prior, random_labels, random_sequence
 
 from stage2_prior import GridSpec, SamplingSettings, request
-from stage2_prior.decoding_step import can_compile
+from stage2_prior.compilation import can_compile
 from stage2_prior.transformer import TransformerPrior
 from stage2_prior.transformer_sampler import TransformerSampler
 
 # More codes than the cache's unit of 16, so that it grows while drawing; two grids.
 GRIDS = (GridSpec(3, 3, 5), GridSpec(4, 3, 6))
 CONTEXT = (GridSpec(2, 1, 4),)
-VARIANTS = {
+PRIORS = {
     "plain": {},
     "classes": {"num_classes": 3},
-    "guided": {"num_classes": 3, "guidance_scale": 2.0},
     "context": {"context_grids": CONTEXT},
     "any_order": {"any_order": True},
+}
+SETTINGS = {
+    "plain": {},
+    "guided": {"guidance_scale": 2.0},
+    "guided more and more": {"guidance_scale": 3.0, "guidance_schedule": "linear"},
+    "likeliest": {"temperature": 0.0},
+    "cold": {"temperature": 0.5, "top_k": 3},
+    "hot": {"temperature": 1.7, "top_p": 0.8},
 }
 
 
@@ -29,16 +37,16 @@ def _compiler():
         pytest.skip("there is no C++ compiler")
 
 
-def draw(variant, compile_, count=20, batch_size=64):
-    options = dict(VARIANTS[variant])
-    settings = SamplingSettings(compile=compile_, guidance_scale=options.pop("guidance_scale", 1.0))
+def draw(compile_, prior="plain", settings="plain", count=20, batch_size=64):
+    options = PRIORS[prior]
     torch.manual_seed(0)  # the prior starts from random weights
-    prior = make_prior("transformer", GRIDS, **options)
+    model = make_prior("transformer", GRIDS, **options)
     context = None
     if "context_grids" in options:
         context = as_grids(random_sequence(CONTEXT, count), CONTEXT)
     labels = random_labels(options.get("num_classes"), count)
-    return prior.sample(count, labels, settings, context=context, seed=3, batch_size=batch_size)
+    chosen = SamplingSettings(compile=compile_, **SETTINGS[settings])
+    return model.sample(count, labels, chosen, context=context, seed=3, batch_size=batch_size)
 
 
 def uncompiled(monkeypatch):
@@ -50,29 +58,47 @@ def uncompiled(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_step_draws_the_codes_of_the_uncompiled_sampler(variant, monkeypatch):
+CASES = [(name, "plain") for name in PRIORS] + [("classes", name) for name in SETTINGS]
+
+
+@pytest.mark.parametrize(("prior", "settings"), CASES)
+def test_step_draws_the_codes_of_the_uncompiled_sampler(prior, settings, monkeypatch):
     uncompiled(monkeypatch)
-    expected = draw(variant, "off")
-    for actual, grid in zip(draw(variant, "on"), expected, strict=True):
+    expected = draw("off", prior, settings)
+    for actual, grid in zip(draw("on", prior, settings), expected, strict=True):
         assert torch.equal(actual, grid)
 
 
 @pytest.mark.usefixtures("_compiler")
-def test_compiled_step_draws_the_same_codes_in_batches_of_any_size():
-    expected = draw("guided", "off", count=40)
-    for actual, grid in zip(draw("guided", "on", count=40, batch_size=16), expected, strict=True):
-        assert torch.equal(actual, grid)
+@pytest.mark.parametrize("settings", ["guided", "cold", "hot"])
+def test_compiled_step_draws_the_same_codes_in_batches_of_any_size(settings):
+    expected = draw("off", "classes", settings, count=40)
+    actual = draw("on", "classes", settings, count=40, batch_size=16)
+    for ours, grid in zip(actual, expected, strict=True):
+        assert torch.equal(ours, grid)
 
 
 @pytest.mark.usefixtures("_compiler")
-def test_step_is_compiled_once_however_long_the_cache_grows():
+def test_step_is_compiled_once_for_each_codebook_size():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    draw("plain", "on", count=32)  # 21 codes: the cache has 16 positions, then 32
+    draw("on", count=32)  # 21 codes: the cache has 16 positions, then 32
     versions = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    draw("plain", "on", count=30)  # filled up to as many rows
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == versions == 1
+    draw("on", count=30)  # filled up to as many rows
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == versions == 2
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_another_temperature_or_guidance_scale_compiles_nothing():
+    prior, labels = make_prior("transformer", (GridSpec(2, 2, 5),), 3), random_labels(3, 8)
+    prior.sample(8, labels, SamplingSettings(compile="on", temperature=0.7, guidance_scale=1.5))
+    versions = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for temperature, scale in ((0.8, 1.5), (1.2, 3.0)):
+        settings = SamplingSettings(temperature=temperature, guidance_scale=scale)
+        expected = prior.sample(8, labels, settings)
+        actual = prior.sample(8, labels, replace(settings, compile="on"))
+        assert torch.equal(actual[0], expected[0])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == versions
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -112,7 +138,7 @@ def test_compiled_batches_are_all_of_one_size(monkeypatch):
         return draw_sequence(prior, labels, *rest)
 
     monkeypatch.setattr(TransformerPrior, "draw_sequence", watched)
-    (first, _) = draw("plain", "on", count=70, batch_size=32)
+    (first, _) = draw("on", count=70, batch_size=32)
     assert (sizes, len(first)) == ([32, 32, 32], 70)
 
 
@@ -137,7 +163,7 @@ def test_missing_compiler_is_said(monkeypatch):
     monkeypatch.setattr(request, "can_compile", lambda _device: False)
     message = re.escape("compile on needs a C++ compiler (or Triton on a GPU) that works, but none")
     with pytest.raises(RuntimeError, match=message):
-        draw("plain", "on")
+        draw("on")
 
 
 def test_a_compiler_that_fails_is_no_compiler(monkeypatch):
