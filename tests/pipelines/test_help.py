@@ -20,6 +20,7 @@ from pipelines.sample import SampleOptions
 from pipelines.sweep import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
 from pipelines.train_vqvae import TrainOptions
+from pipelines.tune_sampling import TuneSamplingOptions
 
 TRAIN = TrainOptions(run=fashion_mnist_mini())
 PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
@@ -34,6 +35,7 @@ OPTIONS = {
     "inspect_codebook": InspectCodebookOptions(),
     "sweep": SweepOptions(run=fashion_mnist_mini()),
     "evaluate": EvaluateOptions(),
+    "tune_sampling": TuneSamplingOptions(),
 }
 WITHOUT_PREFIX = ("run", "settings", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")

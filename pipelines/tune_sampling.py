@@ -1,0 +1,265 @@
+"""`python -m pipelines.tune_sampling`: which temperature and guidance make the best samples."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipelines.atomic_files import write_text
+from pipelines.command import parse, run_command, say
+from pipelines.run_dir import LATEST, RunDirectory
+from stage2_prior.config import SamplingSettings
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.sampling_grid import MeasuredSettings
+    from stage2_prior.base import CodePrior
+
+FORMAT_VERSION = 1
+RECORD = "sampling_tuning.json"
+_GUIDANCE_SCALES = (1.0, 1.25, 1.5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneSamplingOptions:
+    """Try temperatures and guidance scales, all with all, and say which samples are best.
+
+    The samples are compared with the images of the validation split, so that `evaluate`, which
+    measures on the test split, says what the choice is worth on images it was not made by. Writes
+    sampling_tuning.json into the run directory, in place of that of an earlier try.
+    """
+
+    run: Path = LATEST
+    """Run directory with both models, on labelled data."""
+    temperatures: tuple[float, ...] = (1.0, 1.1, 1.2)
+    """Temperatures to try."""
+    guidance_scales: tuple[float, ...] | None = None
+    """Guidance scales to try; None takes 1, 1.25 and 1.5 where the prior can be guided, else 1."""
+    guidance_schedule: Literal["constant", "linear"] = "constant"
+    """How guidance is spread over the codes of an image."""
+    top_p: float | None = None
+    """Keep only the likeliest codes that together have at least this probability, in (0, 1]."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Matrix products of the transformer while sampling."""
+    sets: int = 2
+    """Sets of samples per choice, each as large as the validation split; their spread says which
+    differences are chance."""
+    seed: int = 0
+    """Of the samples; in [0, 2^63)."""
+    batch_size: int = 64
+    """Samples drawn at once; memory grows with it."""
+    device: str = "auto"
+    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+
+
+def main() -> None:
+    """Reads the options and tries."""
+    options = parse(TuneSamplingOptions)
+    directory = RunDirectory(options.run)
+    directory.config()  # refuses early what is no run
+    check_options(options)
+
+    from pipelines.evaluation.evaluated_run import joined_sets
+    from pipelines.evaluation.evaluation_conditions import networks_folder
+    from pipelines.evaluation.feature_classifier import cached_classifier
+    from pipelines.evaluation.feature_distances import frechet_distance
+    from pipelines.evaluation.feature_networks import classifier_network
+    from pipelines.evaluation.sampling_grid import measure_settings
+    from pipelines.generation import GenerationPipeline
+    from pipelines.summaries import load_run_splits
+    from pipelines.training.device import choose_device
+    from pipelines.training.precision import resolve_precision
+    from stage2_prior.artifact import weights_hash
+
+    device = choose_device(options.device)
+    pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
+    splits = load_run_splits(directory.config(), directory)
+    real, validation = joined_sets(splits.train, splits.validation), splits.validation
+    if splits.num_classes is None or real.labels is None:
+        raise ValueError(
+            "samples are compared in the features of a classifier, which needs labels, but the "
+            f"data of {directory.path} have none: train on labelled data"
+        )
+    if len(validation) < 2:
+        raise ValueError(
+            f"at least 2 validation images are required, got {len(validation)}: train a run with a "
+            "larger --data.validation-fraction"
+        )
+    ways = ways_to_try(options, pipeline.prior, len(validation))
+    say("feature classifier ...")
+    classifier, key = cached_classifier(
+        networks_folder(directory.path),
+        real.images,
+        real.labels,
+        splits.num_classes,
+        fingerprint=splits.fingerprint,
+        device=device,
+        precision=resolve_precision("auto", device),
+    )
+    network = classifier_network(classifier, key)
+    floor = frechet_distance(
+        network.features(validation.images),
+        network.features(splits.train.images[: len(validation)]),
+    )
+    say(
+        f"FD-classifier of {options.sets} x {len(validation):,} samples from the validation split "
+        f"(as many training images: {floor:.3f})"
+    )
+    say(HEADING)
+    measured = []
+    for one in measure_settings(
+        pipeline,
+        ways,
+        validation,
+        network,
+        sets=options.sets,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        agreement=classifier.accuracy,
+    ):
+        say(table_row(one))
+        measured.append(one)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "vqvae_sha256": pipeline.vqvae.weights_hash(),
+        "prior_sha256": weights_hash(pipeline.prior.state_dict()),
+        "feature_network": key,
+        "images_per_set": len(validation),
+        "seed": options.seed,
+        "floor": floor,
+        "measured": [
+            {
+                "settings": asdict(one.settings),
+                "distances": one.distances,
+                "agreement": one.agreement,
+            }
+            for one in measured
+        ],
+    }
+    path = directory.path / RECORD
+    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    say(describe_choice(measured))
+    say(f"wrote {path}")
+    chosen = arguments(nearest(measured).settings)
+    say(f"next: python -m pipelines.evaluate --run {directory.path}{chosen}")
+
+
+def check_options(options: TuneSamplingOptions) -> None:
+    """Refuses early, before any work, what cannot be tried.
+
+    Raises:
+        ValueError: A number is out of range, or there is nothing to try.
+    """
+    for name in ("sets", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"seed must be in [0, 2^63), got {options.seed}")
+    for name in ("temperatures", "guidance_scales"):
+        values = getattr(options, name)
+        if values is not None and (not values or len(set(values)) < len(values)):
+            raise ValueError(
+                f"{name} must name at least one value, each once, got "
+                f"{' '.join(map(str, values)) or 'none'}"
+            )
+    _settings(options, options.guidance_scales or (1.0,))
+
+
+def ways_to_try(
+    options: TuneSamplingOptions, prior: CodePrior, num_samples: int
+) -> list[SamplingSettings]:
+    """Every temperature with every guidance scale, `compile` decided for all together.
+
+    Args:
+        options: What to try.
+        prior: Draws.
+        num_samples: Samples in a set.
+
+    Raises:
+        ValueError: The prior cannot draw in one of these ways.
+    """
+    from stage2_prior.request import check_settings, decide_compilation
+
+    guidable = prior.num_classes is not None and prior.config.label_dropout > 0
+    scales = options.guidance_scales or (_GUIDANCE_SCALES if guidable else (1.0,))
+    ways = _settings(options, scales)
+    for way in ways:
+        check_settings(
+            way,
+            prior.config,
+            prior.num_classes,
+            labelled=prior.num_classes is not None,
+            has_sampler_options=prior.has_sampler_options,
+        )
+    num_draws = len(ways) * options.sets * num_samples * prior.num_codes
+    device = next(prior.parameters()).device
+    possible = prior.has_sampler_options
+    return [decide_compilation(way, num_draws, device, possible=possible) for way in ways]
+
+
+def nearest(measured: Sequence[MeasuredSettings]) -> MeasuredSettings:
+    """The settings of the smallest distance."""
+    return min(measured, key=lambda one: one.distance)
+
+
+def describe_choice(measured: Sequence[MeasuredSettings]) -> str:
+    """Says which is best, and which others it cannot be told from."""
+    best = nearest(measured)
+    words = f"nearest: {_name(best.settings)}"
+    if best.spread is None:
+        return words + "; with one set nothing is known of chance: --sets 2 tells"
+    close = [
+        _name(one.settings)
+        for one in measured
+        if one is not best and one.distance - best.distance < best.spread
+    ]
+    return words + ("; no farther than chance: " + ", ".join(close) if close else "")
+
+
+HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
+
+
+def table_row(one: MeasuredSettings) -> str:
+    """One line under `HEADING`."""
+    spread = "-" if one.spread is None else f"{one.spread:.3f}"
+    agreement = "-" if one.agreement is None else f"{one.agreement:.1%}"
+    return (
+        f"  {one.settings.temperature:>11g}  {one.settings.guidance_scale:>8g}  "
+        f"{one.distance:>7.3f}  {spread:>6}  {agreement:>11}"
+    )
+
+
+def arguments(settings: SamplingSettings) -> str:
+    """The options that `sample` and `evaluate` know the settings by, each with a space before."""
+    values = asdict(replace(settings, compile="off"))
+    defaults = asdict(SamplingSettings())
+    return "".join(
+        f" --{name.replace('_', '-')} {value}"
+        for name, value in values.items()
+        if value != defaults[name]
+    )
+
+
+def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[SamplingSettings]:
+    return [
+        SamplingSettings(
+            temperature=temperature,
+            guidance_scale=scale,
+            guidance_schedule=options.guidance_schedule,
+            top_p=options.top_p,
+            precision=options.precision,
+            compile="auto",
+        )
+        for temperature, scale in itertools.product(options.temperatures, scales)
+    ]
+
+
+def _name(settings: SamplingSettings) -> str:
+    return f"temperature {settings.temperature:g} with guidance {settings.guidance_scale:g}"
+
+
+if __name__ == "__main__":
+    run_command(main)

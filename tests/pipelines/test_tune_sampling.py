@@ -1,0 +1,152 @@
+"""`python -m pipelines.tune_sampling`: what it measures, what it chooses, what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import TINY, command, one_thread, status
+
+from pipelines.data.config import DataConfig
+from pipelines.data.load import load_splits
+from pipelines.evaluation import feature_classifier
+from pipelines.evaluation.feature_distances import frechet_distance
+from pipelines.evaluation.sampling_grid import MeasuredSettings
+from pipelines.generation import GenerationPipeline
+from pipelines.tune_sampling import arguments, describe_choice
+from stage2_prior import SamplingSettings
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def run(rgb_run, tmp_path):
+    target = tmp_path / "runs" / "rgb"
+    shutil.copytree(rgb_run, target, ignore=shutil.ignore_patterns("checkpoints"))
+    return target
+
+
+def tune(run, *options):
+    command("tune_sampling", "--run", run, "--device", "cpu", *options)
+    return json.loads((run / "sampling_tuning.json").read_text())
+
+
+def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_file):
+    record = tune(run, "--temperatures", 0.5, 2, "--guidance-scales", 1, 3, "--seed", 5)
+    tried = [row["settings"] for row in record["measured"]]
+    assert [(t["temperature"], t["guidance_scale"]) for t in tried] == [
+        (0.5, 1), (0.5, 3), (2, 1), (2, 3)
+    ]  # fmt: skip
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    validation = splits.validation
+    (folder,) = (run.parent / ".feature-networks").iterdir()
+    network = feature_classifier.FeatureClassifier(3, 2)
+    _, state = feature_classifier.load_artifact(folder, "feature_classifier")
+    network.load_state_dict(state)
+    real = network.eval().features(validation.images)
+    count = len(validation)
+    for row in record["measured"]:
+        images = GenerationPipeline.from_pretrained(run)(
+            2 * count,
+            torch.from_numpy(np.tile(validation.labels, 2)),
+            settings=SamplingSettings(**row["settings"]),
+            seed=5,
+        ).numpy()
+        expected = [
+            frechet_distance(real, network.features(part)) for part in np.array_split(images, 2)
+        ]
+        assert row["distances"] == pytest.approx(expected, rel=1e-6)
+        found = network(torch.from_numpy(images)).argmax(dim=1).numpy()
+        assert row["agreement"] == (found == np.tile(validation.labels, 2)).mean()
+
+
+def test_next_command_names_the_nearest(run, capsys):
+    record = tune(run, "--temperatures", 0.3, 1.5, "--guidance-scales", 1)
+    best = min(record["measured"], key=lambda row: np.mean(row["distances"]))
+    last = capsys.readouterr().out.splitlines()[-1]
+    temperature = best["settings"]["temperature"]
+    assert last == f"next: python -m pipelines.evaluate --run {run} --temperature {temperature}"
+
+
+def test_a_second_try_replaces_the_first(run):
+    first = tune(run, "--temperatures", 1, "--guidance-scales", 1)
+    second = tune(run, "--temperatures", 1.3, "--guidance-scales", 1)
+    assert [row["settings"]["temperature"] for row in first["measured"]] == [1]
+    assert [row["settings"]["temperature"] for row in second["measured"]] == [1.3]
+    assert first["feature_network"] == second["feature_network"]
+
+
+def test_default_scales_are_those_the_prior_can_be_guided_by(run, rgb_file, tmp_path):
+    record = tune(run, "--temperatures", 1)
+    assert [row["settings"]["guidance_scale"] for row in record["measured"]] == [1, 1.25, 1.5]
+    unguided = tmp_path / "runs" / "unguided"
+    options = ("--data.source", f"npz:{rgb_file}", "--prior.label-dropout", 0)
+    command("train_all", *TINY, *options, "--out", unguided)
+    record = tune(unguided, "--temperatures", 1)
+    assert [row["settings"]["guidance_scale"] for row in record["measured"]] == [1]
+
+
+def measured(temperature, *distances):
+    return MeasuredSettings(SamplingSettings(temperature=temperature), distances, None)
+
+
+def test_what_lies_within_chance_is_named():
+    # Means 2.0 (spread 0.14), 2.1 and 2.3.
+    words = describe_choice([measured(1, 2.3, 2.3), measured(2, 1.9, 2.1), measured(3, 2.1, 2.1)])
+    assert words == (
+        "nearest: temperature 2 with guidance 1; no farther than chance: "
+        "temperature 3 with guidance 1"
+    )
+
+
+def test_nothing_is_said_of_chance_after_one_set():
+    assert describe_choice([measured(1, 2.0)]) == (
+        "nearest: temperature 1 with guidance 1; with one set nothing is known of chance: "
+        "--sets 2 tells"
+    )
+
+
+def test_arguments_are_the_options_that_differ_from_the_defaults():
+    settings = SamplingSettings(
+        temperature=1.1, guidance_scale=1.5, guidance_schedule="linear", top_p=0.9, compile="on"
+    )
+    assert arguments(settings) == (
+        " --temperature 1.1 --top-p 0.9 --guidance-scale 1.5 --guidance-schedule linear"
+    )
+    assert arguments(SamplingSettings(compile="on")) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--temperatures", 1, 1), "temperatures must name at least one value, each once, got 1.0"),
+        (("--temperatures", -1), "temperature must be at least 0, got -1.0"),
+        (("--sets", 0), "sets must be at least 1, got 0"),
+        (("--batch-size", 0), "batch_size must be at least 1, got 0"),
+        (("--top-p", 2), "top_p must be in (0, 1], got 2.0"),
+        (("--seed", -1), "seed must be in [0, 2^63), got -1"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_before_any_work(run, options, message, capsys):
+    assert status("tune_sampling", "--run", run, *options) == 1
+    assert message in capsys.readouterr().err
+    assert not (run / "sampling_tuning.json").exists()
+    assert not (run.parent / ".feature-networks").exists()
+
+
+def test_data_without_labels_are_refused(gray_file, tmp_path, capsys):
+    run = tmp_path / "gray"
+    command("train_all", *TINY, "--data.source", f"npz:{gray_file}", "--out", run)
+    assert status("tune_sampling", "--run", run) == 1
+    assert "a classifier, which needs labels, but the data of" in capsys.readouterr().err
+
+
+def test_a_run_without_prior_is_refused(run, capsys):
+    shutil.rmtree(run / "prior")
+    assert status("tune_sampling", "--run", run) == 1
+    assert "prior" in capsys.readouterr().err
