@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
@@ -56,9 +57,14 @@ def _cells(figure: Figure) -> tuple[str, str, str, str]:
 
 
 def with_spread(figure: Figure) -> str:
-    """`8.031 ± 0.12`, without the unit."""
-    spread = "" if figure.spread is None else f" ± {figure.spread:.2g}"
-    return number_text(figure.value) + spread
+    """`8.03 ± 0.12`, without the unit: to two digits of the spread, to four where there is none."""
+    value, spread = figure.value, figure.spread
+    if spread is None:
+        return number_text(value)
+    if not (math.isfinite(value) and 0 < spread < math.inf):
+        return f"{number_text(value)} ± {spread:.2g}"
+    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    return f"{value:,.{decimals}f} ± {spread:,.{decimals}f}"
 
 
 def number_text(value: float) -> str:

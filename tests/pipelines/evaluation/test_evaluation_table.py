@@ -1,9 +1,12 @@
 """An evaluation as text and as Markdown."""
 
+import math
 from dataclasses import replace
 
+import pytest
+
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_table import to_markdown, to_text
+from pipelines.evaluation.evaluation_table import to_markdown, to_text, with_spread
 
 FIGURES = (
     Figure(
@@ -34,22 +37,38 @@ EVALUATION = Evaluation(run="rgb", settings={}, figures=FIGURES, notes=("no FID"
 def test_text_aligns_values_below_their_groups():
     assert to_text(EVALUATION).splitlines() == [
         "reconstruction",
-        "  PSNR           24.75 dB",
+        "  PSNR              24.75 dB",
         "      How exact. (10,000 images)",
         "",
         "generation",
-        "  FD-classifier  8 ± 0.25  floor 0.4, other 2.9",
+        "  FD-classifier  8.00 ± 0.25  floor 0.4, other 2.9",
         "      How far. (500 images)",
         "",
         "note: no FID",
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "spread", "written"),
+    [
+        (2.1432, 0.0912, "2.143 ± 0.091"),
+        (87.755, 0.0071, "87.7550 ± 0.0071"),
+        (8.0, 12.4, "8 ± 12"),
+        (12345.6, 1.0, "12,345.6 ± 1.0"),
+        (0.95, 0.0, "0.95 ± 0"),
+        (0.95, None, "0.95"),
+        (math.inf, 0.5, "inf ± 0.5"),
+    ],
+)
+def test_value_has_the_digits_of_its_spread(value, spread, written):
+    assert with_spread(replace(EVALUATION.figures[0], value=value, spread=spread)) == written
+
+
 def test_markdown_has_a_table_per_group():
     lines = to_markdown(EVALUATION).splitlines()
     assert lines[0] == "# Evaluation of rgb"
     assert "| PSNR | 24.75 dB |  | 10,000 | How exact. |" in lines
-    assert "| FD-classifier | 8 ± 0.25 | floor 0.4, other 2.9 | 500 | How far. |" in lines
+    assert "| FD-classifier | 8.00 ± 0.25 | floor 0.4, other 2.9 | 500 | How far. |" in lines
     assert lines.index("## Reconstruction") < lines.index("## Generation")
     assert lines[-1] == "- no FID"
 

@@ -60,9 +60,17 @@ def test_table_has_a_row_per_run_and_marks_the_best_of_each_column():
     header, _, *lines = rows(to_markdown([A, B]))
     assert header == ["run", "fd classifier", "psnr, dB", "recall"]
     assert lines == [
-        ["a", "**3 ± 0.1** (0.4)", "24.5", "-"],
-        ["b", "8 ± 0.2", "**26.25**", "0.5"],
+        ["a", "**3.00 ± 0.10** (0.4)", "24.5", "-"],
+        ["b", "8.00 ± 0.20", "**26.25**", "0.5"],
     ]
+
+
+def test_alarms_are_said_with_the_name_of_their_run():
+    text = to_markdown([A, replace(B, alarms=("its samples are copies",))])
+    assert [line for line in text.splitlines() if "copies" in line] == [
+        "- **b: its samples are copies**"
+    ]
+    assert "**a:" not in text
 
 
 def test_table_explains_every_figure():
