@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.atomic_files import write_text
 from pipelines.command import parse, run_command, say
+from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.sampling_grid import MeasuredSettings
     from stage2_prior.base import CodePrior
 
-FORMAT_VERSION = 1
-RECORD = "sampling_tuning.json"
 _GUIDANCE_SCALES = (1.0, 1.25, 1.5)
 
 
@@ -29,7 +25,8 @@ class TuneSamplingOptions:
 
     The samples are compared with the images of the validation split, so that `evaluate`, which
     measures on the test split, says what the choice is worth on images it was not made by. Writes
-    sampling_tuning.json into the run directory, in place of that of an earlier try.
+    sampling_tuning.json into the run directory, in place of that of an earlier try, and renews the
+    run's report.
     """
 
     run: Path = LATEST
@@ -69,6 +66,7 @@ def main() -> None:
     from pipelines.evaluation.feature_networks import classifier_network
     from pipelines.evaluation.sampling_grid import measure_settings
     from pipelines.generation import GenerationPipeline
+    from pipelines.report.page import write_report
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
     from pipelines.training.precision import resolve_precision
@@ -122,28 +120,20 @@ def main() -> None:
     ):
         say(table_row(one))
         measured.append(one)
-    record = {
-        "format_version": FORMAT_VERSION,
-        "vqvae_sha256": pipeline.vqvae.weights_hash(),
-        "prior_sha256": weights_hash(pipeline.prior.state_dict()),
-        "feature_network": key,
-        "images_per_set": len(validation),
-        "seed": options.seed,
-        "floor": floor,
-        "measured": [
-            {
-                "settings": asdict(one.settings),
-                "distances": one.distances,
-                "agreement": one.agreement,
-            }
-            for one in measured
-        ],
-    }
-    path = directory.path / RECORD
-    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
-    say(describe_choice(measured))
-    say(f"wrote {path}")
-    chosen = arguments(nearest(measured).settings)
+    tuning = SamplingTuning(
+        vqvae=weights_hash(pipeline.vqvae.state_dict()),
+        prior=weights_hash(pipeline.prior.state_dict()),
+        feature_network=key,
+        images_per_set=len(validation),
+        seed=options.seed,
+        floor=floor,
+        measured=tuple(measured),
+    )
+    path = directory.path / TUNING_FILE
+    tuning.write(path)
+    say(describe_choice(tuning))
+    say(f"wrote {path} and {write_report(directory.path)}")
+    chosen = arguments(tuning.nearest.settings)
     say(f"next: python -m pipelines.evaluate --run {directory.path}{chosen}")
 
 
@@ -200,23 +190,14 @@ def ways_to_try(
     return [decide_compilation(way, num_draws, device, possible=possible) for way in ways]
 
 
-def nearest(measured: Sequence[MeasuredSettings]) -> MeasuredSettings:
-    """The settings of the smallest distance."""
-    return min(measured, key=lambda one: one.distance)
-
-
-def describe_choice(measured: Sequence[MeasuredSettings]) -> str:
-    """Says which is best, and which others it cannot be told from."""
-    best = nearest(measured)
-    words = f"nearest: {_name(best.settings)}"
-    if best.spread is None:
+def describe_choice(tuning: SamplingTuning) -> str:
+    """Says which settings are best, and which others cannot be told from them."""
+    nearest = tuning.nearest
+    words = f"nearest: {_name(nearest.settings)}"
+    if nearest.spread is None:
         return words + "; with one set nothing is known of chance: --sets 2 tells"
-    close = [
-        _name(one.settings)
-        for one in measured
-        if one is not best and one.distance - best.distance < best.spread
-    ]
-    return words + ("; no farther than chance: " + ", ".join(close) if close else "")
+    others = ", ".join(_name(one.settings) for one in tuning.as_near)
+    return words + (f"; no farther than chance: {others}" if others else "")
 
 
 HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"

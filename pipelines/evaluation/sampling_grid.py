@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,33 +11,12 @@ from numpy.typing import NDArray
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.feature_distances import frechet_distance
 from pipelines.evaluation.feature_networks import FeatureNetwork
+from pipelines.evaluation.tuning_record import MeasuredSettings
 from pipelines.generation import GenerationPipeline
 from stage2_prior.config import SamplingSettings
 
 Agreement = Callable[[NDArray[np.uint8], NDArray[np.int64]], float]
 """The part of images uint8 (N, C, H, W) that show the class they were drawn for, int64 (N,)."""
-
-
-@dataclass(frozen=True)
-class MeasuredSettings:
-    """One way to sample, and how near its samples come."""
-
-    settings: SamplingSettings
-    distances: tuple[float, ...]
-    """Frechet distance of each set of samples from the images kept back."""
-    agreement: float | None
-    """Part of the samples that a classifier takes for the class they were drawn for; None where
-    there are no classes."""
-
-    @property
-    def distance(self) -> float:
-        """The mean over the sets."""
-        return float(np.mean(self.distances))
-
-    @property
-    def spread(self) -> float | None:
-        """The standard deviation over the sets; None of one."""
-        return float(np.std(self.distances, ddof=1)) if len(self.distances) > 1 else None
 
 
 def measure_settings(

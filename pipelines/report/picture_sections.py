@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelines.report import tuning_section
 from pipelines.report.drawings import MAX_CLASSES, Drawings, Strip, columns_for
 from pipelines.report.markup import element, paragraph, section, text
 from pipelines.report.pictures import picture_row
@@ -55,6 +56,7 @@ def strips(record: RunRecord, drawings: Drawings) -> str:
         element("h3", "Temperature"),
         paragraph("Below 1 safer and less varied, above 1 wilder.", class_="note"),
         _strips(drawings.temperatures, "temperature"),
+        *tuning_section.tried_settings(record),
     ]
     return section(
         "strips",

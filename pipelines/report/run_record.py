@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipelines.config import RunConfig
 from pipelines.data.config import parse_source
 from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
+from pipelines.evaluation.tuning_record import TUNING_FILE, SamplingTuning
 from pipelines.report.numbers import by
 from pipelines.run_dir import RUNS, RunDirectory
 from pipelines.training.metrics_log import read_metrics
@@ -79,7 +80,9 @@ class RunRecord:
     """Per grid (K,): how often each code occurs in the test split."""
     evaluation: Evaluation | None
     problems: tuple[str, ...]
-    """What is there but could not be read, one sentence each."""
+    """What of the evaluation is there but could not be read, one sentence each."""
+    tuning: SamplingTuning | str | None
+    """Sampling settings that were tried, or why they could not be read."""
 
     @property
     def name(self) -> str:
@@ -141,7 +144,8 @@ def read_run(path: Path) -> RunRecord:
     if file.exists():
         try:
             evaluation = Evaluation.read(file)
-            _check_models(evaluation, {"vqvae": vqvae, "prior": prior})
+            recorded = {name: evaluation.settings.get(name) for name in ("vqvae", "prior")}
+            _check_models(EVALUATION_FILE, recorded, {"vqvae": vqvae, "prior": prior})
         except ValueError as error:  # the rest of the report is worth having
             evaluation = None
             problems.append(f"{error}")
@@ -158,6 +162,7 @@ def read_run(path: Path) -> RunRecord:
         code_counts=_code_counts(directory.codes) if directory.codes.exists() else None,
         evaluation=evaluation,
         problems=tuple(problems),
+        tuning=_tuning(directory.path / TUNING_FILE, {"vqvae": vqvae, "prior": prior}),
     )
 
 
@@ -178,19 +183,34 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
     return " + ".join(f"{n} times ({one})" if n > 1 else one for one, n in counted.items())
 
 
-def _check_models(evaluation: Evaluation, models: Mapping[str, VQVAE | CodePrior | None]) -> None:
-    """Makes sure that an evaluation is of these models, as far as it says of which it is.
+def _tuning(
+    path: Path, models: Mapping[str, VQVAE | CodePrior | None]
+) -> SamplingTuning | str | None:
+    if not path.exists():
+        return None
+    try:
+        tuning = SamplingTuning.read(path)
+        _check_models(path.name, {"vqvae": tuning.vqvae, "prior": tuning.prior}, models)
+    except ValueError as error:  # the rest of the report is worth having
+        return f"{error}"
+    return tuning
+
+
+def _check_models(
+    file: str, recorded: Mapping[str, Any], models: Mapping[str, VQVAE | CodePrior | None]
+) -> None:
+    """Makes sure that figures are of these models, as far as they say of which they are.
 
     Raises:
-        ValueError: It is of others.
+        ValueError: They are of others.
     """
     for name, model in models.items():
-        recorded = evaluation.settings.get(name)
+        hash_ = recorded.get(name)
         found = None if model is None else weights_hash(model.state_dict())
-        if recorded is not None and not (found or "").startswith(str(recorded)):
+        if hash_ is not None and not (found or "").startswith(str(hash_)):
             raise ValueError(
-                f"{EVALUATION_FILE} is of another {name} than the run has now, so its figures are "
-                "left out: evaluate the run again"
+                f"{file} is of another {name} than the run has now, so its figures are left out: "
+                "measure the run again"
             )
 
 

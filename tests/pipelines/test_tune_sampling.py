@@ -12,8 +12,9 @@ from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluation import feature_classifier
 from pipelines.evaluation.feature_distances import frechet_distance
-from pipelines.evaluation.sampling_grid import MeasuredSettings
+from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.generation import GenerationPipeline
+from pipelines.report.numbers import with_spread
 from pipelines.tune_sampling import arguments, describe_choice
 from stage2_prior import SamplingSettings
 
@@ -91,24 +92,79 @@ def test_default_scales_are_those_the_prior_can_be_guided_by(run, rgb_file, tmp_
     assert [row["settings"]["guidance_scale"] for row in record["measured"]] == [1]
 
 
+def tuning(*measured):
+    return SamplingTuning(
+        vqvae="a", prior="b", feature_network="c", images_per_set=5, seed=0, floor=0.1,
+        measured=measured,
+    )  # fmt: skip
+
+
 def measured(temperature, *distances):
     return MeasuredSettings(SamplingSettings(temperature=temperature), distances, None)
 
 
 def test_what_lies_within_chance_is_named():
-    # Means 2.0 (spread 0.14), 2.1 and 2.3.
-    words = describe_choice([measured(1, 2.3, 2.3), measured(2, 1.9, 2.1), measured(3, 2.1, 2.1)])
-    assert words == (
+    # Means 2.3, 2.0 (spread 0.14), 2.1.
+    tried = tuning(measured(1, 2.3, 2.3), measured(2, 1.9, 2.1), measured(3, 2.1, 2.1))
+    assert describe_choice(tried) == (
         "nearest: temperature 2 with guidance 1; no farther than chance: "
         "temperature 3 with guidance 1"
     )
 
 
 def test_nothing_is_said_of_chance_after_one_set():
-    assert describe_choice([measured(1, 2.0)]) == (
+    assert describe_choice(tuning(measured(1, 2.0), measured(2, 2.0))) == (
         "nearest: temperature 1 with guidance 1; with one set nothing is known of chance: "
         "--sets 2 tells"
     )
+
+
+def test_record_is_read_as_it_was_written(tmp_path):
+    tried = tuning(measured(1, 2.0, 2.5), measured(0.5, 3.0))
+    tried.write(tmp_path / "tuning.json")
+    assert SamplingTuning.read(tmp_path / "tuning.json") == tried
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(format_version=2),
+        lambda record: record.update(measured=[]),
+        lambda record: record["measured"][0].update(distances=[]),
+        lambda record: record["measured"][0]["settings"].update(temperature=-1),
+        lambda record: record.pop("floor"),
+    ],
+)
+def test_damaged_record_is_refused(change, tmp_path):
+    path = tmp_path / "tuning.json"
+    tuning(measured(1, 2.0)).write(path)
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"is damaged .*: try again with `python -m pipel"):
+        SamplingTuning.read(path)
+
+
+def test_report_shows_what_was_tried(run):
+    tune(run, "--temperatures", 0.3, 1.5, "--guidance-scales", 1)
+    page = (run / "report.html").read_text()
+    best = SamplingTuning.read(run / "sampling_tuning.json").nearest
+    assert "<h3>Settings that were tried</h3>" in page
+    row = page[page.index(f'<th scope="row">{best.settings.temperature}</th>') :]
+    distance = with_spread(best.distance, best.spread)
+    assert f"<strong>{distance}</strong>" in row[: row.index("</tr>")]
+    assert page.count("<strong>" + distance) == 1
+
+
+def test_report_leaves_out_what_was_tried_with_other_models(run):
+    from pipelines.report.page import write_report
+
+    tune(run, "--temperatures", 1, "--guidance-scales", 1)
+    path = run / "sampling_tuning.json"
+    path.write_text(path.read_text().replace('"prior": "', '"prior": "0'))
+    page = write_report(run).read_text()
+    assert "sampling_tuning.json is of another prior than the run has now" in page
+    assert "Right class" not in page
 
 
 def test_arguments_are_the_options_that_differ_from_the_defaults():
