@@ -20,13 +20,14 @@ from stage2_prior.config import SamplingSettings
 from stage2_prior.prepared_weights import PreparedBlock
 from stage2_prior.sampling import choose, guide, tempered
 
-# Compiled versions of the step: networks times precisions times batch sizes of one process.
+# Compiled versions of the step: networks times precisions, batch sizes, codebook sizes and kinds of
+# settings (with top-k and top-p each value is one) of one process.
 _MOST_VERSIONS = 256
 
 
 @dataclass(frozen=True)
 class NextCode:
-    """What is asked of the network, and with what it is drawn."""
+    """The network's inputs for one code of every image, and what the codes are drawn with."""
 
     inputs: Tensor
     """float32 (B, E), of the network; (2 B, E) under guidance, the second half without labels."""
@@ -106,7 +107,7 @@ def decoding_step(
     """Draws the next code of every image.
 
     Args:
-        asked: Which, and with what it is drawn.
+        asked: Inputs, and what the codes are drawn with.
         blocks: The network's.
         caches: Per block (2, B or 2 B, length, heads, d), see `attend`.
         settings: Top-k, top-p, and whether the temperature is 0; its value is taken from `asked`,
@@ -143,7 +144,8 @@ def _draw_from(
 def compiled_decoding_step() -> DecodingStep:
     """`decoding_step`, compiled where it is first called.
 
-    Once for each network, precision, batch size and kind of settings; the cache's length may vary.
+    Once for each network, precision, batch size, codebook size and kind of settings (top-k and
+    top-p count with their values); the cache's length, temperature and guidance scale may vary.
     """
     compiled: DecodingStep = torch.compile(decoding_step, dynamic=False)
 

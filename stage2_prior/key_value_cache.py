@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 # What a prior holds on to between two batches; more is freed.
-_MOST_KEPT = 64 << 20
+_MOST_KEPT = 256 << 20
 
 
 class CacheMemory:
     """The memory of a cache that is done with, for the next one of the same size.
 
     The first write to fresh memory costs more than all the copying of keys and values into it.
-    Several threads may take and give back at a time.
+    Several threads may take and give back at a time (on a GPU, those of one stream).
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,17 @@ class CacheMemory:
         )
         if fits:
             return memory
-        return [torch.empty(size, dtype=dtype, device=device) for _ in range(num_layers)]
+        # Tensors of inference mode could not be written to outside of it.
+        with torch.inference_mode(mode=False):
+            return [torch.empty(size, dtype=dtype, device=device) for _ in range(num_layers)]
 
     def give_back(self, memory: list[Tensor]) -> None:
         """Takes what `take` gave and nobody uses any more."""
-        if not self._kept and sum(part.nbytes for part in memory) <= _MOST_KEPT:
+        if memory and not self._kept and sum(part.nbytes for part in memory) <= _MOST_KEPT:
             self._kept.append(memory)
+
+    def __reduce__(self) -> tuple[type[CacheMemory], tuple[()]]:
+        return CacheMemory, ()  # a copy of a prior starts without
 
 
 class KeyValueCache:
@@ -53,7 +58,6 @@ class KeyValueCache:
 
     Args:
         source: Where the memory comes from and goes back to.
-        compiled: Whether a compiled loop reads it, or batched products.
         num_layers: How many blocks.
         batch: B.
         num_heads: Attention heads.
@@ -61,6 +65,7 @@ class KeyValueCache:
         head_dim: d, features per head.
         dtype: What keys and values are kept in.
         device: Where.
+        compiled: Whether a compiled loop reads it, or batched products.
     """
 
     def __init__(
@@ -88,7 +93,8 @@ class KeyValueCache:
 
     def reserve(self, length: int) -> None:
         """Makes room for `length` positions; new ones are zero."""
-        if length <= self._length:
+        reserved = self.blocks[0].shape[3] if self.blocks else 0
+        if length <= reserved:
             return
         if self._compiled:
             self.blocks = [block.transpose(2, 3) for block in self._views(length)]
@@ -97,7 +103,7 @@ class KeyValueCache:
             self._without_gaps = [_for_products(block) for block in self.blocks]
         for block in self.blocks:
             block[:, :, :, self._length :] = 0
-        self._length = length
+        self._length = max(self._length, length)
 
     def keys_and_values(self, index: int) -> tuple[Tensor, Tensor]:
         """Of one block, for batched products: (B * heads, d, length), (B * heads, length, d)."""
@@ -111,7 +117,8 @@ class KeyValueCache:
 
     def close(self) -> None:
         """Gives the memory back; the cache must not be used after it."""
-        self._source.give_back(self._memory)
+        memory, self._memory = self._memory, []
+        self._source.give_back(memory)
 
     def _views(self, length: int) -> list[Tensor]:
         kinds, batch, num_heads, most, head_dim = self._shape

@@ -164,8 +164,8 @@ class TransformerSampler:
             int64 (B, 1).
         """
         place = self.prefix + index
-        # A length of one is a case of its own to a compiler: it would compile twice.
         inputs = self.embed(sources, codes, targets)
+        # A length of one is a case of its own to a compiler: it would compile twice.
         if self._step is None or not place:
             hidden = self.advance(inputs, index, self.causal_rows(index, 1))
             return self.draw(hidden, targets, index, uniform)[0]

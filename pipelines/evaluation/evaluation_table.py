@@ -9,6 +9,7 @@ from pipelines.evaluation.evaluation_record import Evaluation, Figure
 
 _HEADINGS = ("figure", "value", "beside it", "images")
 _WIDTH = 100
+_MAX_DECIMALS = 6
 
 
 def to_text(evaluation: Evaluation) -> str:
@@ -61,9 +62,11 @@ def with_spread(figure: Figure) -> str:
     value, spread = figure.value, figure.spread
     if spread is None:
         return number_text(value)
+    if math.isfinite(value) and spread < 1e-9 * abs(value):
+        spread = 0.0  # the rounding of equal values
     if not (math.isfinite(value) and 0 < spread < math.inf):
         return f"{number_text(value)} ± {spread:.2g}"
-    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    decimals = min(_MAX_DECIMALS, max(0, 1 - math.floor(math.log10(spread))))
     return f"{value:,.{decimals}f} ± {spread:,.{decimals}f}"
 
 

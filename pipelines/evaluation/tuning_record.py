@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,7 @@ class MeasuredSettings:
     @property
     def spread(self) -> float | None:
         """The standard deviation over the sets; None of one."""
-        number = len(self.distances)
-        if number == 1:
-            return None
-        squares = math.fsum((distance - self.distance) ** 2 for distance in self.distances)
-        return math.sqrt(squares / (number - 1))
+        return math.sqrt(_variance(self.distances)) if len(self.distances) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +67,29 @@ class SamplingTuning:
 
     @property
     def as_near(self) -> list[MeasuredSettings]:
-        """Others that are farther by less than the spread of the nearest."""
-        nearest = self.nearest
+        """Others that chance may have put behind the nearest; none where there is one set only.
+
+        All settings draw with the same random numbers, so their distances are compared set by set:
+        the mean difference must be more than twice its standard error. The deviation of a
+        difference is pooled over all settings, since one pair of few sets says little of it.
+        """
+        nearest, sets = self.nearest, len(self.nearest.distances)
+        differences = {
+            id(one): [
+                farther - near
+                for farther, near in zip(one.distances, nearest.distances, strict=True)
+            ]
+            for one in self.measured
+            if one is not nearest
+        }
+        if sets == 1 or not differences:
+            return []
+        variances = [_variance(values) for values in differences.values()]
+        error = math.sqrt(math.fsum(variances) / len(variances) / sets)
         return [
             one
             for one in self.measured
-            if one is not nearest and one.distance - nearest.distance < (nearest.spread or 0)
+            if id(one) in differences and math.fsum(differences[id(one)]) / sets <= 2 * error
         ]
 
     def write(self, path: Path) -> None:
@@ -99,7 +112,9 @@ class SamplingTuning:
             measured = tuple(_measured(values) for values in record.pop("measured"))
             if not measured:
                 raise ValueError("it holds no settings")
-            return cls(**record, measured=measured)
+            if len({len(one.distances) for one in measured}) > 1:
+                raise ValueError("its settings have different numbers of sets")
+            return cls(**_checked(record), measured=measured)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): try again with "
@@ -107,8 +122,36 @@ class SamplingTuning:
             ) from error
 
 
+def _variance(values: Sequence[float]) -> float:
+    """Of a sample of at least two."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _checked(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in ("vqvae", "prior", "feature_network"):
+        if not isinstance(record[name], str):
+            raise ValueError(f"its {name} is no text")
+    for name in ("images_per_set", "seed"):
+        if type(record[name]) is not int:
+            raise ValueError(f"its {name} is no whole number")
+    _number(record["floor"])
+    return record
+
+
 def _measured(values: Mapping[str, Any]) -> MeasuredSettings:
-    distances = tuple(float(distance) for distance in values["distances"])
-    if not distances:
-        raise ValueError("settings without a distance")
-    return MeasuredSettings(SamplingSettings(**values["settings"]), distances, values["agreement"])
+    if not isinstance(values["distances"], list) or not values["distances"]:
+        raise ValueError("settings without a list of distances")
+    distances = tuple(_number(distance) for distance in values["distances"])
+    agreement = values["agreement"]
+    return MeasuredSettings(
+        SamplingSettings(**values["settings"]),
+        distances,
+        None if agreement is None else _number(agreement),
+    )
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} stands where a number should")
+    return float(value)
