@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from stage2_prior.config import SamplingSettings
 if TYPE_CHECKING:
     from stage2_prior.base import CodePrior
 
+HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
 _GUIDANCE_SCALES = (1.0, 1.25, 1.5)
 
 
@@ -52,91 +55,6 @@ class TuneSamplingOptions:
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
 
 
-def main() -> None:
-    """Reads the options and tries."""
-    options = parse(TuneSamplingOptions)
-    directory = RunDirectory(options.run)
-    directory.config()  # refuses early what is no run
-    check_options(options)
-
-    from pipelines.evaluation.evaluated_run import joined_sets
-    from pipelines.evaluation.evaluation_conditions import networks_folder
-    from pipelines.evaluation.feature_classifier import cached_classifier
-    from pipelines.evaluation.feature_distances import frechet_distance
-    from pipelines.evaluation.feature_networks import classifier_network
-    from pipelines.evaluation.sampling_grid import measure_settings
-    from pipelines.generation import GenerationPipeline
-    from pipelines.report.page import write_report
-    from pipelines.summaries import load_run_splits
-    from pipelines.training.device import choose_device
-    from pipelines.training.precision import resolve_precision
-    from stage2_prior.artifact import weights_hash
-
-    device = choose_device(options.device)
-    pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
-    splits = load_run_splits(directory.config(), directory)
-    real, validation = joined_sets(splits.train, splits.validation), splits.validation
-    if splits.num_classes is None or real.labels is None:
-        raise ValueError(
-            "samples are compared in the features of a classifier, which needs labels, but the "
-            f"data of {directory.path} have none: train on labelled data"
-        )
-    if len(validation) < 2:
-        raise ValueError(
-            f"at least 2 validation images are required, got {len(validation)}: train a run with a "
-            "larger --data.validation-fraction"
-        )
-    ways = ways_to_try(options, pipeline.prior, len(validation))
-    say("feature classifier ...")
-    classifier, key = cached_classifier(
-        networks_folder(directory.path),
-        real.images,
-        real.labels,
-        splits.num_classes,
-        fingerprint=splits.fingerprint,
-        device=device,
-        precision=resolve_precision("auto", device),
-    )
-    network = classifier_network(classifier, key)
-    floor = frechet_distance(
-        network.features(validation.images),
-        network.features(splits.train.images[: len(validation)]),
-    )
-    say(
-        f"FD-classifier of {options.sets} x {len(validation):,} samples from the validation split "
-        f"(as many training images: {floor:.3f})"
-    )
-    say(HEADING)
-    measured = []
-    for one in measure_settings(
-        pipeline,
-        ways,
-        validation,
-        network,
-        sets=options.sets,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        agreement=classifier.accuracy,
-    ):
-        say(table_row(one))
-        measured.append(one)
-    tuning = SamplingTuning(
-        vqvae=weights_hash(pipeline.vqvae.state_dict()),
-        prior=weights_hash(pipeline.prior.state_dict()),
-        feature_network=key,
-        images_per_set=len(validation),
-        seed=options.seed,
-        floor=floor,
-        measured=tuple(measured),
-    )
-    path = directory.path / TUNING_FILE
-    tuning.write(path)
-    say(describe_choice(tuning))
-    say(f"wrote {path} and {write_report(directory.path)}")
-    chosen = arguments(tuning.nearest.settings)
-    say(f"next: python -m pipelines.evaluate --run {directory.path}{chosen}")
-
-
 def check_options(options: TuneSamplingOptions) -> None:
     """Refuses early, before any work, what cannot be tried.
 
@@ -155,6 +73,16 @@ def check_options(options: TuneSamplingOptions) -> None:
                 f"{name} must name at least one value, each once, got "
                 f"{' '.join(map(str, values)) or 'none'}"
             )
+    if 0 in options.temperatures:
+        raise ValueError(
+            "temperature 0 draws one image per class, which no distance between sets is meant for: "
+            "leave it out"
+        )
+    if options.guidance_schedule != "constant" and options.guidance_scales == (1.0,):
+        raise ValueError(
+            f"guidance_schedule {options.guidance_schedule} needs a guidance scale other than 1: "
+            "name some with --guidance-scales, or leave the schedule out"
+        )
     _settings(options, options.guidance_scales or (1.0,))
 
 
@@ -200,9 +128,6 @@ def describe_choice(tuning: SamplingTuning) -> str:
     return words + (f"; no farther than chance: {others}" if others else "")
 
 
-HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
-
-
 def table_row(one: MeasuredSettings) -> str:
     """One line under `HEADING`."""
     spread = "-" if one.spread is None else f"{one.spread:.3f}"
@@ -240,6 +165,114 @@ def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[Sam
 
 def _name(settings: SamplingSettings) -> str:
     return f"temperature {settings.temperature:g} with guidance {settings.guidance_scale:g}"
+
+
+def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTuning:
+    """Measures all settings, and says each when it is measured.
+
+    Raises:
+        FileNotFoundError: A part of the run is missing.
+        ValueError: It is damaged, its data have changed, have no labels or too few images, or the
+            prior cannot draw in one of these ways.
+    """
+    from pipelines.evaluation.evaluated_run import joined_sets
+    from pipelines.evaluation.evaluation_conditions import networks_folder
+    from pipelines.evaluation.feature_classifier import cached_classifier
+    from pipelines.evaluation.feature_distances import frechet_distance
+    from pipelines.evaluation.feature_networks import classifier_network
+    from pipelines.evaluation.sampling_grid import measure_settings
+    from pipelines.generation import GenerationPipeline
+    from pipelines.summaries import load_run_splits
+    from pipelines.training.device import choose_device
+    from pipelines.training.precision import resolve_precision
+    from stage2_prior.artifact import weights_hash
+
+    device = choose_device(options.device)
+    pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
+    splits = load_run_splits(directory.config(), directory)
+    real, validation = joined_sets(splits.train, splits.validation), splits.validation
+    if splits.num_classes is None or real.labels is None:
+        raise ValueError(
+            "samples are compared in the features of a classifier, which needs labels, but the "
+            f"data of {directory.path} have none: train on labelled data"
+        )
+    if not 2 <= len(validation) <= len(splits.train):
+        raise ValueError(
+            "at least 2 validation images and as many training images are required, got "
+            f"{len(validation)} and {len(splits.train)}: train a run with another "
+            "--data.validation-fraction"
+        )
+    ways = ways_to_try(options, pipeline.prior, len(validation))
+    say("feature classifier ...")
+    classifier, key = cached_classifier(
+        networks_folder(directory.path),
+        real.images,
+        real.labels,
+        splits.num_classes,
+        fingerprint=splits.fingerprint,
+        device=device,
+        precision=resolve_precision("auto", device),
+    )
+    network = classifier_network(classifier, key)
+    floor = frechet_distance(
+        network.features(validation.images),
+        network.features(splits.train.images[: len(validation)]),
+    )
+    say(
+        f"FD-classifier of {options.sets} x {len(validation):,} samples from the validation split "
+        f"(as many training images, which the classifier has learned from: {floor:.3f})"
+    )
+    if len(validation) < 10 * network.num_features:
+        say(
+            f"note: {len(validation):,} images are few for {network.num_features:,} features: the "
+            "distances are too high, and only to be compared with each other"
+        )
+    say(HEADING)
+    measured = []
+    for one in measure_settings(
+        pipeline,
+        ways,
+        validation,
+        network,
+        sets=options.sets,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        agreement=classifier.accuracy,
+    ):
+        say(table_row(one))
+        measured.append(one)
+    return SamplingTuning(
+        vqvae=weights_hash(pipeline.vqvae.state_dict()),
+        prior=weights_hash(pipeline.prior.state_dict()),
+        feature_network=key,
+        images_per_set=len(validation),
+        seed=options.seed,
+        floor=floor,
+        measured=tuple(measured),
+    )
+
+
+def main() -> None:
+    """Reads the options and tries."""
+    options = parse(TuneSamplingOptions)
+    directory = RunDirectory(options.run)
+    directory.config()  # refuses early what is no run
+    check_options(options)
+    path = directory.path / TUNING_FILE
+    if path.is_dir() or not os.access(directory.path, os.W_OK):
+        raise ValueError(
+            f"{path} is where the result goes, but it cannot be written: make {directory.path} "
+            "writable or move what is there away"
+        )
+    tuning = tune(directory, options)
+    say(describe_choice(tuning))
+    chosen = arguments(tuning.nearest.settings)
+    say(f"next: python -m pipelines.evaluate --run {shlex.quote(str(directory.path))}{chosen}")
+
+    from pipelines.report.page import write_report
+
+    tuning.write(path)
+    say(f"wrote {path} and {write_report(directory.path)}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pipelines.evaluation.tuning_record import MeasuredSettings
 from pipelines.report.markup import element, paragraph, table, text
 from pipelines.report.numbers import number, with_spread
 from pipelines.report.run_record import RunRecord
+from stage2_prior.config import SamplingSettings
 
 
 def tried_settings(record: RunRecord) -> list[str]:
@@ -23,13 +24,16 @@ def tried_settings(record: RunRecord) -> list[str]:
     title = element("h3", "Settings that were tried")
     if isinstance(tuning, str):
         return [title, paragraph(text(f"{record.shareable(tuning)}."), class_="note")]
+    as_near = {id(one) for one in tuning.as_near}
+    sets = len(tuning.nearest.distances)
     said = (
-        f"Distance of {tuning.images_per_set:,} samples from as many images of the validation "
-        f"split, in the features of a classifier; of as many training images it is "
-        f"{number(tuning.floor)}. The nearest are in bold."
+        f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
+        "validation split, in the features of a classifier; of as many training images, which it "
+        f"has learned from, {number(tuning.floor)}. In bold: the nearest, and those that chance "
+        f"may have put behind it.{_in_common(tuning.nearest.settings)}"
     )
     header = ("Temperature", "Guidance scale", "FD-classifier", "Right class")
-    rows = [_row(one, best=one is tuning.nearest) for one in tuning.measured]
+    rows = [_row(one, best=one is tuning.nearest or id(one) in as_near) for one in tuning.measured]
     return [
         title,
         paragraph(text(said), class_="note"),
@@ -45,3 +49,15 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
         element("strong", distance) if best else distance,
         "-" if one.agreement is None else f"{number(100 * one.agreement, 3)}%",
     )
+
+
+def _in_common(settings: SamplingSettings) -> str:
+    """What all settings share and is not the default."""
+    default = SamplingSettings()
+    names = ("guidance_schedule", "top_p", "precision")
+    differing = [
+        f"{name.replace('_', ' ')} {getattr(settings, name)}"
+        for name in names
+        if getattr(settings, name) != getattr(default, name)
+    ]
+    return f" All with {', '.join(differing)}." if differing else ""

@@ -15,7 +15,7 @@ from pipelines.evaluation.feature_distances import frechet_distance
 from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.generation import GenerationPipeline
 from pipelines.report.numbers import with_spread
-from pipelines.tune_sampling import arguments, describe_choice
+from pipelines.tune_sampling import arguments, describe_choice, table_row
 from stage2_prior import SamplingSettings
 
 
@@ -69,7 +69,7 @@ def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_
 def test_next_command_names_the_nearest(run, capsys):
     record = tune(run, "--temperatures", 0.3, 1.5, "--guidance-scales", 1)
     best = min(record["measured"], key=lambda row: np.mean(row["distances"]))
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = capsys.readouterr().out.splitlines()[-2]
     temperature = best["settings"]["temperature"]
     assert last == f"next: python -m pipelines.evaluate --run {run} --temperature {temperature}"
 
@@ -103,13 +103,24 @@ def measured(temperature, *distances):
     return MeasuredSettings(SamplingSettings(temperature=temperature), distances, None)
 
 
-def test_what_lies_within_chance_is_named():
-    # Means 2.3, 2.0 (spread 0.14), 2.1.
-    tried = tuning(measured(1, 2.3, 2.3), measured(2, 1.9, 2.1), measured(3, 2.1, 2.1))
+def test_what_chance_may_have_put_behind_is_named():
+    # Differences set by set, from the nearest (temperature 2): 0.3 and 0.5; 0.1 and -0.1; their
+    # pooled standard error is 0.1.
+    tried = tuning(measured(1, 2.2, 2.6), measured(2, 1.9, 2.1), measured(3, 2.0, 2.0))
     assert describe_choice(tried) == (
         "nearest: temperature 2 with guidance 1; no farther than chance: "
         "temperature 3 with guidance 1"
     )
+
+
+def test_the_same_difference_in_every_set_is_no_chance():
+    tried = tuning(measured(1, 1.0, 2.0, 3.0), measured(2, 1.1, 2.1, 3.1))
+    assert tried.as_near == []
+
+
+def test_equals_are_as_near():
+    tried = tuning(measured(1, 1.0, 2.0), measured(2, 1.0, 2.0), measured(3, 9.0, 9.0))
+    assert [one.settings.temperature for one in tried.as_near] == [2]
 
 
 def test_nothing_is_said_of_chance_after_one_set():
@@ -120,7 +131,7 @@ def test_nothing_is_said_of_chance_after_one_set():
 
 
 def test_record_is_read_as_it_was_written(tmp_path):
-    tried = tuning(measured(1, 2.0, 2.5), measured(0.5, 3.0))
+    tried = tuning(measured(1, 2.0, 2.5), measured(0.5, 3.0, 3.5))
     tried.write(tmp_path / "tuning.json")
     assert SamplingTuning.read(tmp_path / "tuning.json") == tried
 
@@ -133,6 +144,12 @@ def test_record_is_read_as_it_was_written(tmp_path):
         lambda record: record["measured"][0].update(distances=[]),
         lambda record: record["measured"][0]["settings"].update(temperature=-1),
         lambda record: record.pop("floor"),
+        lambda record: record.update(floor=None),
+        lambda record: record.update(images_per_set="5"),
+        lambda record: record.update(prior=None),
+        lambda record: record["measured"][0].update(agreement="x"),
+        lambda record: record["measured"][0].update(distances="12"),
+        lambda record: record["measured"][0].update(distances=[float("nan")]),
     ],
 )
 def test_damaged_record_is_refused(change, tmp_path):
@@ -185,6 +202,11 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
         (("--sets", 0), "sets must be at least 1, got 0"),
         (("--batch-size", 0), "batch_size must be at least 1, got 0"),
         (("--top-p", 2), "top_p must be in (0, 1], got 2.0"),
+        (("--temperatures", 0), "temperature 0 draws one image per class"),
+        (
+            ("--guidance-schedule", "linear", "--guidance-scales", 1),
+            "guidance_schedule linear needs a guidance scale other than 1",
+        ),
         (("--seed", -1), "seed must be in [0, 2^63), got -1"),
     ],
 )
@@ -193,6 +215,57 @@ def test_what_cannot_be_tried_is_refused_before_any_work(run, options, message, 
     assert message in capsys.readouterr().err
     assert not (run / "sampling_tuning.json").exists()
     assert not (run.parent / ".feature-networks").exists()
+
+
+def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
+    options = ("--temperatures", 1.5, "--guidance-scales", 2, "--guidance-schedule", "linear")
+    record = tune(run, *options, "--precision", "bfloat16", "--top-p", 0.9, "--sets", 3)
+    (row,) = record["measured"]
+    settings = SamplingSettings(**row["settings"])
+    assert settings == SamplingSettings(
+        temperature=1.5,
+        guidance_scale=2.0,
+        guidance_schedule="linear",
+        precision="bfloat16",
+        top_p=0.9,
+    )
+    assert len(row["distances"]) == 3
+    page = (run / "report.html").read_text()
+    assert "All with guidance schedule linear, top p 0.9, precision bfloat16." in page
+    one = MeasuredSettings(settings, tuple(row["distances"]), row["agreement"])
+    assert [f"{one.distance:.3f}", f"{one.spread:.3f}", f"{one.agreement:.1%}"] == (
+        table_row(one).split()[2:]
+    )
+    assert table_row(one).split()[:2] == ["1.5", "2"]
+    assert table_row(one) in capsys.readouterr().out
+
+
+def test_floor_is_that_of_as_many_training_images(run, rgb_file):
+    record = tune(run, "--temperatures", 1, "--guidance-scales", 1)
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    (folder,) = (run.parent / ".feature-networks").iterdir()
+    network = feature_classifier.FeatureClassifier(3, 2).eval()
+    network.load_state_dict(feature_classifier.load_artifact(folder, "feature_classifier")[1])
+    count = len(splits.validation)
+    first, second = splits.validation.images, splits.train.images[:count]
+    expected = frechet_distance(network.features(first), network.features(second))
+    assert record["floor"] == pytest.approx(expected, rel=1e-6)
+    assert record["images_per_set"] == count
+
+
+def test_guidance_of_a_prior_without_label_dropout_is_refused(rgb_file, tmp_path, capsys):
+    run = tmp_path / "unguided"
+    options = ("--data.source", f"npz:{rgb_file}", "--prior.label-dropout", 0)
+    command("train_all", *TINY, *options, "--out", run)
+    assert status("tune_sampling", "--run", run, "--guidance-scales", 2) == 1
+    assert "label" in capsys.readouterr().err
+    assert not (tmp_path / ".feature-networks").exists()  # before any work
+
+
+def test_what_lies_in_the_way_is_not_written_over(run, capsys):
+    (run / "sampling_tuning.json").mkdir()
+    assert status("tune_sampling", "--run", run) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_data_without_labels_are_refused(gray_file, tmp_path, capsys):

@@ -119,6 +119,34 @@ def test_step_takes_up_where_the_uncompiled_pass_ended(precision, monkeypatch):
     assert min(same) == 1 if precision == "float32" else min(same) > 0.95
 
 
+def test_large_attention_scores_do_not_overflow(monkeypatch):
+    uncompiled(monkeypatch)
+    prior = make_prior("transformer", GRIDS)
+    with torch.no_grad():
+        for block in prior.blocks:
+            block.attention.to_qkv.weight.mul_(1000)
+    expected = prior.sample(16)
+    for actual, grid in zip(
+        prior.sample(16, settings=SamplingSettings(compile="on")), expected, strict=True
+    ):
+        assert torch.equal(actual, grid)
+
+
+def test_three_grids_in_an_order_of_each_image(monkeypatch):
+    uncompiled(monkeypatch)
+    grids = (GridSpec(2, 2, 5), GridSpec(2, 1, 3), GridSpec(1, 2, 4))
+    prior = make_prior("transformer", grids, any_order=True)
+    codes = as_grids(random_sequence(grids, 8), grids)
+    known = tuple(torch.zeros_like(grid, dtype=torch.bool) for grid in codes)
+    order = torch.rand(8, 8).argsort(dim=1)
+    expected, actual = (
+        prior.complete(codes, known, settings=SamplingSettings(compile=compile_), order=order)
+        for compile_ in ("off", "on")
+    )
+    for ours, grid in zip(actual, expected, strict=True):
+        assert torch.equal(ours, grid)
+
+
 def test_bfloat16_cache_holds_what_was_computed():
     # Keys and values come out of a bfloat16 product: keeping them so loses nothing.
     prior = make_prior("transformer", GRIDS)

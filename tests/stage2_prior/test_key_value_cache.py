@@ -1,11 +1,13 @@
 """The memory of keys and values serves one batch after the other, and holds nothing over."""
 
+import copy
+
 import pytest
 import torch
 from tiny_priors import make_prior
 
-from stage2_prior import GridSpec, SamplingSettings
-from stage2_prior.key_value_cache import CacheMemory
+from stage2_prior import GridSpec, SamplingSettings, key_value_cache
+from stage2_prior.key_value_cache import CacheMemory, KeyValueCache
 
 GRIDS = (GridSpec(5, 4, 7),)
 CPU = torch.device("cpu")
@@ -53,16 +55,69 @@ def test_memory_of_another_size_or_type_is_fresh(layers, size, dtype):
     assert [(len(part), part.dtype) for part in taken] == [(size, dtype)] * layers
 
 
-def test_large_memory_is_not_kept():
+def test_large_memory_is_not_kept(monkeypatch):
+    monkeypatch.setattr(key_value_cache, "_MOST_KEPT", 1024)
     memory = CacheMemory()
-    memory.give_back([torch.empty(64 << 20, dtype=torch.uint8)])
-    assert len(memory._kept) == 1
-    memory = CacheMemory()
-    memory.give_back([torch.empty((64 << 20) + 1, dtype=torch.uint8)])
+    memory.give_back([torch.empty(1025, dtype=torch.uint8)])
     assert not memory._kept
+    memory.give_back([torch.empty(1024, dtype=torch.uint8)])
+    assert len(memory._kept) == 1
 
 
-def test_memory_of_one_cache_is_kept():
-    prior = make_prior("transformer", GRIDS)
-    prior.sample(40, batch_size=16)  # three batches, the last one smaller
+@pytest.mark.parametrize("draw", ["sample", "complete"])
+def test_memory_of_one_cache_is_kept(draw):
+    prior = make_prior("transformer", GRIDS, any_order=True)
+    if draw == "sample":
+        prior.sample(40, batch_size=16)  # three batches, the last one smaller
+    else:
+        codes = torch.zeros(8, 5, 4, dtype=torch.int64)
+        prior.complete((codes,), (codes.bool(),))
     assert len(prior.cache_memory._kept) == 1
+
+
+@pytest.mark.parametrize("compile_", ["off", "on"])
+def test_a_prior_that_sampled_in_inference_mode_samples_outside_of_it(compile_, monkeypatch):
+    from stage2_prior import decoding_step, transformer_sampler
+
+    monkeypatch.setattr(
+        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
+    )
+    prior, settings = make_prior("transformer", GRIDS), SamplingSettings(compile=compile_)
+    with torch.inference_mode():
+        (expected,) = prior.sample(8, settings=settings)
+    for _ in range(2):
+        assert torch.equal(prior.sample(8, settings=settings)[0], expected)
+
+
+def test_memory_is_given_back_once():
+    memory = CacheMemory()
+    cache = KeyValueCache(
+        memory, num_layers=1, batch=1, num_heads=1, length=16, head_dim=2, dtype=torch.float32,
+        device=CPU, compiled=True,
+    )  # fmt: skip
+    cache.close()
+    first = memory.take(1, 64, torch.float32, CPU)
+    cache.close()
+    assert not set(addresses(memory.take(1, 64, torch.float32, CPU))) & set(addresses(first))
+
+
+def test_copies_of_a_prior_have_no_memory():
+    prior = make_prior("transformer", GRIDS)
+    prior.sample(8)
+    assert not copy.deepcopy(prior).cache_memory._kept
+    assert prior.cache_memory._kept
+
+
+def test_what_a_compiled_step_wrote_stays_when_room_is_made():
+    cache = KeyValueCache(
+        CacheMemory(), num_layers=1, batch=2, num_heads=3, length=48, head_dim=4,
+        dtype=torch.float32, device=CPU, compiled=True,
+    )  # fmt: skip
+    cache.reserve(16)
+    (kept,) = cache.up_to(20)
+    kept.copy_(torch.randn(kept.shape))
+    cache.reserve(32)
+    (block,) = cache.blocks
+    assert block.shape == (2, 2, 3, 32, 4)
+    assert torch.equal(block[:, :, :, :20], kept.transpose(2, 3))
+    assert not block[:, :, :, 20:].any()
