@@ -78,11 +78,6 @@ def check_options(options: TuneSamplingOptions) -> None:
             "temperature 0 draws one image per class, which no distance between sets is meant for: "
             "leave it out"
         )
-    if options.guidance_schedule != "constant" and options.guidance_scales == (1.0,):
-        raise ValueError(
-            f"guidance_schedule {options.guidance_schedule} needs a guidance scale other than 1: "
-            "name some with --guidance-scales, or leave the schedule out"
-        )
     _settings(options, options.guidance_scales or (1.0,))
 
 
@@ -103,6 +98,11 @@ def ways_to_try(
 
     guidable = prior.num_classes is not None and prior.config.label_dropout > 0
     scales = options.guidance_scales or (_GUIDANCE_SCALES if guidable else (1.0,))
+    if options.guidance_schedule != "constant" and set(scales) == {1.0}:
+        raise ValueError(
+            f"guidance_schedule {options.guidance_schedule} needs a guidance scale other than 1: "
+            "name some with --guidance-scales, or leave the schedule out"
+        )
     ways = _settings(options, scales)
     for way in ways:
         check_settings(
@@ -175,16 +175,13 @@ def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTunin
         ValueError: It is damaged, its data have changed, have no labels or too few images, or the
             prior cannot draw in one of these ways.
     """
-    from pipelines.evaluation.evaluated_run import joined_sets
-    from pipelines.evaluation.evaluation_conditions import networks_folder
-    from pipelines.evaluation.feature_classifier import cached_classifier
+    from pipelines.evaluation.evaluated_run import joined_sets, run_classifier
     from pipelines.evaluation.feature_distances import frechet_distance
     from pipelines.evaluation.feature_networks import classifier_network
     from pipelines.evaluation.sampling_grid import measure_settings
     from pipelines.generation import GenerationPipeline
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
-    from pipelines.training.precision import resolve_precision
     from stage2_prior.artifact import weights_hash
 
     device = choose_device(options.device)
@@ -204,15 +201,7 @@ def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTunin
         )
     ways = ways_to_try(options, pipeline.prior, len(validation))
     say("feature classifier ...")
-    classifier, key = cached_classifier(
-        networks_folder(directory.path),
-        real.images,
-        real.labels,
-        splits.num_classes,
-        fingerprint=splits.fingerprint,
-        device=device,
-        precision=resolve_precision("auto", device),
-    )
+    classifier, key = run_classifier(directory.path, splits, real, device)
     network = classifier_network(classifier, key)
     floor = frechet_distance(
         network.features(validation.images),
@@ -242,7 +231,7 @@ def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTunin
         say(table_row(one))
         measured.append(one)
     return SamplingTuning(
-        vqvae=weights_hash(pipeline.vqvae.state_dict()),
+        vqvae=pipeline.vqvae.weights_hash(),
         prior=weights_hash(pipeline.prior.state_dict()),
         feature_network=key,
         images_per_set=len(validation),

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
+# So that guided logits stay finite in float32.
+_MAX_GUIDANCE_SCALE = 1e6
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerConfig:
@@ -204,6 +207,12 @@ class SamplingSettings:
             value = getattr(self, name)
             _require(value >= 0, name, "at least 0", value)
             _require(value < float("inf"), name, "finite", value)
+        _require(
+            self.guidance_scale <= _MAX_GUIDANCE_SCALE,
+            "guidance_scale",
+            f"at most {_MAX_GUIDANCE_SCALE:,.0f}",
+            self.guidance_scale,
+        )
         _require(
             self.guidance_schedule in ("constant", "linear"),
             "guidance_schedule",

@@ -42,7 +42,7 @@ class NextCode:
     heads: list[tuple[Tensor, Tensor]]
     """Weight (E, K) and bias (K,) of the grids that the targets lie in."""
     head: Tensor
-    """int64 (B or 1, 1), which of them each target takes."""
+    """int64 (B or 1, 1), which of them each target takes; not looked at where there is one."""
 
 
 DecodingStep: TypeAlias = Callable[

@@ -86,6 +86,8 @@ class KeyValueCache:
         self._shape = (2, batch, num_heads, length, head_dim)
         # A storage of its own for each block: the compiled step writes to all of them at once.
         self._memory = source.take(num_layers, math.prod(self._shape), dtype, device)
+        in_place = (2, batch, length, num_heads, head_dim)
+        self._whole = [memory.view(in_place) for memory in self._memory] if compiled else []
         self._length = 0  # positions that hold something
         self.blocks: list[Tensor] = []
         """Per block (2, B, heads, length, d)."""
@@ -121,9 +123,7 @@ class KeyValueCache:
         self._source.give_back(memory)
 
     def _views(self, length: int) -> list[Tensor]:
-        kinds, batch, num_heads, most, head_dim = self._shape
-        shape = (kinds, batch, most, num_heads, head_dim)
-        return [memory.view(shape)[:, :, :length] for memory in self._memory]
+        return [memory[:, :, :length] for memory in self._whole]
 
     def _moved(self, length: int) -> list[Tensor]:
         shape = (*self._shape[:3], length, self._shape[4])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -82,23 +81,6 @@ class PreparedWeights:
     """float32 (L + 1, E) or None; see `TransformerPrior.place_tables`."""
     target_places: Tensor
     """float32 (L, E)."""
-
-    def embed(self, sources: Tensor, codes: Tensor, targets: Tensor) -> Tensor:
-        """A code, where it lies, and which position is asked for: all but the label of an input.
-
-        Args:
-            sources: int64 (B or 1, n), positions of the codes; L for the start.
-            codes: int64 (B, n), 0 for the start.
-            targets: int64 (B or 1, n), positions to predict.
-
-        Returns:
-            float32 (B, n, E).
-        """
-        x = F.embedding(codes + self.first_row[sources], self.table)
-        if self.source_places is not None:
-            x = x + F.embedding(sources, self.source_places)
-        embedded: Tensor = x + F.embedding(targets, self.target_places)
-        return embedded
 
 
 def prepare_weights(prior: TransformerPrior, dtype: torch.dtype) -> PreparedWeights:

@@ -64,7 +64,6 @@ class TransformerSampler:
         self._grid_of = prior.positions[:, 0]
         self._grid_list = self._grid_of.tolist()
         self._scales = guidance_scales(settings, prior.num_codes)
-        self._temperature = torch.tensor(settings.temperature, dtype=torch.float64)
         self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._weights = prior.prepared_weights(self._dtype)
         self._labels = prior.label_embedding(labels)[:, None]  # (B, 1, E)
@@ -90,7 +89,16 @@ class TransformerSampler:
             seen = self._labels.new_zeros(self.prefix, self._padded(self.prefix))
             seen[:, self.prefix :] = float("-inf")
             self._run(prefix + self._labels, 0, seen)
-        self._causal = self._causal_mask(self.prefix + prior.num_codes)
+        length = self.prefix + prior.num_codes
+        self._causal = self._causal_mask(length)
+        if self._step is not None:
+            # What changes from code to code must be tensors: compiled code is made for a number.
+            device = labels.device
+            self._places = torch.arange(length, device=device)
+            self._scale_at = torch.tensor(self._scales, device=device)
+            self._temperature = torch.tensor(
+                settings.temperature, dtype=torch.float64, device=device
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +117,11 @@ class TransformerSampler:
         Returns:
             float32 (B, n, E).
         """
-        x = self._weights.embed(sources, codes, targets)
+        weights = self._weights
+        x = F.embedding(codes + weights.first_row[sources], weights.table)
+        if weights.source_places is not None:
+            x = x + F.embedding(sources, weights.source_places)
+        x = x + F.embedding(targets, weights.target_places)
         if self.guided:
             x = torch.cat([x, x])
         embedded: Tensor = x + self._labels
@@ -169,16 +181,18 @@ class TransformerSampler:
         if self._step is None or not place:
             hidden = self.advance(inputs, index, self.causal_rows(index, 1))
             return self.draw(hidden, targets, index, uniform)[0]
-        heads, head = self._weights.heads, self._grid_of[targets]
+        heads, head = self._weights.heads, targets
         if targets.numel() == 1:
-            heads, head = [heads[self._grid_list[int(targets)]]], torch.zeros_like(head)
+            heads = [heads[self._grid_list[int(targets)]]]
+        elif len(heads) > 1:
+            head = self._grid_of[targets]
         asked = NextCode(
             # Gathered outside of compiled code, which would gather anew in each block.
             inputs[:, 0],
-            place=torch.tensor([place], device=codes.device),
+            place=self._places[place : place + 1],
             uniform=uniform,
-            temperature=self._temperature.to(uniform.device),
-            guidance_scale=torch.tensor(self._scales[index], device=codes.device),
+            temperature=self._temperature,
+            guidance_scale=self._scale_at[index],
             heads=heads,
             head=head,
         )

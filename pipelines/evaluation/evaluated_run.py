@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from pipelines.batches import code_batches
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.dump_codes import read_own_codes
+from pipelines.evaluation.evaluation_conditions import networks_folder
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.evaluation.feature_classifier import FeatureClassifier, cached_classifier
 from pipelines.generation import GenerationPipeline
 from pipelines.run_dir import RunDirectory
 from pipelines.summaries import load_run_splits
@@ -74,6 +76,33 @@ def load_run(
         precision=resolve_precision("auto", device),
         side=side,
         num_cas=settings.num_cas_samples(len(real)) if splits.num_classes else 0,
+    )
+
+
+def run_classifier(
+    path: Path, splits: DataSplits, real: ImageSet, device: torch.device
+) -> tuple[FeatureClassifier, str]:
+    """The feature classifier of a run's data and its key, kept beside the run for the next time.
+
+    Args:
+        path: The run directory.
+        splits: Of labelled data.
+        real: Training and validation images, what it learns from.
+        device: Where to compute.
+
+    Raises:
+        ValueError: It was kept, but is damaged.
+    """
+    assert splits.num_classes is not None
+    assert real.labels is not None
+    return cached_classifier(
+        networks_folder(path),
+        real.images,
+        real.labels,
+        splits.num_classes,
+        fingerprint=splits.fingerprint,
+        device=device,
+        precision=resolve_precision("auto", device),
     )
 
 

@@ -6,10 +6,10 @@ import math
 import textwrap
 
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
+from pipelines.evaluation.rounding import rounded_to_spread
 
 _HEADINGS = ("figure", "value", "beside it", "images")
 _WIDTH = 100
-_MAX_DECIMALS = 6
 
 
 def to_text(evaluation: Evaluation) -> str:
@@ -60,14 +60,10 @@ def _cells(figure: Figure) -> tuple[str, str, str, str]:
 def with_spread(figure: Figure) -> str:
     """`8.03 ± 0.12`, without the unit: to two digits of the spread, to four where there is none."""
     value, spread = figure.value, figure.spread
-    if spread is None:
+    if spread is None or not (math.isfinite(value) and math.isfinite(spread)):
         return number_text(value)
-    if math.isfinite(value) and spread < 1e-9 * abs(value):
-        spread = 0.0  # the rounding of equal values
-    if not (math.isfinite(value) and 0 < spread < math.inf):
-        return f"{number_text(value)} ± {spread:.2g}"
-    decimals = min(_MAX_DECIMALS, max(0, 1 - math.floor(math.log10(spread))))
-    return f"{value:,.{decimals}f} ± {spread:,.{decimals}f}"
+    rounded = rounded_to_spread(value, spread)
+    return number_text(value) + " ± 0" if rounded is None else " ± ".join(rounded)
 
 
 def number_text(value: float) -> str:

@@ -23,11 +23,12 @@ from pipelines.evaluation.evaluated_run import (
     first_images,
     fixed_order,
     load_run,
+    run_classifier,
 )
-from pipelines.evaluation.evaluation_conditions import networks_folder, recorded_settings
+from pipelines.evaluation.evaluation_conditions import recorded_settings
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_classifier import NUM_FEATURES, cached_classifier
+from pipelines.evaluation.feature_classifier import NUM_FEATURES
 from pipelines.evaluation.feature_neighbours import NUM_NEIGHBOURS
 from pipelines.evaluation.feature_networks import (
     INCEPTION_CHANNELS,
@@ -145,15 +146,7 @@ def _networks(run: EvaluatedRun, found: _Findings, *, download: bool) -> list[Fe
     splits, real, networks = run.splits, run.real, []
     if splits.num_classes and real.labels is not None:
         with found.timed("feature classifier"):
-            classifier, key = cached_classifier(
-                networks_folder(run.path),
-                real.images,
-                real.labels,
-                splits.num_classes,
-                fingerprint=splits.fingerprint,
-                device=run.device,
-                precision=run.precision,
-            )
+            classifier, key = run_classifier(run.path, splits, real, run.device)
             assert splits.test.labels is not None
             accuracy = classifier.accuracy(splits.test.images, splits.test.labels)
         found.notes.append(

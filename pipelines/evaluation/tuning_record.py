@@ -74,22 +74,19 @@ class SamplingTuning:
         difference is pooled over all settings, since one pair of few sets says little of it.
         """
         nearest, sets = self.nearest, len(self.nearest.distances)
-        differences = {
-            id(one): [
-                farther - near
-                for farther, near in zip(one.distances, nearest.distances, strict=True)
-            ]
-            for one in self.measured
-            if one is not nearest
-        }
-        if sets == 1 or not differences:
+        others = [one for one in self.measured if one != nearest]
+        if sets == 1 or not others:
             return []
-        variances = [_variance(values) for values in differences.values()]
-        error = math.sqrt(math.fsum(variances) / len(variances) / sets)
+        differences = [
+            [there - here for there, here in zip(one.distances, nearest.distances, strict=True)]
+            for one in others
+        ]
+        variance = math.fsum(map(_variance, differences)) / len(others)
+        limit = 2 * math.sqrt(variance / sets)
         return [
             one
-            for one in self.measured
-            if id(one) in differences and math.fsum(differences[id(one)]) / sets <= 2 * error
+            for one, values in zip(others, differences, strict=True)
+            if math.fsum(values) / sets <= limit
         ]
 
     def write(self, path: Path) -> None:

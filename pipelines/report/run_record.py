@@ -81,8 +81,10 @@ class RunRecord:
     evaluation: Evaluation | None
     problems: tuple[str, ...]
     """What of the evaluation is there but could not be read, one sentence each."""
-    tuning: SamplingTuning | str | None
-    """Sampling settings that were tried, or why they could not be read."""
+    tuning: SamplingTuning | None
+    """Sampling settings that were tried."""
+    tuning_problem: str | None
+    """Why they could not be read, if they are there."""
 
     @property
     def name(self) -> str:
@@ -139,16 +141,26 @@ def read_run(path: Path) -> RunRecord:
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
     vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
     prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
+    models: dict[str, VQVAE | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
     evaluation, problems = None, []
     file = directory.path / EVALUATION_FILE
     if file.exists():
         try:
             evaluation = Evaluation.read(file)
             recorded = {name: evaluation.settings.get(name) for name in ("vqvae", "prior")}
-            _check_models(EVALUATION_FILE, recorded, {"vqvae": vqvae, "prior": prior})
+            _check_models(EVALUATION_FILE, recorded, models)
         except ValueError as error:  # the rest of the report is worth having
             evaluation = None
             problems.append(f"{error}")
+    tuning, tuning_problem = None, None
+    tuning_file = directory.path / TUNING_FILE
+    if tuning_file.exists():
+        try:
+            found = SamplingTuning.read(tuning_file)
+            _check_models(TUNING_FILE, {"vqvae": found.vqvae, "prior": found.prior}, models)
+            tuning = found
+        except ValueError as error:
+            tuning_problem = f"{error}"
     return RunRecord(
         path=directory.path,
         config=config,
@@ -162,7 +174,8 @@ def read_run(path: Path) -> RunRecord:
         code_counts=_code_counts(directory.codes) if directory.codes.exists() else None,
         evaluation=evaluation,
         problems=tuple(problems),
-        tuning=_tuning(directory.path / TUNING_FILE, {"vqvae": vqvae, "prior": prior}),
+        tuning=tuning,
+        tuning_problem=tuning_problem,
     )
 
 
@@ -181,19 +194,6 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
     """`7 by 7 codes of 512`; equal grids are counted."""
     counted = Counter(f"{by(g.height, g.width)} codes of {g.codebook_size:,}" for g in grids)
     return " + ".join(f"{n} times ({one})" if n > 1 else one for one, n in counted.items())
-
-
-def _tuning(
-    path: Path, models: Mapping[str, VQVAE | CodePrior | None]
-) -> SamplingTuning | str | None:
-    if not path.exists():
-        return None
-    try:
-        tuning = SamplingTuning.read(path)
-        _check_models(path.name, {"vqvae": tuning.vqvae, "prior": tuning.prior}, models)
-    except ValueError as error:  # the rest of the report is worth having
-        return f"{error}"
-    return tuning
 
 
 def _check_models(

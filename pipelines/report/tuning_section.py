@@ -11,7 +11,10 @@ from stage2_prior.config import SamplingSettings
 
 def tried_settings(record: RunRecord) -> list[str]:
     """A heading and a table, or how to get them where that can be."""
-    tuning = record.tuning
+    tuning, title = record.tuning, element("h3", "Settings that were tried")
+    if record.tuning_problem is not None:
+        problem = text(f"{record.shareable(record.tuning_problem)}.")
+        return [title, paragraph(problem, class_="note")]
     if tuning is None:
         if not record.data["num_classes"]:
             return []  # there is no feature classifier to try them by
@@ -21,10 +24,7 @@ def tried_settings(record: RunRecord) -> list[str]:
                 "Which settings bring samples nearest to images kept back says ", command, "."
             )
         ]
-    title = element("h3", "Settings that were tried")
-    if isinstance(tuning, str):
-        return [title, paragraph(text(f"{record.shareable(tuning)}."), class_="note")]
-    as_near = {id(one) for one in tuning.as_near}
+    best = [tuning.nearest, *tuning.as_near]
     sets = len(tuning.nearest.distances)
     said = (
         f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
@@ -33,7 +33,7 @@ def tried_settings(record: RunRecord) -> list[str]:
         f"may have put behind it.{_in_common(tuning.nearest.settings)}"
     )
     header = ("Temperature", "Guidance scale", "FD-classifier", "Right class")
-    rows = [_row(one, best=one is tuning.nearest or id(one) in as_near) for one in tuning.measured]
+    rows = [_row(one, best=one in best) for one in tuning.measured]
     return [
         title,
         paragraph(text(said), class_="note"),

@@ -37,6 +37,14 @@ def tune(run, *options):
     return json.loads((run / "sampling_tuning.json").read_text())
 
 
+def kept_classifier(run):
+    """The feature classifier that the command left beside the run."""
+    (folder,) = (run.parent / ".feature-networks").iterdir()
+    network = feature_classifier.FeatureClassifier(3, 2)
+    network.load_state_dict(feature_classifier.load_artifact(folder, "feature_classifier")[1])
+    return network.eval()
+
+
 def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_file):
     record = tune(run, "--temperatures", 0.5, 2, "--guidance-scales", 1, 3, "--seed", 5)
     tried = [row["settings"] for row in record["measured"]]
@@ -45,11 +53,8 @@ def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_
     ]  # fmt: skip
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
     validation = splits.validation
-    (folder,) = (run.parent / ".feature-networks").iterdir()
-    network = feature_classifier.FeatureClassifier(3, 2)
-    _, state = feature_classifier.load_artifact(folder, "feature_classifier")
-    network.load_state_dict(state)
-    real = network.eval().features(validation.images)
+    network = kept_classifier(run)
+    real = network.features(validation.images)
     count = len(validation)
     for row in record["measured"]:
         images = GenerationPipeline.from_pretrained(run)(
@@ -243,9 +248,7 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
 def test_floor_is_that_of_as_many_training_images(run, rgb_file):
     record = tune(run, "--temperatures", 1, "--guidance-scales", 1)
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
-    (folder,) = (run.parent / ".feature-networks").iterdir()
-    network = feature_classifier.FeatureClassifier(3, 2).eval()
-    network.load_state_dict(feature_classifier.load_artifact(folder, "feature_classifier")[1])
+    network = kept_classifier(run)
     count = len(splits.validation)
     first, second = splits.validation.images, splits.train.images[:count]
     expected = frechet_distance(network.features(first), network.features(second))

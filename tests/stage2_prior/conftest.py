@@ -17,3 +17,14 @@ def seeded_single_thread():
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def _uncompiled(monkeypatch):
+    """`compile="on"` takes the step as it is, without compiling it."""
+    from stage2_prior import decoding_step, request, transformer_sampler
+
+    monkeypatch.setattr(request, "can_compile", lambda _device: True)
+    monkeypatch.setattr(
+        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
+    )

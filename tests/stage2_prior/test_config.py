@@ -59,6 +59,11 @@ NAN, INF = float("nan"), float("inf")
         (SamplingSettings, {"top_p": 1.1}, "top_p must be in (0, 1], got 1.1"),
         (SamplingSettings, {"guidance_scale": -1.0}, "guidance_scale must be at least 0, got -1"),
         (SamplingSettings, {"guidance_scale": INF}, "guidance_scale must be finite, got inf"),
+        (
+            SamplingSettings,
+            {"guidance_scale": 1e7},
+            "guidance_scale must be at most 1,000,000, got 10000000.0",
+        ),
         (SamplingSettings, {"guidance_schedule": "up"}, "must be constant or linear, got up"),
         (SamplingSettings, {"num_steps": 0}, "num_steps must be at least 1 or None, got 0"),
         (

@@ -49,21 +49,12 @@ def draw(compile_, prior="plain", settings="plain", count=20, batch_size=64):
     return model.sample(count, labels, chosen, context=context, seed=3, batch_size=batch_size)
 
 
-def uncompiled(monkeypatch):
-    """Lets the sampler take the step as it is, without compiling it."""
-    from stage2_prior import decoding_step, transformer_sampler
-
-    monkeypatch.setattr(
-        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
-    )
-
-
 CASES = [(name, "plain") for name in PRIORS] + [("classes", name) for name in SETTINGS]
 
 
+@pytest.mark.usefixtures("_uncompiled")
 @pytest.mark.parametrize(("prior", "settings"), CASES)
-def test_step_draws_the_codes_of_the_uncompiled_sampler(prior, settings, monkeypatch):
-    uncompiled(monkeypatch)
+def test_step_draws_the_codes_of_the_uncompiled_sampler(prior, settings):
     expected = draw("off", prior, settings)
     for actual, grid in zip(draw("on", prior, settings), expected, strict=True):
         assert torch.equal(actual, grid)
@@ -101,10 +92,10 @@ def test_another_temperature_or_guidance_scale_compiles_nothing():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == versions
 
 
+@pytest.mark.usefixtures("_uncompiled")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_step_takes_up_where_the_uncompiled_pass_ended(precision, monkeypatch):
+def test_step_takes_up_where_the_uncompiled_pass_ended(precision):
     # Known codes are read in one pass, the others one by one: both write to the same cache.
-    uncompiled(monkeypatch)
     prior = make_prior("transformer", GRIDS, any_order=True)
     codes = as_grids(random_sequence(GRIDS, 8), GRIDS)
     known = tuple(torch.rand(grid.shape) < 0.5 for grid in codes)
@@ -119,8 +110,8 @@ def test_step_takes_up_where_the_uncompiled_pass_ended(precision, monkeypatch):
     assert min(same) == 1 if precision == "float32" else min(same) > 0.95
 
 
-def test_large_attention_scores_do_not_overflow(monkeypatch):
-    uncompiled(monkeypatch)
+@pytest.mark.usefixtures("_uncompiled")
+def test_large_attention_scores_do_not_overflow():
     prior = make_prior("transformer", GRIDS)
     with torch.no_grad():
         for block in prior.blocks:
@@ -132,8 +123,8 @@ def test_large_attention_scores_do_not_overflow(monkeypatch):
         assert torch.equal(actual, grid)
 
 
-def test_three_grids_in_an_order_of_each_image(monkeypatch):
-    uncompiled(monkeypatch)
+@pytest.mark.usefixtures("_uncompiled")
+def test_three_grids_in_an_order_of_each_image():
     grids = (GridSpec(2, 2, 5), GridSpec(2, 1, 3), GridSpec(1, 2, 4))
     prior = make_prior("transformer", grids, any_order=True)
     codes = as_grids(random_sequence(grids, 8), grids)
@@ -157,8 +148,8 @@ def test_bfloat16_cache_holds_what_was_computed():
     assert len({block.untyped_storage().data_ptr() for block in sampler._cache.blocks}) == 2
 
 
+@pytest.mark.usefixtures("_uncompiled")
 def test_compiled_batches_are_all_of_one_size(monkeypatch):
-    uncompiled(monkeypatch)
     sizes, draw_sequence = [], TransformerPrior.draw_sequence
 
     def watched(prior, labels, *rest):

@@ -17,13 +17,9 @@ def addresses(memory):
     return [part.data_ptr() for part in memory]
 
 
+@pytest.mark.usefixtures("_uncompiled")
 @pytest.mark.parametrize("compile_", ["off", "on"])
-def test_what_the_memory_held_does_not_matter(compile_, monkeypatch):
-    from stage2_prior import decoding_step, transformer_sampler
-
-    monkeypatch.setattr(
-        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
-    )
+def test_what_the_memory_held_does_not_matter(compile_):
     prior, settings = make_prior("transformer", GRIDS), SamplingSettings(compile=compile_)
     (expected,) = prior.sample(8, settings=settings)
     (memory,) = prior.cache_memory._kept
@@ -75,13 +71,9 @@ def test_memory_of_one_cache_is_kept(draw):
     assert len(prior.cache_memory._kept) == 1
 
 
+@pytest.mark.usefixtures("_uncompiled")
 @pytest.mark.parametrize("compile_", ["off", "on"])
-def test_a_prior_that_sampled_in_inference_mode_samples_outside_of_it(compile_, monkeypatch):
-    from stage2_prior import decoding_step, transformer_sampler
-
-    monkeypatch.setattr(
-        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
-    )
+def test_a_prior_that_sampled_in_inference_mode_samples_outside_of_it(compile_):
     prior, settings = make_prior("transformer", GRIDS), SamplingSettings(compile=compile_)
     with torch.inference_mode():
         (expected,) = prior.sample(8, settings=settings)

@@ -37,6 +37,7 @@ def test_number_has_four_significant_digits(value, written):
         (1234.5, 56.7, "1,234\u00a0\u00b1\u00a057"),
         (8.0312, None, "8.031"),
         (8.0312, 0.0, "8.031\u00a0\u00b1\u00a00"),
+        (0.1, 1.7e-17, "0.1\u00a0\u00b1\u00a00"),
         (8.0312, math.nan, "8.031"),
     ],
 )
