@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pipelines.command import parse, run_command, say
 from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from pipelines.run_dir import LATEST, RunDirectory
-from stage2_prior.config import SamplingSettings
+from stage2_prior.config import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
     from stage2_prior.base import CodePrior
@@ -38,8 +38,11 @@ class TuneSamplingOptions:
     """Temperatures to try."""
     guidance_scales: tuple[float, ...] | None = None
     """Guidance scales to try; None takes 1, 1.25 and 1.5 where the prior can be guided, else 1."""
-    guidance_schedule: Literal["constant", "linear"] = "constant"
-    """How guidance is spread over the codes of an image."""
+    guidance_schedule: GuidanceSchedule = "constant"
+    """How guidance is spread over the codes of an image: `linear` and `cosine` rise from none to
+    the scale."""
+    guidance_power: float = 1.0
+    """With a schedule, above 1 guidance comes later, below 1 earlier."""
     top_p: float | None = None
     """Keep only the likeliest codes that together have at least this probability, in (0, 1]."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -155,6 +158,7 @@ def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[Sam
             temperature=temperature,
             guidance_scale=scale,
             guidance_schedule=options.guidance_schedule,
+            guidance_power=options.guidance_power,
             top_p=options.top_p,
             precision=options.precision,
             compile="auto",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
+
+GuidanceSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
+"""How classifier-free guidance is spread over the codes of an image."""
 
 # So that guided logits stay finite in float32.
 _MAX_GUIDANCE_SCALE = 1e6
@@ -176,9 +179,12 @@ class SamplingSettings:
     guidance_scale: float = 1.0
     """Classifier-free guidance: 1 follows the labels as trained, above 1 more strongly, 0 ignores
     them. Needs labels and a prior trained with label dropout."""
-    guidance_schedule: Literal["constant", "linear"] = "constant"
-    """`constant` guides every code alike; `linear` goes from no guidance at the first code to
-    guidance_scale at the last, so that the composition stays varied."""
+    guidance_schedule: GuidanceSchedule = "constant"
+    """`constant` guides every code alike; `linear` and `cosine` go from no guidance at the first
+    code to guidance_scale at the last, so that the composition stays varied."""
+    guidance_power: float = 1.0
+    """With a schedule, above 1 guidance comes later, below 1 earlier: the share of codes that are
+    drawn is raised to this power."""
     num_steps: int | None = None
     """Draw the codes in this many steps, several at once and independently of each other; fewer is
     faster and worse. Needs a prior trained with any_order. None draws one by one in raster order,
@@ -214,11 +220,18 @@ class SamplingSettings:
             self.guidance_scale,
         )
         _require(
-            self.guidance_schedule in ("constant", "linear"),
+            self.guidance_schedule in get_args(GuidanceSchedule),
             "guidance_schedule",
-            "constant or linear",
+            "constant, linear or cosine",
             self.guidance_schedule,
         )
+        power = self.guidance_power
+        _require(0 < power < float("inf"), "guidance_power", "above 0 and finite", power)
+        if power != 1 and self.guidance_schedule == "constant":
+            raise ValueError(
+                f"guidance_power {power} needs a guidance_schedule to shape: "
+                "choose linear or cosine, or keep it at 1"
+            )
         steps = self.num_steps
         _require(steps is None or steps >= 1, "num_steps", "at least 1 or None", steps)
         _require(

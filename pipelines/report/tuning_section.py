@@ -54,7 +54,7 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
 def _in_common(settings: SamplingSettings) -> str:
     """What all settings share and is not the default."""
     default = SamplingSettings()
-    names = ("guidance_schedule", "top_p", "precision")
+    names = ("guidance_schedule", "guidance_power", "top_p", "precision")
     differing = [
         f"{name.replace('_', ' ')} {getattr(settings, name)}"
         for name in names

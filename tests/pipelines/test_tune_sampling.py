@@ -191,10 +191,16 @@ def test_report_leaves_out_what_was_tried_with_other_models(run):
 
 def test_arguments_are_the_options_that_differ_from_the_defaults():
     settings = SamplingSettings(
-        temperature=1.1, guidance_scale=1.5, guidance_schedule="linear", top_p=0.9, compile="on"
+        temperature=1.1,
+        guidance_scale=1.5,
+        guidance_schedule="linear",
+        guidance_power=2.0,
+        top_p=0.9,
+        compile="on",
     )
     assert arguments(settings) == (
         " --temperature 1.1 --top-p 0.9 --guidance-scale 1.5 --guidance-schedule linear"
+        " --guidance-power 2.0"
     )
     assert arguments(SamplingSettings(compile="on")) == ""
 
@@ -212,6 +218,7 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
             ("--guidance-schedule", "linear", "--guidance-scales", 1),
             "guidance_schedule linear needs a guidance scale other than 1",
         ),
+        (("--guidance-power", 2), "guidance_power 2.0 needs a guidance_schedule to shape"),
         (("--seed", -1), "seed must be in [0, 2^63), got -1"),
     ],
 )
@@ -224,6 +231,7 @@ def test_what_cannot_be_tried_is_refused_before_any_work(run, options, message, 
 
 def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     options = ("--temperatures", 1.5, "--guidance-scales", 2, "--guidance-schedule", "linear")
+    options += ("--guidance-power", 0.5)
     record = tune(run, *options, "--precision", "bfloat16", "--top-p", 0.9, "--sets", 3)
     (row,) = record["measured"]
     settings = SamplingSettings(**row["settings"])
@@ -231,12 +239,16 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
         temperature=1.5,
         guidance_scale=2.0,
         guidance_schedule="linear",
+        guidance_power=0.5,
         precision="bfloat16",
         top_p=0.9,
     )
     assert len(row["distances"]) == 3
     page = (run / "report.html").read_text()
-    assert "All with guidance schedule linear, top p 0.9, precision bfloat16." in page
+    assert (
+        "All with guidance schedule linear, guidance power 0.5, top p 0.9, precision bfloat16."
+        in page
+    )
     one = MeasuredSettings(settings, tuple(row["distances"]), row["agreement"])
     assert [f"{one.distance:.3f}", f"{one.spread:.3f}", f"{one.agreement:.1%}"] == (
         table_row(one).split()[2:]

@@ -22,7 +22,8 @@ def next_logits(prior, sequence, labels, context, known, position, scale):
 def scale_at(settings, num_known, num_codes):
     if settings.guidance_schedule == "constant":
         return settings.guidance_scale
-    return 1 + (settings.guidance_scale - 1) * num_known / (num_codes - 1)
+    share = (num_known / (num_codes - 1)) ** settings.guidance_power
+    return 1 + (settings.guidance_scale - 1) * share
 
 
 @torch.no_grad()

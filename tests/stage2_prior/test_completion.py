@@ -38,7 +38,12 @@ CASES = [
             SEVERAL,
             3,
             CONTEXT,
-            {"guidance_scale": 2.5, "guidance_schedule": "linear", "temperature": 0.9},
+            {
+                "guidance_scale": 2.5,
+                "guidance_schedule": "linear",
+                "guidance_power": 2.0,
+                "temperature": 0.9,
+            },
         ),
     ]
 ]

@@ -64,7 +64,22 @@ NAN, INF = float("nan"), float("inf")
             {"guidance_scale": 1e7},
             "guidance_scale must be at most 1,000,000, got 10000000.0",
         ),
-        (SamplingSettings, {"guidance_schedule": "up"}, "must be constant or linear, got up"),
+        (SamplingSettings, {"guidance_schedule": "up"}, "constant, linear or cosine, got up"),
+        (
+            SamplingSettings,
+            {"guidance_schedule": "linear", "guidance_power": 0.0},
+            "guidance_power must be above 0 and finite, got 0.0",
+        ),
+        (
+            SamplingSettings,
+            {"guidance_schedule": "cosine", "guidance_power": INF},
+            "guidance_power must be above 0 and finite, got inf",
+        ),
+        (
+            SamplingSettings,
+            {"guidance_power": 2.0},
+            "guidance_power 2.0 needs a guidance_schedule to shape",
+        ),
         (SamplingSettings, {"num_steps": 0}, "num_steps must be at least 1 or None, got 0"),
         (
             SamplingSettings,

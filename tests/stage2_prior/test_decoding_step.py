@@ -24,7 +24,7 @@ PRIORS = {
 SETTINGS = {
     "plain": {},
     "guided": {"guidance_scale": 2.0},
-    "guided more and more": {"guidance_scale": 3.0, "guidance_schedule": "linear"},
+    "guided more and more": {"guidance_scale": 3.0, "guidance_schedule": "cosine"},
     "likeliest": {"temperature": 0.0},
     "cold": {"temperature": 0.5, "top_k": 3},
     "hot": {"temperature": 1.7, "top_p": 0.8},
