@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from pipelines.command import parse, run_command, say
 from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.run_dir import LATEST, RunDirectory
+from stage2_prior.config import SamplingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -123,11 +124,17 @@ def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation |
 
 
 def _undecided(recorded: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What was recorded, with `compile` as it is wanted where that leaves the choice open."""
+    """What was recorded, with `compile` as it is wanted where that leaves the choice open.
+
+    An option of sampling that came later stood where it stands by default.
+    """
     sampling = recorded.get("sampling")
-    if wanted["sampling"]["compile"] != "auto" or not isinstance(sampling, dict):
+    if not isinstance(sampling, dict):
         return recorded
-    return recorded | {"sampling": sampling | {"compile": "auto"}}
+    sampling = asdict(SamplingSettings()) | sampling
+    if wanted["sampling"]["compile"] == "auto":
+        sampling["compile"] = "auto"
+    return recorded | {"sampling": sampling}
 
 
 def _evaluate(

@@ -81,7 +81,12 @@ def check_options(options: TuneSamplingOptions) -> None:
             "temperature 0 draws one image per class, which no distance between sets is meant for: "
             "leave it out"
         )
-    _settings(options, options.guidance_scales or (1.0,))
+    if options.guidance_schedule != "constant" and set(options.guidance_scales or ()) == {1.0}:
+        raise ValueError(
+            f"guidance_schedule {options.guidance_schedule} needs a guidance scale other than 1: "
+            "name some with --guidance-scales, or leave the schedule out"
+        )
+    _settings(options, options.guidance_scales or _GUIDANCE_SCALES)
 
 
 def ways_to_try(
@@ -101,10 +106,11 @@ def ways_to_try(
 
     guidable = prior.num_classes is not None and prior.config.label_dropout > 0
     scales = options.guidance_scales or (_GUIDANCE_SCALES if guidable else (1.0,))
-    if options.guidance_schedule != "constant" and set(scales) == {1.0}:
+    if options.guidance_schedule != "constant" and not guidable:
         raise ValueError(
-            f"guidance_schedule {options.guidance_schedule} needs a guidance scale other than 1: "
-            "name some with --guidance-scales, or leave the schedule out"
+            f"guidance_schedule {options.guidance_schedule} needs a prior that can be guided, and "
+            "this one was not trained without labels: leave the schedule out, or train a prior "
+            "with --prior.label-dropout above 0"
         )
     ways = _settings(options, scales)
     for way in ways:
@@ -157,8 +163,9 @@ def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[Sam
         SamplingSettings(
             temperature=temperature,
             guidance_scale=scale,
-            guidance_schedule=options.guidance_schedule,
-            guidance_power=options.guidance_power,
+            # A scale of 1 is no guidance, whatever the schedule.
+            guidance_schedule="constant" if scale == 1 else options.guidance_schedule,
+            guidance_power=1.0 if scale == 1 else options.guidance_power,
             top_p=options.top_p,
             precision=options.precision,
             compile="auto",
@@ -186,6 +193,7 @@ def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTunin
     from pipelines.generation import GenerationPipeline
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
+    from pipelines.training.precision import resolve_precision
     from stage2_prior.artifact import weights_hash
 
     device = choose_device(options.device)
@@ -205,7 +213,9 @@ def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTunin
         )
     ways = ways_to_try(options, pipeline.prior, len(validation))
     say("feature classifier ...")
-    classifier, key = run_classifier(directory.path, splits, real, device)
+    classifier, key = run_classifier(
+        directory.path, splits, real, device, resolve_precision("auto", device)
+    )
     network = classifier_network(classifier, key)
     floor = frechet_distance(
         network.features(validation.images),

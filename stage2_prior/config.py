@@ -178,13 +178,14 @@ class SamplingSettings:
     sampling), in (0, 1]; None keeps all."""
     guidance_scale: float = 1.0
     """Classifier-free guidance: 1 follows the labels as trained, above 1 more strongly, 0 ignores
-    them. Needs labels and a prior trained with label dropout."""
+    them; at most 1,000,000. Needs labels and a prior trained with label dropout."""
     guidance_schedule: GuidanceSchedule = "constant"
     """`constant` guides every code alike; `linear` and `cosine` go from no guidance at the first
-    code to guidance_scale at the last, so that the composition stays varied."""
+    code to guidance_scale at the last, so that the composition stays varied. Codes drawn in one
+    step, with num_steps, have the guidance of its first."""
     guidance_power: float = 1.0
     """With a schedule, above 1 guidance comes later, below 1 earlier: the share of codes that are
-    drawn is raised to this power."""
+    known is raised to this power."""
     num_steps: int | None = None
     """Draw the codes in this many steps, several at once and independently of each other; fewer is
     faster and worse. Needs a prior trained with any_order. None draws one by one in raster order,
@@ -222,7 +223,7 @@ class SamplingSettings:
         _require(
             self.guidance_schedule in get_args(GuidanceSchedule),
             "guidance_schedule",
-            "constant, linear or cosine",
+            f"one of {', '.join(get_args(GuidanceSchedule))}",
             self.guidance_schedule,
         )
         power = self.guidance_power
@@ -231,6 +232,11 @@ class SamplingSettings:
             raise ValueError(
                 f"guidance_power {power} needs a guidance_schedule to shape: "
                 "choose linear or cosine, or keep it at 1"
+            )
+        if self.guidance_scale == 1 and self.guidance_schedule != "constant":
+            raise ValueError(
+                f"guidance_schedule {self.guidance_schedule} needs a guidance_scale other than 1 "
+                "to go to: name one, or leave the schedule out"
             )
         steps = self.num_steps
         _require(steps is None or steps >= 1, "num_steps", "at least 1 or None", steps)

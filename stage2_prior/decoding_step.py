@@ -41,8 +41,8 @@ class NextCode:
     """float32 ()."""
     heads: list[tuple[Tensor, Tensor]]
     """Weight (E, K) and bias (K,) of the grids that the targets lie in."""
-    head: Tensor
-    """int64 (B or 1, 1), which of them each target takes; not looked at where there is one."""
+    head: Tensor | None
+    """int64 (B or 1, 1), which of them each target takes; None where there is one."""
 
 
 DecodingStep: TypeAlias = Callable[
@@ -123,6 +123,8 @@ def decoding_step(
         for weight, bias in asked.heads
     ]
     taken = drawn[0]
+    if asked.head is None:
+        return taken
     for number, others in enumerate(drawn[1:], start=1):
         taken = torch.where(asked.head == number, others, taken)
     return taken

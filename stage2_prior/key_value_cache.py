@@ -86,8 +86,8 @@ class KeyValueCache:
         self._shape = (2, batch, num_heads, length, head_dim)
         # A storage of its own for each block: the compiled step writes to all of them at once.
         self._memory = source.take(num_layers, math.prod(self._shape), dtype, device)
-        in_place = (2, batch, length, num_heads, head_dim)
-        self._whole = [memory.view(in_place) for memory in self._memory] if compiled else []
+        heads_inside = (2, batch, length, num_heads, head_dim)
+        self._whole = [memory.view(heads_inside) for memory in self._memory] if compiled else []
         self._length = 0  # positions that hold something
         self.blocks: list[Tensor] = []
         """Per block (2, B, heads, length, d)."""
@@ -120,6 +120,7 @@ class KeyValueCache:
     def close(self) -> None:
         """Gives the memory back; the cache must not be used after it."""
         memory, self._memory = self._memory, []
+        self._whole.clear()
         self._source.give_back(memory)
 
     def _views(self, length: int) -> list[Tensor]:

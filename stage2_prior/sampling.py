@@ -22,7 +22,7 @@ def guidance_scales(settings: SamplingSettings, num_codes: int) -> list[float]:
     """The guidance scale of each code, in the order in which they are drawn: L numbers.
 
     A schedule goes from 1 (the conditional distribution) at the first code to `guidance_scale` at
-    the last: with the share t of the codes that are drawn, in [0, 1], raised to the power p,
+    the last: with t the share of the other codes that are known, in [0, 1], to the power p,
     linear is 1 + (scale - 1) t^p and cosine 1 + (scale - 1) (1 - cos(pi t^p)) / 2 (the
     power-cosine schedule of Gao et al. 2023, "Masked Diffusion Transformer is a Strong Image
     Synthesizer", along the codes of an image instead of the steps of a diffusion).

@@ -92,7 +92,7 @@ class TransformerSampler:
         length = self.prefix + prior.num_codes
         self._causal = self._causal_mask(length)
         if self._step is not None:
-            # What changes from code to code must be tensors: compiled code is made for a number.
+            # Compiled code is made for a number, but takes any tensor of one.
             device = labels.device
             self._places = torch.arange(length, device=device)
             self._scale_at = torch.tensor(self._scales, device=device)
@@ -181,7 +181,7 @@ class TransformerSampler:
         if self._step is None or not place:
             hidden = self.advance(inputs, index, self.causal_rows(index, 1))
             return self.draw(hidden, targets, index, uniform)[0]
-        heads, head = self._weights.heads, targets
+        heads, head = self._weights.heads, None
         if targets.numel() == 1:
             heads = [heads[self._grid_list[int(targets)]]]
         elif len(heads) > 1:

@@ -80,7 +80,7 @@ def load_run(
 
 
 def run_classifier(
-    path: Path, splits: DataSplits, real: ImageSet, device: torch.device
+    path: Path, splits: DataSplits, real: ImageSet, device: torch.device, precision: Precision
 ) -> tuple[FeatureClassifier, str]:
     """The feature classifier of a run's data and its key, kept beside the run for the next time.
 
@@ -89,6 +89,7 @@ def run_classifier(
         splits: Of labelled data.
         real: Training and validation images, what it learns from.
         device: Where to compute.
+        precision: To train it in.
 
     Raises:
         ValueError: It was kept, but is damaged.
@@ -102,7 +103,7 @@ def run_classifier(
         splits.num_classes,
         fingerprint=splits.fingerprint,
         device=device,
-        precision=resolve_precision("auto", device),
+        precision=precision,
     )
 
 

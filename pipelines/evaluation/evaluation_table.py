@@ -58,7 +58,10 @@ def _cells(figure: Figure) -> tuple[str, str, str, str]:
 
 
 def with_spread(figure: Figure) -> str:
-    """`8.03 ± 0.12`, without the unit: to two digits of the spread, to four where there is none."""
+    """`8.03 ± 0.12`, without the unit: to two digits of the spread, to four where there is none.
+
+    A spread that is not finite tells nothing and is left out.
+    """
     value, spread = figure.value, figure.spread
     if spread is None or not (math.isfinite(value) and math.isfinite(spread)):
         return number_text(value)

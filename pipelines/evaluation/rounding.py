@@ -17,9 +17,11 @@ def decimals_for(value: float, digits: int) -> int:
 def rounded_to_spread(value: float, spread: float) -> tuple[str, str] | None:
     """Both to two digits of the spread, e.g. `8.03` and `0.12`.
 
-    Both finite. None where the spread says nothing of digits: it is zero, or what rounding makes of
-    equal values.
+    Both must be finite. None where the spread says nothing of digits: it is zero, or what rounding
+    makes of equal values.
     """
+    assert math.isfinite(value)
+    assert math.isfinite(spread)
     if spread == 0 or spread < 1e-9 * abs(value):
         return None
     decimals = decimals_for(spread, 2)

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure as Drawing
 
 from pipelines.atomic_files import atomic_path, refuse_existing
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.evaluation_table import escaped, number_text, with_spread
 
 TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
@@ -92,9 +91,7 @@ def best_runs(figures: Sequence[Figure | None]) -> set[int]:
 def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
     """Why figures may not compare, one sentence each: other data, options or numbers of images."""
     names = run_names(evaluations)
-    # An option that an older version did not have stood where it stands by default now.
-    defaults = dict(_flat(EvaluationSettings().to_dict()))
-    flat = [{**defaults, **dict(_flat(evaluation.settings))} for evaluation in evaluations]
+    flat = [dict(_flat(evaluation.settings)) for evaluation in evaluations]
     warnings = []
     for key in dict.fromkeys(key for settings in flat for key in settings):
         values = [settings.get(key) for settings in flat]

@@ -146,7 +146,7 @@ def _networks(run: EvaluatedRun, found: _Findings, *, download: bool) -> list[Fe
     splits, real, networks = run.splits, run.real, []
     if splits.num_classes and real.labels is not None:
         with found.timed("feature classifier"):
-            classifier, key = run_classifier(run.path, splits, real, run.device)
+            classifier, key = run_classifier(run.path, splits, real, run.device, run.precision)
             assert splits.test.labels is not None
             accuracy = classifier.accuracy(splits.test.images, splits.test.labels)
         found.notes.append(

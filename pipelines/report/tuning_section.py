@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipelines.evaluation.tuning_record import MeasuredSettings
 from pipelines.report.markup import element, paragraph, table, text
 from pipelines.report.numbers import number, with_spread
@@ -30,7 +32,7 @@ def tried_settings(record: RunRecord) -> list[str]:
         f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
         "validation split, in the features of a classifier; of as many training images, which it "
         f"has learned from, {number(tuning.floor)}. In bold: the nearest, and those that chance "
-        f"may have put behind it.{_in_common(tuning.nearest.settings)}"
+        f"may have put behind it.{_in_common([one.settings for one in tuning.measured])}"
     )
     header = ("Temperature", "Guidance scale", "FD-classifier", "Right class")
     rows = [_row(one, best=one in best) for one in tuning.measured]
@@ -51,13 +53,13 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
     )
 
 
-def _in_common(settings: SamplingSettings) -> str:
-    """What all settings share and is not the default."""
+def _in_common(settings: Sequence[SamplingSettings]) -> str:
+    """What all settings share and is not the default; those without guidance have no schedule."""
     default = SamplingSettings()
     names = ("guidance_schedule", "guidance_power", "top_p", "precision")
     differing = [
-        f"{name.replace('_', ' ')} {getattr(settings, name)}"
+        f"{name.replace('_', ' ')} {value}"
         for name in names
-        if getattr(settings, name) != getattr(default, name)
+        for value in sorted({getattr(one, name) for one in settings} - {getattr(default, name)})
     ]
     return f" All with {', '.join(differing)}." if differing else ""

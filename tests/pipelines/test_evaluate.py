@@ -19,6 +19,7 @@ from pipelines.evaluation.feature_distances import frechet_distance
 from pipelines.generation import GenerationPipeline
 from pipelines.run_dir import RunDirectory
 from pipelines.training.metrics_log import read_metrics
+from stage2_prior.config import SamplingSettings
 
 SIDE = 6  # the size of the test split
 
@@ -360,6 +361,18 @@ def test_renamed_run_is_called_by_its_new_name(known, evaluated):
 
 def test_recorded_settings_say_whether_it_was_compiled(evaluated):
     assert evaluated[1].settings["sampling"]["compile"] in ("on", "off")
+
+
+def test_option_that_came_later_stood_at_its_default(known, evaluated):
+    edit_json(
+        known / "evaluation.json",
+        lambda record: record["settings"]["sampling"].pop("guidance_power"),
+    )
+    assert agreeing(known).figures == evaluated[1].figures
+    stretched = SamplingSettings(
+        guidance_scale=2.0, guidance_schedule="linear", guidance_power=2.0, compile="auto"
+    )
+    assert agreeing(known, ("settings", stretched)) is None
 
 
 @pytest.mark.parametrize("other", ["option", "model", "classifier", "inception"])

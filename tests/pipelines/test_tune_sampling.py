@@ -257,6 +257,15 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     assert table_row(one) in capsys.readouterr().out
 
 
+def test_a_scale_of_one_has_no_schedule_and_the_report_names_that_of_the_others(run):
+    record = tune(
+        run, "--temperatures", 1, "--guidance-scales", 1, 2, "--guidance-schedule", "cosine"
+    )
+    schedules = [row["settings"]["guidance_schedule"] for row in record["measured"]]
+    assert schedules == ["constant", "cosine"]
+    assert "All with guidance schedule cosine." in (run / "report.html").read_text()
+
+
 def test_floor_is_that_of_as_many_training_images(run, rgb_file):
     record = tune(run, "--temperatures", 1, "--guidance-scales", 1)
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
@@ -274,6 +283,8 @@ def test_guidance_of_a_prior_without_label_dropout_is_refused(rgb_file, tmp_path
     command("train_all", *TINY, *options, "--out", run)
     assert status("tune_sampling", "--run", run, "--guidance-scales", 2) == 1
     assert "label" in capsys.readouterr().err
+    assert status("tune_sampling", "--run", run, "--guidance-schedule", "linear") == 1
+    assert "linear needs a prior that can be guided" in capsys.readouterr().err
     assert not (tmp_path / ".feature-networks").exists()  # before any work
 
 

@@ -1,5 +1,6 @@
 """Slow samplers of any order: the whole network is evaluated for every single code."""
 
+import numpy as np
 import torch
 from tiny_priors import position_of
 
@@ -23,6 +24,8 @@ def scale_at(settings, num_known, num_codes):
     if settings.guidance_schedule == "constant":
         return settings.guidance_scale
     share = (num_known / (num_codes - 1)) ** settings.guidance_power
+    if settings.guidance_schedule == "cosine":
+        share = np.sin(np.pi / 2 * share) ** 2
     return 1 + (settings.guidance_scale - 1) * share
 
 

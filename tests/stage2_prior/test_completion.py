@@ -40,7 +40,7 @@ CASES = [
             CONTEXT,
             {
                 "guidance_scale": 2.5,
-                "guidance_schedule": "linear",
+                "guidance_schedule": "cosine",
                 "guidance_power": 2.0,
                 "temperature": 0.9,
             },

@@ -64,7 +64,11 @@ NAN, INF = float("nan"), float("inf")
             {"guidance_scale": 1e7},
             "guidance_scale must be at most 1,000,000, got 10000000.0",
         ),
-        (SamplingSettings, {"guidance_schedule": "up"}, "constant, linear or cosine, got up"),
+        (
+            SamplingSettings,
+            {"guidance_schedule": "up"},
+            "must be one of constant, linear, cosine, got up",
+        ),
         (
             SamplingSettings,
             {"guidance_schedule": "linear", "guidance_power": 0.0},
@@ -74,6 +78,11 @@ NAN, INF = float("nan"), float("inf")
             SamplingSettings,
             {"guidance_schedule": "cosine", "guidance_power": INF},
             "guidance_power must be above 0 and finite, got inf",
+        ),
+        (
+            SamplingSettings,
+            {"guidance_schedule": "linear"},
+            "guidance_schedule linear needs a guidance_scale other than 1",
         ),
         (
             SamplingSettings,

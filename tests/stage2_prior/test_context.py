@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from naive_drawing import scale_at
 from tiny_priors import (
     all_sequences,
     as_grids,
@@ -95,8 +96,7 @@ def test_draws_given_a_context_equal_the_naive_sampler(prior, settings):
         logits = prior(expected, labels, context)[grid][:, place]
         if settings.guidance_scale != 1:
             without = prior(expected, torch.full_like(labels, 3), context)[grid][:, place]
-            share = position / 7 if settings.guidance_schedule == "linear" else 1
-            scale = 1 + (settings.guidance_scale - 1) * share
+            scale = scale_at(settings, position, 8)
             logits = without + scale * (logits - without)
         expected[:, position] = choose(logits, settings, uniform[:, position])
     assert torch.equal(prior.draw_sequence(labels, settings, uniform, context), expected)

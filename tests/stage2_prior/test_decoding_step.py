@@ -61,7 +61,7 @@ def test_step_draws_the_codes_of_the_uncompiled_sampler(prior, settings):
 
 
 @pytest.mark.usefixtures("_compiler")
-@pytest.mark.parametrize("settings", ["guided", "cold", "hot"])
+@pytest.mark.parametrize("settings", ["guided", "guided more and more", "cold", "hot"])
 def test_compiled_step_draws_the_same_codes_in_batches_of_any_size(settings):
     expected = draw("off", "classes", settings, count=40)
     actual = draw("on", "classes", settings, count=40, batch_size=16)

@@ -46,7 +46,6 @@ def test_guide_goes_from_unconditional_to_conditional_and_on(scale, expected):
         ("constant", 1, 3, 4, [3, 3, 3, 3]),
         ("linear", 1, 3, 5, [1, 1.5, 2, 2.5, 3]),
         ("linear", 1, 0, 3, [1, 0.5, 0]),
-        ("linear", 1, 1, 3, [1, 1, 1]),
         ("linear", 1, 3, 2, [1, 3]),
         ("linear", 1, 3, 1, [3]),
         ("linear", 2, 17, 5, [1, 2, 5, 10, 17]),
@@ -63,7 +62,8 @@ def test_guidance_scales_follow_their_schedule(schedule, power, scale, num_codes
     settings = SamplingSettings(
         guidance_scale=scale, guidance_schedule=schedule, guidance_power=power
     )
-    assert guidance_scales(settings, num_codes) == pytest.approx(expected, abs=1e-12)
+    # Some rounded numbers of size 20 in float64.
+    assert guidance_scales(settings, num_codes) == pytest.approx(expected, abs=1e-13)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 8])

@@ -60,6 +60,7 @@ def test_text_aligns_values_below_their_groups():
         (0.1, 1.7e-17, "0.1 ± 0"),
         (0.5, 2.5e-9, "0.500000 ± 0.000000"),
         (math.inf, 0.5, "inf"),
+        (8.0312, math.nan, "8.031"),
     ],
 )
 def test_value_has_the_digits_of_its_spread(value, spread, written):

@@ -115,7 +115,7 @@ def test_other_options_are_named():
     other = replace(B, settings={"samples": 50, "sampling": {"temperature": 0.9}})
     assert different_conditions([A, other]) == [
         "samples differs: a 100, b 50.",
-        "sampling temperature differs: a 1.0, b 0.9.",
+        "sampling temperature differs: a None, b 0.9.",
     ]
 
 
