@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from naive_drawing import scale_at
 from pixelcnn_variants import TINY_VARIANTS, make_pixelcnn, places_in_order
 from references import chi_square_deviation, transformed_probabilities
 from tiny_priors import all_sequences, as_grids
@@ -16,6 +17,7 @@ SETTINGS = [
     {"top_p": 0.9},
     {"guidance_scale": 2.0},
     {"guidance_scale": 3.0, "guidance_schedule": "linear"},
+    {"guidance_scale": 4.0, "guidance_schedule": "cosine", "guidance_power": 2.0},
 ]
 
 
@@ -31,7 +33,7 @@ def repeat(context, count):
     return None if context is None else tuple(grid.expand(count, -1, -1) for grid in context)
 
 
-def exact_probabilities(prior, label, context, guidance_scale=1.0, schedule="constant", **how):
+def exact_probabilities(prior, label, context, settings, **how):
     """Probability of each row of `all_sequences`, from the logits of one code after another."""
     sequences = all_sequences(prior.grids)
     count, num_places = len(sequences), prior.grids[0].num_codes
@@ -44,8 +46,7 @@ def exact_probabilities(prior, label, context, guidance_scale=1.0, schedule="con
         nobody = prior(sequences, torch.full_like(labels, prior.null_label), context)
     order, result = places_in_order(prior.grids), np.ones(count)
     for n, (grid, place) in enumerate(order):
-        share = n / (len(order) - 1) if schedule == "linear" else 1.0
-        scale = 1 + share * (guidance_scale - 1)
+        scale = scale_at(settings, n, len(order))
         without = nobody[grid][:, place].double().numpy()
         logits = without + scale * (known[grid][:, place].double().numpy() - without)
         for i, row in enumerate(logits):
@@ -80,14 +81,14 @@ def test_probabilities_depend_on_every_code_of_the_context(variant):
 @pytest.mark.parametrize("variant", TINY_VARIANTS)
 def test_samples_have_the_exact_frequencies(variant, sampling):
     prior, context = make_pixelcnn(variant, 3), every_context(variant)[-1]
-    how = {**sampling, "schedule": sampling.get("guidance_schedule", "constant")}
-    how.pop("guidance_schedule", None)
-    exact = exact_probabilities(prior, 1, context, **how)
+    settings = SamplingSettings(**sampling)
+    how = {name: value for name, value in sampling.items() if "guidance" not in name}
+    exact = exact_probabilities(prior, 1, context, settings, **how)
     assert exact.sum() == pytest.approx(1, abs=1e-9)
     codes = prior.sample(
         NUM_SAMPLES,
         torch.full((NUM_SAMPLES,), 1),
-        SamplingSettings(**sampling),
+        settings,
         context=repeat(context, NUM_SAMPLES),
         seed=4,
         batch_size=5_000,
@@ -104,6 +105,6 @@ def test_frequencies_of_another_context_are_told_apart():
     # Otherwise the test above could not fail.
     (variant,) = [v.values[0] for v in TINY_VARIANTS if v.id == "context"]
     prior, contexts = make_pixelcnn(variant, 3), every_context(variant)
-    exact = exact_probabilities(prior, 1, contexts[0])
-    other = NUM_SAMPLES * exact_probabilities(prior, 1, contexts[-1])
+    exact = exact_probabilities(prior, 1, contexts[0], SamplingSettings())
+    other = NUM_SAMPLES * exact_probabilities(prior, 1, contexts[-1], SamplingSettings())
     assert chi_square_deviation(other, exact) > 20
