@@ -39,7 +39,9 @@ def draw_naively(
         for i, grid in enumerate(codes):
             earlier = tuple(g[here] for g in codes[:i])
             logits = prior.logits(i, features, earlier)[:, :, 0, 0].float()
-            grid[:, row, column] = choose(logits, settings, numbers[i][:, row, column])
+            grid[:, row, column] = choose(
+                logits, settings, numbers[i][:, row, column], temperature=settings.temperature
+            )
     return to_sequence(codes)
 
 

@@ -36,6 +36,9 @@ class TuneSamplingOptions:
     """Run directory with both models, on labelled data."""
     temperatures: tuple[float, ...] = (1.0, 1.1, 1.2)
     """Temperatures to try."""
+    first_temperature: float | None = None
+    """Temperature of the first code, from which it goes in even steps to each temperature that is
+    tried at the last; None draws every code alike."""
     guidance_scales: tuple[float, ...] | None = None
     """Guidance scales to try; None takes 1, 1.25 and 1.5 where the prior can be guided, else 1."""
     guidance_schedule: GuidanceSchedule = "constant"
@@ -162,6 +165,7 @@ def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[Sam
     return [
         SamplingSettings(
             temperature=temperature,
+            first_temperature=options.first_temperature,
             guidance_scale=scale,
             # A scale of 1 is no guidance, whatever the schedule.
             guidance_schedule="constant" if scale == 1 else options.guidance_schedule,

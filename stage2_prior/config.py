@@ -171,6 +171,10 @@ class SamplingSettings:
 
     temperature: float = 1.0
     """Divides the logits: below 1 safer and less varied, above 1 wilder; 0 takes the likeliest."""
+    first_temperature: float | None = None
+    """Temperature of the first code, from which it goes in even steps to temperature at the last;
+    both above 0. None draws every code at temperature. Codes drawn in one step, with num_steps,
+    have the temperature of its first."""
     top_k: int | None = None
     """Keep only the k likeliest codes at each position; None keeps all."""
     top_p: float | None = None
@@ -214,6 +218,18 @@ class SamplingSettings:
             value = getattr(self, name)
             _require(value >= 0, name, "at least 0", value)
             _require(value < float("inf"), name, "finite", value)
+        first = self.first_temperature
+        _require(
+            first is None or 0 < first < float("inf"),
+            "first_temperature",
+            "above 0 and finite, or None",
+            first,
+        )
+        if first is not None and self.temperature == 0:
+            raise ValueError(
+                f"first_temperature {first} needs a temperature above 0 to go to, and 0 takes the "
+                "likeliest code: name another temperature, or leave first_temperature out"
+            )
         _require(
             self.guidance_scale <= _MAX_GUIDANCE_SCALE,
             "guidance_scale",

@@ -137,9 +137,10 @@ def _draw_from(
     if guided:
         conditional, unconditional = logits.chunk(2)
         logits = guide(conditional, unconditional, asked.guidance_scale)
-    if settings.temperature:
-        logits = tempered(logits.to(asked.uniform), asked.temperature)
-    return choose(logits, settings, asked.uniform[:, 0])[:, None]
+    if not settings.temperature:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = tempered(logits.to(asked.uniform), asked.temperature)
+    return choose(logits, settings, asked.uniform[:, 0], temperature=1.0)[:, None]
 
 
 @cache

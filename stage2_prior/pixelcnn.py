@@ -18,7 +18,7 @@ from stage2_prior.grids import GridSpec, to_grids, to_sequence
 from stage2_prior.masked_conv import HorizontalConv, VerticalConv
 from stage2_prior.pixelcnn_cache import CachedPixelCNN
 from stage2_prior.pixelcnn_context import ContextNetwork
-from stage2_prior.sampling import choose, guidance_scales, guide
+from stage2_prior.sampling import choose, guidance_scales, guide, temperatures
 from stage2_prior.snail_attention import CausalAttentionBlock
 
 
@@ -166,7 +166,11 @@ class PixelCNNPrior(CodePrior):
             torch.zeros_like(uniform, dtype=torch.int64, device=labels.device), self.grids
         )
         numbers = to_grids(uniform, self.grids)
-        scales = iter(guidance_scales(settings, self.num_codes))
+        ways = zip(
+            guidance_scales(settings, self.num_codes),
+            temperatures(settings, self.num_codes),
+            strict=True,
+        )
         height, width = codes[0].shape[1:]
         for row, column in product(range(height), range(width)):
             if column == 0:
@@ -175,9 +179,12 @@ class PixelCNNPrior(CodePrior):
             drawn: list[Tensor] = []
             for i, (grid, number) in enumerate(zip(codes, numbers, strict=True)):
                 logits = self._logits_here(i, features, drawn).float()  # (copies * B, K)
+                scale, temperature = next(ways)
                 if guided:
-                    logits = guide(logits[:batch], logits[batch:], next(scales))
-                grid[:, row, column] = choose(logits, settings, number[:, row, column])
+                    logits = guide(logits[:batch], logits[batch:], scale)
+                grid[:, row, column] = choose(
+                    logits, settings, number[:, row, column], temperature=temperature
+                )
                 drawn.append(grid[:, row, column].repeat(copies))
             network.see(column, self._embed(drawn))
         return to_sequence(codes)

@@ -36,6 +36,17 @@ def guidance_scales(settings: SamplingSettings, num_codes: int) -> list[float]:
     return [1 + (scale - 1) * share for share in shares[:-1]] + [scale]
 
 
+def temperatures(settings: SamplingSettings, num_codes: int) -> list[float]:
+    """The temperature of each code, in the order in which they are drawn: L numbers.
+
+    With t the share of the other codes that are known, first + (last - first) t.
+    """
+    first, last = settings.first_temperature, settings.temperature
+    if first is None or num_codes == 1:
+        return [last] * num_codes
+    return [first + (last - first) * i / (num_codes - 1) for i in range(num_codes - 1)] + [last]
+
+
 def tempered(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Logits (B, K) divided by a temperature above 0, their largest at 0: none overflows."""
     return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
@@ -79,24 +90,27 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
 
 
-def choose(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+def choose(
+    logits: Tensor, settings: SamplingSettings, uniform: Tensor, *, temperature: float
+) -> Tensor:
     """Draws codes under `settings`: temperature, then top-k, then top-p, then the draw.
 
     Args:
         logits: float (B, K), guidance already applied.
-        settings: What to do to them.
+        settings: Top-k and top-p.
         uniform: float64 (B,) in [0, 1), on a device that knows float64 (MPS does not); the
             probabilities are computed there.
+        temperature: Of these codes, see `temperatures`; 0 takes the likeliest.
 
     Returns:
         int64 (B,), on the device of `logits`.
     """
     device = logits.device
-    if settings.temperature == 0:
+    if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits.to(uniform.device).double()
-    if settings.temperature != 1:
-        logits = tempered(logits, settings.temperature)
+    if temperature != 1:
+        logits = tempered(logits, temperature)
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:

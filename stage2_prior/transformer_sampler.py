@@ -20,7 +20,7 @@ from stage2_prior.grids import GridSpec
 from stage2_prior.key_value_cache import KeyValueCache
 from stage2_prior.prepared_weights import PreparedBlock
 from stage2_prior.row_filling import fill_rows
-from stage2_prior.sampling import choose, guidance_scales, guide
+from stage2_prior.sampling import choose, guidance_scales, guide, temperatures
 
 if TYPE_CHECKING:
     from stage2_prior.transformer import TransformerPrior
@@ -55,7 +55,9 @@ class TransformerSampler:
     ) -> None:
         self.settings = settings
         # Compiled code only asks whether the temperature is zero; its value is an input.
-        self._rule = replace(settings, temperature=1.0 if settings.temperature else 0.0)
+        self._rule = replace(
+            settings, temperature=1.0 if settings.temperature else 0.0, first_temperature=None
+        )
         self.batch = len(labels)
         self.guided = settings.guidance_scale != 1
         if self.guided:
@@ -64,6 +66,7 @@ class TransformerSampler:
         self._grid_of = prior.positions[:, 0]
         self._grid_list = self._grid_of.tolist()
         self._scales = guidance_scales(settings, prior.num_codes)
+        self._temperatures = temperatures(settings, prior.num_codes)
         self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._weights = prior.prepared_weights(self._dtype)
         self._labels = prior.label_embedding(labels)[:, None]  # (B, 1, E)
@@ -96,8 +99,8 @@ class TransformerSampler:
             device = labels.device
             self._places = torch.arange(length, device=device)
             self._scale_at = torch.tensor(self._scales, device=device)
-            self._temperature = torch.tensor(
-                settings.temperature, dtype=torch.float64, device=device
+            self._temperature_at = torch.tensor(
+                self._temperatures, dtype=torch.float64, device=device
             )
 
     def __enter__(self) -> Self:
@@ -191,7 +194,7 @@ class TransformerSampler:
             inputs[:, 0],
             place=self._places[place : place + 1],
             uniform=uniform,
-            temperature=self._temperature,
+            temperature=self._temperature_at[index],
             guidance_scale=self._scale_at[index],
             heads=heads,
             head=head,
@@ -207,7 +210,7 @@ class TransformerSampler:
         Args:
             hidden: (B, n, E).
             targets: int64 (B or 1, n), their positions.
-            index: How many codes were known before, by which the guidance schedule goes.
+            index: How many codes were known before, by which guidance and temperature go.
             uniform: float64 (B, n).
             scored: Whether the log-probabilities are wanted; they are zero otherwise.
 
@@ -234,7 +237,9 @@ class TransformerSampler:
         if self.guided:
             conditional, unconditional = logits.chunk(2)
             logits = guide(conditional, unconditional, self._scales[index])
-        drawn = choose(logits, self.settings, uniform.flatten())
+        drawn = choose(
+            logits, self.settings, uniform.flatten(), temperature=self._temperatures[index]
+        )
         if not scored:
             return drawn.view(self.batch, -1), logits.new_zeros(self.batch, uniform.shape[1])
         scores = logits.log_softmax(dim=-1).gather(1, drawn[:, None])

@@ -29,6 +29,21 @@ def scale_at(settings, num_known, num_codes):
     return 1 + (settings.guidance_scale - 1) * share
 
 
+def temperature_at(settings, num_known, num_codes):
+    if settings.first_temperature is None or num_codes == 1:
+        return settings.temperature
+    ends = [settings.first_temperature, settings.temperature]
+    return float(np.interp(num_known, [0, num_codes - 1], ends))
+
+
+def way_at(settings, num_known, num_codes):
+    """Guidance scale and temperature of a code drawn when so many others are known."""
+    return (
+        scale_at(settings, num_known, num_codes),
+        temperature_at(settings, num_known, num_codes),
+    )
+
+
 @torch.no_grad()
 def draw_naively(prior, sequence, labels, context, known, steps, settings, uniform):
     """Draws one image (1, L): `steps` lists the positions of each step, all given what is known.
@@ -39,11 +54,13 @@ def draw_naively(prior, sequence, labels, context, known, steps, settings, unifo
     """
     sequence, known = sequence.clone(), list(known)
     for step in steps:
-        scale = scale_at(settings, len(known), prior.num_codes)
+        scale, temperature = way_at(settings, len(known), prior.num_codes)
         drawn = {}
         for position in step:
             logits = next_logits(prior, sequence, labels, context, known, position, scale)
-            drawn[position] = choose(logits, settings, uniform[:, position])
+            drawn[position] = choose(
+                logits, settings, uniform[:, position], temperature=temperature
+            )
         for position, code in drawn.items():
             sequence[:, position] = code
         known += step
@@ -62,12 +79,12 @@ def draw_naively_by_confidence(
     """
     sequence, known = sequence.clone(), list(known)
     for i, (size, uniform, gumbel) in enumerate(zip(sizes, uniforms, gumbels, strict=True)):
-        scale = scale_at(settings, len(known), prior.num_codes)
+        scale, temperature = way_at(settings, len(known), prior.num_codes)
         candidates = []
         for position in range(prior.num_codes):
             if position not in known:
                 logits = next_logits(prior, sequence, labels, context, known, position, scale)
-                code = choose(logits, settings, uniform[:, position])
+                code = choose(logits, settings, uniform[:, position], temperature=temperature)
                 left = 1 - (i + 1) / len(sizes)
                 score = logits.double().log_softmax(dim=-1)[0, code]
                 candidates.append((-(score + left * gumbel[0, position]).item(), position, code))

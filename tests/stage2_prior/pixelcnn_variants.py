@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from naive_drawing import way_at
 from tiny_priors import random_sequence
 
 from stage2_prior import GridSpec, PixelCNNConfig, build_prior
-from stage2_prior.sampling import choose, guidance_scales
+from stage2_prior.sampling import choose
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ def draw_naively(prior, labels, settings, uniform, context=None):
     """The whole network for every code, all later codes being zero."""
     num_places = prior.grids[0].num_codes
     nobody = torch.full_like(labels, prior.null_label)
-    scales = guidance_scales(settings, uniform.shape[1])
     sequence = torch.zeros(uniform.shape, dtype=torch.int64)
-    for (grid, place), scale in zip(places_in_order(prior.grids), scales, strict=True):
+    for num_known, (grid, place) in enumerate(places_in_order(prior.grids)):
+        scale, temperature = way_at(settings, num_known, uniform.shape[1])
         logits = prior(sequence, labels, context)[grid][:, place]
         if settings.guidance_scale != 1:
             without = prior(sequence, nobody, context)[grid][:, place]
             logits = without + scale * (logits - without)
         position = grid * num_places + place
-        sequence[:, position] = choose(logits, settings, uniform[:, position])
+        sequence[:, position] = choose(
+            logits, settings, uniform[:, position], temperature=temperature
+        )
     return sequence

@@ -42,7 +42,8 @@ CASES = [
                 "guidance_scale": 2.5,
                 "guidance_schedule": "cosine",
                 "guidance_power": 2.0,
-                "temperature": 0.9,
+                "first_temperature": 0.7,
+                "temperature": 1.1,
             },
         ),
     ]

@@ -54,6 +54,21 @@ NAN, INF = float("nan"), float("inf")
         (SamplingSettings, {"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
         (SamplingSettings, {"temperature": INF}, "temperature must be finite, got inf"),
         (SamplingSettings, {"temperature": NAN}, "temperature must be at least 0, got nan"),
+        (
+            SamplingSettings,
+            {"first_temperature": 0.0},
+            "first_temperature must be above 0 and finite, or None, got 0.0",
+        ),
+        (
+            SamplingSettings,
+            {"first_temperature": INF},
+            "first_temperature must be above 0 and finite, or None, got inf",
+        ),
+        (
+            SamplingSettings,
+            {"first_temperature": 1.1, "temperature": 0.0},
+            "first_temperature 1.1 needs a temperature above 0 to go to",
+        ),
         (SamplingSettings, {"top_k": 0}, "top_k must be at least 1, got 0"),
         (SamplingSettings, {"top_p": 0.0}, "top_p must be in (0, 1], got 0.0"),
         (SamplingSettings, {"top_p": 1.1}, "top_p must be in (0, 1], got 1.1"),

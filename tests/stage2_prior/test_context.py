@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from naive_drawing import scale_at
+from naive_drawing import way_at
 from tiny_priors import (
     all_sequences,
     as_grids,
@@ -79,6 +79,7 @@ SETTINGS = [
     {},
     {"guidance_scale": 2.5, "temperature": 0.8},
     {"guidance_scale": 3.0, "guidance_schedule": "linear", "top_k": 3},
+    {"first_temperature": 0.5, "temperature": 1.5},
 ]
 
 
@@ -94,11 +95,13 @@ def test_draws_given_a_context_equal_the_naive_sampler(prior, settings):
     for position in range(8):
         grid, place = position_of(SEVERAL, position)
         logits = prior(expected, labels, context)[grid][:, place]
+        scale, temperature = way_at(settings, position, 8)
         if settings.guidance_scale != 1:
             without = prior(expected, torch.full_like(labels, 3), context)[grid][:, place]
-            scale = scale_at(settings, position, 8)
             logits = without + scale * (logits - without)
-        expected[:, position] = choose(logits, settings, uniform[:, position])
+        expected[:, position] = choose(
+            logits, settings, uniform[:, position], temperature=temperature
+        )
     assert torch.equal(prior.draw_sequence(labels, settings, uniform, context), expected)
 
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "plain": {},
     "guided": {"guidance_scale": 2.0},
     "guided more and more": {"guidance_scale": 3.0, "guidance_schedule": "cosine"},
+    "hotter and hotter": {"first_temperature": 0.5, "temperature": 2.0},
     "likeliest": {"temperature": 0.0},
     "cold": {"temperature": 0.5, "top_k": 3},
     "hot": {"temperature": 1.7, "top_p": 0.8},
@@ -61,7 +62,7 @@ def test_step_draws_the_codes_of_the_uncompiled_sampler(prior, settings):
 
 
 @pytest.mark.usefixtures("_compiler")
-@pytest.mark.parametrize("settings", ["guided", "guided more and more", "cold", "hot"])
+@pytest.mark.parametrize("settings", ["guided more and more", "hotter and hotter", "cold", "hot"])
 def test_compiled_step_draws_the_same_codes_in_batches_of_any_size(settings):
     expected = draw("off", "classes", settings, count=40)
     actual = draw("on", "classes", settings, count=40, batch_size=16)

@@ -1,5 +1,7 @@
 """From logits to a code, against slow references in numpy and at the edges."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from stage2_prior.sampling import (
     guide,
     keep_top_k,
     keep_top_p,
+    temperatures,
 )
 
 ALMOST_ONE = 1 - 2.0**-53
@@ -30,7 +33,7 @@ def rows(batch, size, seed=0):
 def drawn_probabilities(logits, sampling):
     """Shares of the codes over 20,000 evenly spaced numbers: exact to 1 / 20,000 per code."""
     uniform = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
-    codes = choose(logits.expand(20_000, -1), sampling, uniform)
+    codes = choose(logits.expand(20_000, -1), sampling, uniform, temperature=sampling.temperature)
     return np.bincount(codes.numpy(), minlength=len(logits)) / 20_000
 
 
@@ -64,6 +67,23 @@ def test_guidance_scales_follow_their_schedule(schedule, power, scale, num_codes
     )
     # Some rounded numbers of size 20 in float64.
     assert guidance_scales(settings, num_codes) == pytest.approx(expected, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "num_codes", "expected"),
+    [
+        (None, 0.7, 3, [0.7, 0.7, 0.7]),
+        (None, 0, 2, [0, 0]),
+        (1, 3, 5, [1, 1.5, 2, 2.5, 3]),
+        (2, 0.5, 4, [2, 1.5, 1, 0.5]),
+        (1, 3, 2, [1, 3]),
+        (1, 3, 1, [3]),
+        (1.5, 1.5, 2, [1.5, 1.5]),
+    ],
+)
+def test_temperatures_go_in_even_steps(first, last, num_codes, expected):
+    settings = SamplingSettings(first_temperature=first, temperature=last)
+    assert temperatures(settings, num_codes) == pytest.approx(expected, abs=1e-13)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 8])
@@ -161,9 +181,11 @@ def test_draw_never_takes_a_code_of_probability_zero(logits, uniform):
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_choose_always_gives_a_possible_code(logits, uniform, temperature, top_k, top_p):
-    sampling = SamplingSettings(temperature=temperature, top_k=top_k, top_p=top_p)
     code = choose(
-        torch.tensor([logits]), sampling, torch.tensor([uniform], dtype=torch.float64)
+        torch.tensor([logits]),
+        SamplingSettings(top_k=top_k, top_p=top_p),
+        torch.tensor([uniform], dtype=torch.float64),
+        temperature=temperature,
     ).item()
     assert logits[code] > -INF
 
@@ -191,14 +213,14 @@ def test_choose_follows_the_transformed_probabilities(sampling):
 @pytest.mark.parametrize("uniform", [0.0, 0.5, ALMOST_ONE])
 def test_choose_at_temperature_zero_takes_the_first_likeliest(uniform):
     logits = torch.tensor([[0.0, 2.0, -INF, 2.0]])
-    sampling = SamplingSettings(temperature=0.0, top_k=3, top_p=0.1)
+    sampling = SamplingSettings(top_k=3, top_p=0.1)
     uniforms = torch.tensor([uniform], dtype=torch.float64)
-    assert choose(logits, sampling, uniforms).tolist() == [1]
+    assert choose(logits, sampling, uniforms, temperature=0.0).tolist() == [1]
 
 
 def test_choose_keeps_its_rows_apart():
     logits = rows(5, 8)
     uniform = torch.rand(5, dtype=torch.float64)
-    sampling = SamplingSettings(temperature=0.8, top_k=5, top_p=0.9)
-    singly = [choose(logits[i : i + 1], sampling, uniform[i : i + 1]).item() for i in range(5)]
-    assert choose(logits, sampling, uniform).tolist() == singly
+    draw_rows = partial(choose, settings=SamplingSettings(top_k=5, top_p=0.9), temperature=0.8)
+    singly = [draw_rows(logits[i : i + 1], uniform=uniform[i : i + 1]).item() for i in range(5)]
+    assert draw_rows(logits, uniform=uniform).tolist() == singly

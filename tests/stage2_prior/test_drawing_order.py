@@ -33,7 +33,9 @@ def draw_naively(kind, prior, labels, settings, uniform):
             nobody = torch.full_like(labels, prior.num_classes)
             without = prior(sequence, nobody)[grid][:, position - starts[grid]]
             logits = without + settings.guidance_scale * (logits - without)
-        sequence[:, position] = choose(logits, settings, uniform[:, position])
+        sequence[:, position] = choose(
+            logits, settings, uniform[:, position], temperature=settings.temperature
+        )
     return sequence
 
 

@@ -27,6 +27,7 @@ SETTINGS = {
     "as_it_is": {},
     "likeliest": {"temperature": 0.0},
     "all_three": {"temperature": 1.5, "top_k": 3, "top_p": 0.9},
+    "hotter_and_hotter": {"first_temperature": 0.5, "temperature": 2.0},
 }
 GUIDED = {
     "guided": {"guidance_scale": 2.5},
@@ -35,6 +36,7 @@ GUIDED = {
     "scheduled_and_all_three": {
         "guidance_scale": 1.7,
         "guidance_schedule": "linear",
+        "first_temperature": 1.2,
         "temperature": 0.8,
         "top_k": 4,
         "top_p": 0.95,

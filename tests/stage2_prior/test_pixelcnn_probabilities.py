@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from naive_drawing import scale_at
+from naive_drawing import way_at
 from pixelcnn_variants import TINY_VARIANTS, make_pixelcnn, places_in_order
 from references import chi_square_deviation, transformed_probabilities
 from tiny_priors import all_sequences, as_grids
@@ -17,6 +17,7 @@ SETTINGS = [
     {"top_p": 0.9},
     {"guidance_scale": 2.0},
     {"guidance_scale": 3.0, "guidance_schedule": "linear"},
+    {"first_temperature": 0.5, "temperature": 2.0},
     {"guidance_scale": 4.0, "guidance_schedule": "cosine", "guidance_power": 2.0},
 ]
 
@@ -33,7 +34,7 @@ def repeat(context, count):
     return None if context is None else tuple(grid.expand(count, -1, -1) for grid in context)
 
 
-def exact_probabilities(prior, label, context, settings, **how):
+def exact_probabilities(prior, label, context, settings):
     """Probability of each row of `all_sequences`, from the logits of one code after another."""
     sequences = all_sequences(prior.grids)
     count, num_places = len(sequences), prior.grids[0].num_codes
@@ -46,11 +47,13 @@ def exact_probabilities(prior, label, context, settings, **how):
         nobody = prior(sequences, torch.full_like(labels, prior.null_label), context)
     order, result = places_in_order(prior.grids), np.ones(count)
     for n, (grid, place) in enumerate(order):
-        scale = scale_at(settings, n, len(order))
+        scale, temperature = way_at(settings, n, len(order))
         without = nobody[grid][:, place].double().numpy()
         logits = without + scale * (known[grid][:, place].double().numpy() - without)
         for i, row in enumerate(logits):
-            probabilities = transformed_probabilities(row, **how)
+            probabilities = transformed_probabilities(
+                row, temperature=temperature, top_k=settings.top_k, top_p=settings.top_p
+            )
             result[i] *= probabilities[sequences[i, grid * num_places + place]]
     return result
 
@@ -82,8 +85,7 @@ def test_probabilities_depend_on_every_code_of_the_context(variant):
 def test_samples_have_the_exact_frequencies(variant, sampling):
     prior, context = make_pixelcnn(variant, 3), every_context(variant)[-1]
     settings = SamplingSettings(**sampling)
-    how = {name: value for name, value in sampling.items() if "guidance" not in name}
-    exact = exact_probabilities(prior, 1, context, settings, **how)
+    exact = exact_probabilities(prior, 1, context, settings)
     assert exact.sum() == pytest.approx(1, abs=1e-9)
     codes = prior.sample(
         NUM_SAMPLES,
