@@ -116,9 +116,19 @@ def test_directory_holds_single_files_named_by_label(run, pipeline, tmp_path):
 
 
 def test_all_settings_reach_the_prior(run, pipeline, tmp_path):
-    options = ("--temperature", "0.7", "--top-k", "5", "--top-p", "0.9", "--guidance-scale", "2")
+    options = ("--temperature", "0.7", "--first-temperature", "1.3", "--top-k", "5")
+    options += ("--top-p", "0.9", "--guidance-scale", "2", "--guidance-schedule", "cosine")
+    options += ("--guidance-power", "3")
     sample(run, "--n", "6", "--label", "dog", *options, "--out", tmp_path / "a.npz")
-    settings = SamplingSettings(temperature=0.7, top_k=5, top_p=0.9, guidance_scale=2)
+    settings = SamplingSettings(
+        temperature=0.7,
+        first_temperature=1.3,
+        top_k=5,
+        top_p=0.9,
+        guidance_scale=2,
+        guidance_schedule="cosine",
+        guidance_power=3,
+    )
     expected = pipeline(6, 1, settings=settings)
     np.testing.assert_array_equal(read_npz(tmp_path / "a.npz").train.images, expected.numpy())
 

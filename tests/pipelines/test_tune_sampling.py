@@ -192,6 +192,7 @@ def test_report_leaves_out_what_was_tried_with_other_models(run):
 def test_arguments_are_the_options_that_differ_from_the_defaults():
     settings = SamplingSettings(
         temperature=1.1,
+        first_temperature=0.9,
         guidance_scale=1.5,
         guidance_schedule="linear",
         guidance_power=2.0,
@@ -199,8 +200,8 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
         compile="on",
     )
     assert arguments(settings) == (
-        " --temperature 1.1 --top-p 0.9 --guidance-scale 1.5 --guidance-schedule linear"
-        " --guidance-power 2.0"
+        " --temperature 1.1 --first-temperature 0.9 --top-p 0.9 --guidance-scale 1.5"
+        " --guidance-schedule linear --guidance-power 2.0"
     )
     assert arguments(SamplingSettings(compile="on")) == ""
 
@@ -213,6 +214,7 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
         (("--sets", 0), "sets must be at least 1, got 0"),
         (("--batch-size", 0), "batch_size must be at least 1, got 0"),
         (("--top-p", 2), "top_p must be in (0, 1], got 2.0"),
+        (("--first-temperature", 0), "first_temperature must be above 0 and finite, or None"),
         (("--temperatures", 0), "temperature 0 draws one image per class"),
         (
             ("--guidance-schedule", "linear", "--guidance-scales", 1),
@@ -231,12 +233,13 @@ def test_what_cannot_be_tried_is_refused_before_any_work(run, options, message, 
 
 def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     options = ("--temperatures", 1.5, "--guidance-scales", 2, "--guidance-schedule", "linear")
-    options += ("--guidance-power", 0.5)
+    options += ("--guidance-power", 0.5, "--first-temperature", 0.75)
     record = tune(run, *options, "--precision", "bfloat16", "--top-p", 0.9, "--sets", 3)
     (row,) = record["measured"]
     settings = SamplingSettings(**row["settings"])
     assert settings == SamplingSettings(
         temperature=1.5,
+        first_temperature=0.75,
         guidance_scale=2.0,
         guidance_schedule="linear",
         guidance_power=0.5,
@@ -246,8 +249,8 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     assert len(row["distances"]) == 3
     page = (run / "report.html").read_text()
     assert (
-        "All with guidance schedule linear, guidance power 0.5, top p 0.9, precision bfloat16."
-        in page
+        "All with first temperature 0.75, guidance schedule linear, guidance power 0.5, top p 0.9,"
+        " precision bfloat16." in page
     )
     one = MeasuredSettings(settings, tuple(row["distances"]), row["agreement"])
     assert [f"{one.distance:.3f}", f"{one.spread:.3f}", f"{one.agreement:.1%}"] == (
