@@ -65,7 +65,7 @@ def nearest_training_images(images: Tensor, training: NDArray[np.uint8]) -> Near
         for start in range(0, len(images), chunk):
             rows = slice(start, start + chunk)
             x = _centred(images[rows])
-            squared, nearest = (lengths - 2 * _products(x, y)).min(dim=1)
+            squared, nearest = _less_twice_the_products(lengths, x, y).min(dim=1)
             squared += _squared_lengths(x)
             nearer = squared < best[rows]
             best[rows] = torch.where(nearer, squared, best[rows])
@@ -120,10 +120,13 @@ def _squared_lengths(x: Tensor) -> Tensor:
     return x.double().square().sum(dim=1)
 
 
-def _products(x: Tensor, y: Tensor) -> Tensor:
-    """Exact float64 (N, M) of x (N, pixels) and y (M, pixels)."""
-    products = torch.zeros(len(x), len(y), dtype=torch.float64, device=x.device)
+def _less_twice_the_products(lengths: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`lengths - 2 x y`, exact, float64 (N, M), of x (N, pixels), y (M, pixels) and lengths (M,).
+
+    Written once for each part of the pixels: the products are few operations on much memory.
+    """
+    result = lengths
     for start in range(0, x.shape[1], _EXACT_PIXELS):
         part = slice(start, start + _EXACT_PIXELS)
-        products += x[:, part] @ y[:, part].T
-    return products
+        result = torch.sub(result, x[:, part] @ y[:, part].T, alpha=2)
+    return result

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.evaluation_record import Figure, Reference
-from pipelines.evaluation.sweep_measurement import measure_ssim
+from pipelines.evaluation.structural_similarity import WINDOW, structural_similarity
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction
 
 
 def reconstruction_figures(
-    model: VQVAE, test: ImageSet, prior_bits_per_image: float, device: torch.device
+    model: VQVAE,
+    test: ImageSet,
+    reconstructions: NDArray[np.uint8],
+    prior_bits_per_image: float,
+    device: torch.device,
 ) -> tuple[Figure, ...]:
     """PSNR, SSIM, L1, rate, usage and perplexity over the whole test split.
 
     Args:
         model: On `device`; is put into evaluation mode and left there.
         test: The whole split.
+        reconstructions: uint8 (N, C, H, W), what the model keeps of it.
         prior_bits_per_image: -log2 p(codes | labels) of a test image under the prior.
         device: Where to compute.
     """
     measured = measure_reconstruction(model, image_batches(test, device))
-    similarity = measure_ssim(model, image_batches(test, device))
     _, height, width = test.image_shape
+    similarity = None
+    if min(height, width) >= WINDOW:
+        decoded = image_batches(ImageSet(reconstructions, None), device)
+        similarity = structural_similarity(zip(image_batches(test, device), decoded, strict=True))
     bits = sum(
         h * w * math.log2(size)
         for (h, w), size in zip(model.grid_shapes, model.codebook_sizes, strict=True)

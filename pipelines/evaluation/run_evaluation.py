@@ -96,9 +96,10 @@ def evaluate_run(
         of_prior = prior_figures(run.pipeline.prior, run.dump, run.splits.image_shape[1:])
     with found.timed("reconstruction"):
         (bits,) = (figure.value for figure in of_prior if figure.name == "bits_per_image")
-        found.figures += reconstruction_figures(run.pipeline.vqvae, run.splits.test, bits, device)
-        test = first_images(run.splits.test, run.side)
-        reconstructions = reconstruct_images(run.pipeline.vqvae, test)
+        vqvae, test = run.pipeline.vqvae, run.splits.test
+        reconstructions = reconstruct_images(vqvae, test)
+        found.figures += reconstruction_figures(vqvae, test, reconstructions, bits, device)
+        test, reconstructions = first_images(test, run.side), reconstructions[: run.side]
     with found.timed("samples"):
         samples = draw_samples(run, settings, batch_size)
     images = ComparedImages(

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
+from pipelines.evaluation.structural_similarity import WINDOW, structural_similarity
 from pipelines.evaluation.sweep_directory import SweepRun
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.model import VQVAE
-
-SSIM_WINDOW = 11
-"""Side in pixels of the window that structural similarity is computed in."""
 
 
 def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device) -> SweepRow:
@@ -73,33 +71,21 @@ def with_prior_figures(row: SweepRow, run: SweepRun) -> SweepRow:
 
 
 def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
-    """Mean structural similarity of images and their 8-bit reconstructions (Wang et al. 2004).
-
-    Equation 13 with a Gaussian window around every pixel, images reflected at their borders,
-    averaged over pixels, channels and images. The paper takes inner pixels only.
+    """`structural_similarity` of images and their 8-bit reconstructions.
 
     Args:
         model: Encodes and decodes; is put into evaluation mode and left there.
         batches: uint8 (B, C, H, W) each, on the model's device, of the model's image shape.
 
     Returns:
-        In [-1, 1]; None for images smaller than the window of 11x11 pixels.
+        In [-1, 1]; None for images smaller than its window.
     """
-    from torchmetrics.image import StructuralSimilarityIndexMeasure
-
     _, height, width = model.image_shape
-    if min(height, width) < SSIM_WINDOW:
+    if min(height, width) < WINDOW:
         return None
     # A loaded model laid out in memory as a trained one gives the same to the last bit.
     model.eval().to(memory_format=torch.channels_last)
-    # One process measures: the others must not be waited for.
-    metric = StructuralSimilarityIndexMeasure(data_range=255.0, sync_on_compute=False)
-    for images in batches:
-        decoded = model.decode(model.encode(images))
-        metric.to(images.device).update(decoded.float(), images.float())
-    similarity = metric.compute()
-    assert isinstance(similarity, Tensor)
-    return similarity.item()
+    return structural_similarity((images, model.decode(model.encode(images))) for images in batches)
 
 
 def _test_record(run: SweepRun, phase: str) -> dict[str, Any]:
