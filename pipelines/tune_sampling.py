@@ -42,8 +42,10 @@ class TuneSamplingOptions:
     guidance_scales: tuple[float, ...] | None = None
     """Guidance scales to try; None takes 1, 1.25 and 1.5 where the prior can be guided, else 1."""
     guidance_schedule: GuidanceSchedule = "constant"
-    """How guidance is spread over the codes of an image: `linear` and `cosine` rise from none to
-    the scale."""
+    """How guidance is spread over the codes of an image: `linear` and `cosine` go from
+    first_guidance_scale to the scale that is tried."""
+    first_guidance_scale: float = 1.0
+    """With a schedule, the guidance scale of the first code; 1 is none."""
     guidance_power: float = 1.0
     """With a schedule, above 1 guidance comes later, below 1 earlier."""
     top_p: float | None = None
@@ -169,6 +171,7 @@ def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[Sam
             guidance_scale=scale,
             # A scale of 1 is no guidance, whatever the schedule.
             guidance_schedule="constant" if scale == 1 else options.guidance_schedule,
+            first_guidance_scale=1.0 if scale == 1 else options.first_guidance_scale,
             guidance_power=1.0 if scale == 1 else options.guidance_power,
             top_p=options.top_p,
             precision=options.precision,

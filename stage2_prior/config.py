@@ -184,9 +184,12 @@ class SamplingSettings:
     """Classifier-free guidance: 1 follows the labels as trained, above 1 more strongly, 0 ignores
     them; at most 1,000,000. Needs labels and a prior trained with label dropout."""
     guidance_schedule: GuidanceSchedule = "constant"
-    """`constant` guides every code alike; `linear` and `cosine` go from no guidance at the first
-    code to guidance_scale at the last, so that the composition stays varied. Codes drawn in one
-    step, with num_steps, have the guidance of its first."""
+    """`constant` guides every code alike; `linear` and `cosine` go from first_guidance_scale at
+    the first code to guidance_scale at the last, so that the composition stays varied. Codes drawn
+    in one step, with num_steps, have the guidance of its first."""
+    first_guidance_scale: float = 1.0
+    """With a schedule, the guidance scale of the first code: 1 is none, below 1 it varies more than
+    its label does; at most 1,000,000."""
     guidance_power: float = 1.0
     """With a schedule, above 1 guidance comes later, below 1 earlier: the share of codes that are
     known is raised to this power."""
@@ -214,10 +217,13 @@ class SamplingSettings:
         Raises:
             ValueError: A value is out of range.
         """
-        for name in ("temperature", "guidance_scale"):
+        for name in ("temperature", "guidance_scale", "first_guidance_scale"):
             value = getattr(self, name)
             _require(value >= 0, name, "at least 0", value)
             _require(value < float("inf"), name, "finite", value)
+            if name != "temperature":
+                most = f"at most {_MAX_GUIDANCE_SCALE:,.0f}"
+                _require(value <= _MAX_GUIDANCE_SCALE, name, most, value)
         first = self.first_temperature
         _require(
             first is None or 0 < first < float("inf"),
@@ -231,12 +237,6 @@ class SamplingSettings:
                 "likeliest code: name another temperature, or leave first_temperature out"
             )
         _require(
-            self.guidance_scale <= _MAX_GUIDANCE_SCALE,
-            "guidance_scale",
-            f"at most {_MAX_GUIDANCE_SCALE:,.0f}",
-            self.guidance_scale,
-        )
-        _require(
             self.guidance_schedule in get_args(GuidanceSchedule),
             "guidance_schedule",
             f"one of {', '.join(get_args(GuidanceSchedule))}",
@@ -244,11 +244,13 @@ class SamplingSettings:
         )
         power = self.guidance_power
         _require(0 < power < float("inf"), "guidance_power", "above 0 and finite", power)
-        if power != 1 and self.guidance_schedule == "constant":
-            raise ValueError(
-                f"guidance_power {power} needs a guidance_schedule to shape: "
-                "choose linear or cosine, or keep it at 1"
-            )
+        for name in ("guidance_power", "first_guidance_scale"):
+            value = getattr(self, name)
+            if value != 1 and self.guidance_schedule == "constant":
+                raise ValueError(
+                    f"{name} {value} needs a guidance_schedule to shape: "
+                    "choose linear or cosine, or keep it at 1"
+                )
         if self.guidance_scale == 1 and self.guidance_schedule != "constant":
             raise ValueError(
                 f"guidance_schedule {self.guidance_schedule} needs a guidance_scale other than 1 "

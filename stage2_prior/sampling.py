@@ -21,19 +21,21 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> 
 def guidance_scales(settings: SamplingSettings, num_codes: int) -> list[float]:
     """The guidance scale of each code, in the order in which they are drawn: L numbers.
 
-    A schedule goes from 1 (the conditional distribution) at the first code to `guidance_scale` at
-    the last: with t the share of the other codes that are known, in [0, 1], to the power p,
-    linear is 1 + (scale - 1) t^p and cosine 1 + (scale - 1) (1 - cos(pi t^p)) / 2 (the
-    power-cosine schedule of Gao et al. 2023, "Masked Diffusion Transformer is a Strong Image
-    Synthesizer", along the codes of an image instead of the steps of a diffusion).
+    A schedule goes from `first_guidance_scale`, 1 being the conditional distribution, at the first
+    code to `guidance_scale` at the last: with t the share of the other codes that are known, in
+    [0, 1], and p the power, linear is first + (last - first) t^p and cosine
+    first + (last - first) (1 - cos(pi t^p)) / 2 (the power-cosine schedule of Gao et al. 2023,
+    "Masked Diffusion Transformer is a Strong Image Synthesizer", along the codes of an image
+    instead of the steps of a diffusion).
     """
-    scale, schedule = settings.guidance_scale, settings.guidance_schedule
+    first, last = settings.first_guidance_scale, settings.guidance_scale
+    schedule = settings.guidance_schedule
     if schedule == "constant" or num_codes == 1:
-        return [scale] * num_codes
+        return [last] * num_codes
     shares = [(i / (num_codes - 1)) ** settings.guidance_power for i in range(num_codes)]
     if schedule == "cosine":
         shares = [(1 - math.cos(math.pi * share)) / 2 for share in shares]
-    return [1 + (scale - 1) * share for share in shares[:-1]] + [scale]
+    return [first + (last - first) * share for share in shares[:-1]] + [last]
 
 
 def temperatures(settings: SamplingSettings, num_codes: int) -> list[float]:

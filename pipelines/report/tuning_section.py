@@ -56,7 +56,14 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
 def _in_common(settings: Sequence[SamplingSettings]) -> str:
     """What all settings share and is not the default; those without guidance have no schedule."""
     default = SamplingSettings()
-    names = ("first_temperature", "guidance_schedule", "guidance_power", "top_p", "precision")
+    names = (
+        "first_temperature",
+        "guidance_schedule",
+        "first_guidance_scale",
+        "guidance_power",
+        "top_p",
+        "precision",
+    )
     differing = [
         f"{name.replace('_', ' ')} {value}"
         for name in names

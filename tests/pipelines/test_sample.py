@@ -118,7 +118,7 @@ def test_directory_holds_single_files_named_by_label(run, pipeline, tmp_path):
 def test_all_settings_reach_the_prior(run, pipeline, tmp_path):
     options = ("--temperature", "0.7", "--first-temperature", "1.3", "--top-k", "5")
     options += ("--top-p", "0.9", "--guidance-scale", "2", "--guidance-schedule", "cosine")
-    options += ("--guidance-power", "3")
+    options += ("--guidance-power", "3", "--first-guidance-scale", "0.5")
     sample(run, "--n", "6", "--label", "dog", *options, "--out", tmp_path / "a.npz")
     settings = SamplingSettings(
         temperature=0.7,
@@ -127,6 +127,7 @@ def test_all_settings_reach_the_prior(run, pipeline, tmp_path):
         top_p=0.9,
         guidance_scale=2,
         guidance_schedule="cosine",
+        first_guidance_scale=0.5,
         guidance_power=3,
     )
     expected = pipeline(6, 1, settings=settings)

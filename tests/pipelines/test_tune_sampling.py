@@ -195,13 +195,14 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
         first_temperature=0.9,
         guidance_scale=1.5,
         guidance_schedule="linear",
+        first_guidance_scale=0.9,
         guidance_power=2.0,
         top_p=0.9,
         compile="on",
     )
     assert arguments(settings) == (
         " --temperature 1.1 --first-temperature 0.9 --top-p 0.9 --guidance-scale 1.5"
-        " --guidance-schedule linear --guidance-power 2.0"
+        " --guidance-schedule linear --first-guidance-scale 0.9 --guidance-power 2.0"
     )
     assert arguments(SamplingSettings(compile="on")) == ""
 
@@ -220,6 +221,7 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
             ("--guidance-schedule", "linear", "--guidance-scales", 1),
             "guidance_schedule linear needs a guidance scale other than 1",
         ),
+        (("--first-guidance-scale", 0), "first_guidance_scale 0.0 needs a guidance_schedule"),
         (("--guidance-power", 2), "guidance_power 2.0 needs a guidance_schedule to shape"),
         (("--seed", -1), "seed must be in [0, 2^63), got -1"),
     ],
@@ -233,7 +235,7 @@ def test_what_cannot_be_tried_is_refused_before_any_work(run, options, message, 
 
 def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     options = ("--temperatures", 1.5, "--guidance-scales", 2, "--guidance-schedule", "linear")
-    options += ("--guidance-power", 0.5, "--first-temperature", 0.75)
+    options += ("--guidance-power", 0.5, "--first-temperature", 0.75, "--first-guidance-scale", 0.5)
     record = tune(run, *options, "--precision", "bfloat16", "--top-p", 0.9, "--sets", 3)
     (row,) = record["measured"]
     settings = SamplingSettings(**row["settings"])
@@ -242,6 +244,7 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
         first_temperature=0.75,
         guidance_scale=2.0,
         guidance_schedule="linear",
+        first_guidance_scale=0.5,
         guidance_power=0.5,
         precision="bfloat16",
         top_p=0.9,
@@ -249,8 +252,8 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     assert len(row["distances"]) == 3
     page = (run / "report.html").read_text()
     assert (
-        "All with first temperature 0.75, guidance schedule linear, guidance power 0.5, top p 0.9,"
-        " precision bfloat16." in page
+        "All with first temperature 0.75, guidance schedule linear, first guidance scale 0.5,"
+        " guidance power 0.5, top p 0.9, precision bfloat16." in page
     )
     one = MeasuredSettings(settings, tuple(row["distances"]), row["agreement"])
     assert [f"{one.distance:.3f}", f"{one.spread:.3f}", f"{one.agreement:.1%}"] == (

@@ -26,7 +26,7 @@ def scale_at(settings, num_known, num_codes):
     share = (num_known / (num_codes - 1)) ** settings.guidance_power
     if settings.guidance_schedule == "cosine":
         share = np.sin(np.pi / 2 * share) ** 2
-    return 1 + (settings.guidance_scale - 1) * share
+    return (1 - share) * settings.first_guidance_scale + share * settings.guidance_scale
 
 
 def temperature_at(settings, num_known, num_codes):

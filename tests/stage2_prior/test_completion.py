@@ -41,6 +41,7 @@ CASES = [
             {
                 "guidance_scale": 2.5,
                 "guidance_schedule": "cosine",
+                "first_guidance_scale": 0.5,
                 "guidance_power": 2.0,
                 "first_temperature": 0.7,
                 "temperature": 1.1,

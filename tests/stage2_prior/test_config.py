@@ -104,6 +104,21 @@ NAN, INF = float("nan"), float("inf")
             {"guidance_power": 2.0},
             "guidance_power 2.0 needs a guidance_schedule to shape",
         ),
+        (
+            SamplingSettings,
+            {"first_guidance_scale": 0.9},
+            "first_guidance_scale 0.9 needs a guidance_schedule to shape",
+        ),
+        (
+            SamplingSettings,
+            {"guidance_scale": 2.0, "guidance_schedule": "linear", "first_guidance_scale": -0.1},
+            "first_guidance_scale must be at least 0, got -0.1",
+        ),
+        (
+            SamplingSettings,
+            {"guidance_scale": 2.0, "guidance_schedule": "linear", "first_guidance_scale": 1e7},
+            "first_guidance_scale must be at most 1,000,000, got 10000000.0",
+        ),
         (SamplingSettings, {"num_steps": 0}, "num_steps must be at least 1 or None, got 0"),
         (
             SamplingSettings,

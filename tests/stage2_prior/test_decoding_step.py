@@ -24,7 +24,11 @@ PRIORS = {
 SETTINGS = {
     "plain": {},
     "guided": {"guidance_scale": 2.0},
-    "guided more and more": {"guidance_scale": 3.0, "guidance_schedule": "cosine"},
+    "guided more and more": {
+        "guidance_scale": 3.0,
+        "guidance_schedule": "cosine",
+        "first_guidance_scale": 0.5,
+    },
     "hotter and hotter": {"first_temperature": 0.5, "temperature": 2.0},
     "likeliest": {"temperature": 0.0},
     "cold": {"temperature": 0.5, "top_k": 3},

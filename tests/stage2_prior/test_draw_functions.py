@@ -44,26 +44,31 @@ def test_guide_goes_from_unconditional_to_conditional_and_on(scale, expected):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "power", "scale", "num_codes", "expected"),
+    ("schedule", "power", "first", "last", "num_codes", "expected"),
     [
-        ("constant", 1, 3, 4, [3, 3, 3, 3]),
-        ("linear", 1, 3, 5, [1, 1.5, 2, 2.5, 3]),
-        ("linear", 1, 0, 3, [1, 0.5, 0]),
-        ("linear", 1, 3, 2, [1, 3]),
-        ("linear", 1, 3, 1, [3]),
-        ("linear", 2, 17, 5, [1, 2, 5, 10, 17]),
-        ("linear", 0.5, 3, 5, [1, 2, 1 + 2**0.5, 1 + 3**0.5, 3]),
+        ("constant", 1, 1, 3, 4, [3, 3, 3, 3]),
+        ("linear", 1, 1, 3, 5, [1, 1.5, 2, 2.5, 3]),
+        ("linear", 1, 1, 0, 3, [1, 0.5, 0]),
+        ("linear", 1, 0.5, 3.5, 4, [0.5, 1.5, 2.5, 3.5]),
+        ("linear", 1, 1, 3, 2, [1, 3]),
+        ("linear", 1, 1, 3, 1, [3]),
+        ("linear", 2, 1, 17, 5, [1, 2, 5, 10, 17]),
+        ("linear", 0.5, 1, 3, 5, [1, 2, 1 + 2**0.5, 1 + 3**0.5, 3]),
         # The cosines of 0, 60, 120 and 180 degrees are 1, 1/2, -1/2 and -1.
-        ("cosine", 1, 5, 4, [1, 2, 4, 5]),
-        ("cosine", 1, 5, 3, [1, 3, 5]),
+        ("cosine", 1, 1, 5, 4, [1, 2, 4, 5]),
+        ("cosine", 1, 1, 5, 3, [1, 3, 5]),
+        ("cosine", 1, 2, 4, 3, [2, 3, 4]),
         # (1/2)^2 of 180 degrees are 45.
-        ("cosine", 2, 5, 3, [1, 3 - 2**0.5, 5]),
-        ("cosine", 2, 5, 1, [5]),
+        ("cosine", 2, 1, 5, 3, [1, 3 - 2**0.5, 5]),
+        ("cosine", 2, 1, 5, 1, [5]),
     ],
 )
-def test_guidance_scales_follow_their_schedule(schedule, power, scale, num_codes, expected):
+def test_guidance_scales_follow_their_schedule(schedule, power, first, last, num_codes, expected):
     settings = SamplingSettings(
-        guidance_scale=scale, guidance_schedule=schedule, guidance_power=power
+        guidance_scale=last,
+        guidance_schedule=schedule,
+        first_guidance_scale=first,
+        guidance_power=power,
     )
     # Some rounded numbers of size 20 in float64.
     assert guidance_scales(settings, num_codes) == pytest.approx(expected, abs=1e-13)

@@ -36,6 +36,7 @@ GUIDED = {
     "scheduled_and_all_three": {
         "guidance_scale": 1.7,
         "guidance_schedule": "linear",
+        "first_guidance_scale": 3.0,
         "first_temperature": 1.2,
         "temperature": 0.8,
         "top_k": 4,

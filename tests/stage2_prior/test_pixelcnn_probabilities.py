@@ -16,7 +16,7 @@ SETTINGS = [
     {"temperature": 0.7, "top_k": 2},
     {"top_p": 0.9},
     {"guidance_scale": 2.0},
-    {"guidance_scale": 3.0, "guidance_schedule": "linear"},
+    {"guidance_scale": 3.0, "guidance_schedule": "linear", "first_guidance_scale": 0.5},
     {"first_temperature": 0.5, "temperature": 2.0},
     {"guidance_scale": 4.0, "guidance_schedule": "cosine", "guidance_power": 2.0},
 ]
