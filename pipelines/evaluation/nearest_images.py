@@ -13,7 +13,7 @@ from torch import Tensor
 # 2^24: sums over this many pixels are exact, in whatever order and precision they are multiplied.
 _EXACT_PIXELS = 1024
 _CHUNK_PIXELS = 2**22
-_MAX_CHUNK = 2048
+_MAX_CHUNK = 1024  # the table of 1024 x 1024 stays in a cache
 
 INNOCENT_PERCENTILE = 1.0
 """Per cent of new images that are nearer to a training image than the threshold, by definition."""
