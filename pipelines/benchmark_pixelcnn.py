@@ -27,10 +27,8 @@ _CODEBOOK_SIZE = 512
 _SIDES = (8, 32)
 
 
-def draw_naively(
-    prior: PixelCNNPrior, labels: Tensor, settings: SamplingSettings, uniform: Tensor
-) -> Tensor:
-    """`PixelCNNPrior.draw_sequence` by one pass over the rows so far for every place."""
+def draw_naively(prior: PixelCNNPrior, labels: Tensor, uniform: Tensor) -> Tensor:
+    """`PixelCNNPrior.draw_sequence` of the model as it is, by a pass over all rows per place."""
     empty = torch.zeros_like(uniform, dtype=torch.int64, device=labels.device)
     codes, numbers = to_grids(empty, prior.grids), to_grids(uniform, prior.grids)
     for row, column in product(range(prior.grids[0].height), range(prior.grids[0].width)):
@@ -39,9 +37,7 @@ def draw_naively(
         for i, grid in enumerate(codes):
             earlier = tuple(g[here] for g in codes[:i])
             logits = prior.logits(i, features, earlier)[:, :, 0, 0].float()
-            grid[:, row, column] = choose(
-                logits, settings, numbers[i][:, row, column], temperature=settings.temperature
-            )
+            grid[:, row, column] = choose(logits, numbers[i][:, row, column], temperature=1.0)
     return to_sequence(codes)
 
 
@@ -70,7 +66,7 @@ def benchmark_pixelcnn(
         uniform = addressed_uniform(seed, torch.arange(batch, device=device), prior.num_codes)
 
         cached = partial(prior.draw_sequence, labels, settings, uniform)
-        naive = partial(draw_naively, prior, labels, settings, uniform)
+        naive = partial(draw_naively, prior, labels, uniform)
         codes = cached()
         before = [_seconds(cached, device)[0] for _ in range(repetitions)]
         slow, naive_codes = _seconds(naive, device)

@@ -110,6 +110,7 @@ def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation |
     except ValueError as error:
         say(f"{error}; evaluating {directory.path} again")
         return None
+    evaluation = replace(evaluation, settings=_with_later_options(evaluation.settings))
     wanted = recorded_settings(directory, options.evaluation)
     recorded = {name: evaluation.settings.get(name) for name in wanted}
     if _undecided(recorded, wanted) != wanted:
@@ -124,17 +125,19 @@ def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation |
 
 
 def _undecided(recorded: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What was recorded, with `compile` as it is wanted where that leaves the choice open.
-
-    An option of sampling that came later stood where it stands by default.
-    """
-    sampling = recorded.get("sampling")
-    if not isinstance(sampling, dict):
+    """What was recorded, with `compile` as it is wanted where that leaves the choice open."""
+    sampling = recorded["sampling"]
+    if not isinstance(sampling, dict) or wanted["sampling"]["compile"] != "auto":
         return recorded
-    sampling = asdict(SamplingSettings()) | sampling
-    if wanted["sampling"]["compile"] == "auto":
-        sampling["compile"] = "auto"
-    return recorded | {"sampling": sampling}
+    return recorded | {"sampling": sampling | {"compile": "auto"}}
+
+
+def _with_later_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings, with options of sampling that came later where they stand by default."""
+    sampling = settings.get("sampling")
+    if not isinstance(sampling, dict):
+        return settings
+    return settings | {"sampling": asdict(SamplingSettings()) | sampling}
 
 
 def _evaluate(

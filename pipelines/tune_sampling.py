@@ -45,7 +45,8 @@ class TuneSamplingOptions:
     """How guidance is spread over the codes of an image: `linear` and `cosine` go from
     first_guidance_scale to the scale that is tried."""
     first_guidance_scale: float = 1.0
-    """With a schedule, the guidance scale of the first code; 1 is none."""
+    """With a schedule, the guidance scale of the first code: 1 follows the label as trained, below
+    1 less, so that first codes vary more than those of its class."""
     guidance_power: float = 1.0
     """With a schedule, above 1 guidance comes later, below 1 earlier."""
     top_p: float | None = None
@@ -86,7 +87,8 @@ def check_options(options: TuneSamplingOptions) -> None:
             "temperature 0 draws one image per class, which no distance between sets is meant for: "
             "leave it out"
         )
-    if options.guidance_schedule != "constant" and set(options.guidance_scales or ()) == {1.0}:
+    unguided = options.first_guidance_scale == 1 and set(options.guidance_scales or ()) == {1.0}
+    if options.guidance_schedule != "constant" and unguided:
         raise ValueError(
             f"guidance_schedule {options.guidance_schedule} needs a guidance scale other than 1: "
             "name some with --guidance-scales, or leave the schedule out"
@@ -164,21 +166,29 @@ def arguments(settings: SamplingSettings) -> str:
 
 
 def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[SamplingSettings]:
-    return [
-        SamplingSettings(
-            temperature=temperature,
-            first_temperature=options.first_temperature,
-            guidance_scale=scale,
-            # A scale of 1 is no guidance, whatever the schedule.
-            guidance_schedule="constant" if scale == 1 else options.guidance_schedule,
-            first_guidance_scale=1.0 if scale == 1 else options.first_guidance_scale,
-            guidance_power=1.0 if scale == 1 else options.guidance_power,
-            top_p=options.top_p,
-            precision=options.precision,
-            compile="auto",
+    plain = SamplingSettings(
+        first_temperature=options.first_temperature,
+        top_p=options.top_p,
+        precision=options.precision,
+        compile="auto",
+    )
+    ways = []
+    for temperature, scale in itertools.product(options.temperatures, scales):
+        way = replace(plain, temperature=temperature)
+        scheduled = options.guidance_schedule != "constant"
+        if scale == options.first_guidance_scale == 1 and scheduled:
+            ways.append(way)  # from 1 to 1 there is nothing for a schedule to do
+            continue
+        ways.append(
+            replace(
+                way,
+                guidance_scale=scale,
+                guidance_schedule=options.guidance_schedule,
+                first_guidance_scale=options.first_guidance_scale,
+                guidance_power=options.guidance_power,
+            )
         )
-        for temperature, scale in itertools.product(options.temperatures, scales)
-    ]
+    return ways
 
 
 def _name(settings: SamplingSettings) -> str:

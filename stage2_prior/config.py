@@ -173,8 +173,8 @@ class SamplingSettings:
     """Divides the logits: below 1 safer and less varied, above 1 wilder; 0 takes the likeliest."""
     first_temperature: float | None = None
     """Temperature of the first code, from which it goes in even steps to temperature at the last;
-    both above 0. None draws every code at temperature. Codes drawn in one step, with num_steps,
-    have the temperature of its first."""
+    both above 0. None draws every code at temperature. Codes that are given count as drawn; those
+    drawn in one step, with num_steps, have the temperature of its first."""
     top_k: int | None = None
     """Keep only the k likeliest codes at each position; None keeps all."""
     top_p: float | None = None
@@ -185,11 +185,13 @@ class SamplingSettings:
     them; at most 1,000,000. Needs labels and a prior trained with label dropout."""
     guidance_schedule: GuidanceSchedule = "constant"
     """`constant` guides every code alike; `linear` and `cosine` go from first_guidance_scale at
-    the first code to guidance_scale at the last, so that the composition stays varied. Codes drawn
-    in one step, with num_steps, have the guidance of its first."""
+    the first code to guidance_scale at the last, so that the composition stays varied. Codes that
+    are given count as drawn; those drawn in one step, with num_steps, have the guidance of its
+    first."""
     first_guidance_scale: float = 1.0
-    """With a schedule, the guidance scale of the first code: 1 is none, below 1 it varies more than
-    its label does; at most 1,000,000."""
+    """With a schedule, the guidance scale of the first code: 1 follows the label as trained, below
+    1 less, so that first codes vary more than those of its class, 0 not at all; at most
+    1,000,000."""
     guidance_power: float = 1.0
     """With a schedule, above 1 guidance comes later, below 1 earlier: the share of codes that are
     known is raised to this power."""
@@ -221,9 +223,10 @@ class SamplingSettings:
             value = getattr(self, name)
             _require(value >= 0, name, "at least 0", value)
             _require(value < float("inf"), name, "finite", value)
-            if name != "temperature":
-                most = f"at most {_MAX_GUIDANCE_SCALE:,.0f}"
-                _require(value <= _MAX_GUIDANCE_SCALE, name, most, value)
+        most = f"at most {_MAX_GUIDANCE_SCALE:,.0f}"
+        for name in ("guidance_scale", "first_guidance_scale"):
+            value = getattr(self, name)
+            _require(value <= _MAX_GUIDANCE_SCALE, name, most, value)
         first = self.first_temperature
         _require(
             first is None or 0 < first < float("inf"),
@@ -244,17 +247,18 @@ class SamplingSettings:
         )
         power = self.guidance_power
         _require(0 < power < float("inf"), "guidance_power", "above 0 and finite", power)
-        for name in ("guidance_power", "first_guidance_scale"):
+        for name, purpose in (("guidance_power", "shape"), ("first_guidance_scale", "start")):
             value = getattr(self, name)
             if value != 1 and self.guidance_schedule == "constant":
                 raise ValueError(
-                    f"{name} {value} needs a guidance_schedule to shape: "
+                    f"{name} {value} needs a guidance_schedule to {purpose}: "
                     "choose linear or cosine, or keep it at 1"
                 )
-        if self.guidance_scale == 1 and self.guidance_schedule != "constant":
+        if self.guidance_schedule != "constant" and not self.guided:
             raise ValueError(
                 f"guidance_schedule {self.guidance_schedule} needs a guidance_scale other than 1 "
-                "to go to: name one, or leave the schedule out"
+                "to go to, or a first_guidance_scale to start from: name one, or leave the "
+                "schedule out"
             )
         steps = self.num_steps
         _require(steps is None or steps >= 1, "num_steps", "at least 1 or None", steps)
@@ -273,6 +277,11 @@ class SamplingSettings:
         _require(self.compile in ("off", "auto", "on"), "compile", "off, auto or on", self.compile)
         _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
         _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
+
+    @property
+    def guided(self) -> bool:
+        """Whether any code is drawn otherwise than under its label as trained."""
+        return self.guidance_scale != 1 or self.first_guidance_scale != 1
 
 
 def _require(holds: bool, name: str, requirement: str, value: object) -> None:

@@ -137,10 +137,15 @@ def _draw_from(
     if guided:
         conditional, unconditional = logits.chunk(2)
         logits = guide(conditional, unconditional, asked.guidance_scale)
-    if not settings.temperature:
-        return logits.argmax(dim=-1, keepdim=True)
-    logits = tempered(logits.to(asked.uniform), asked.temperature)
-    return choose(logits, settings, asked.uniform[:, 0], temperature=1.0)[:, None]
+    if settings.temperature:
+        logits = tempered(logits.to(asked.uniform), asked.temperature)
+    return choose(
+        logits,
+        asked.uniform[:, 0],
+        temperature=1.0 if settings.temperature else 0.0,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+    )[:, None]
 
 
 @cache

@@ -156,7 +156,7 @@ class PixelCNNPrior(CodePrior):
 
         The network is evaluated once per place (see `CachedPixelCNN`).
         """
-        guided = settings.guidance_scale != 1
+        guided = settings.guided
         batch, copies = len(uniform), 2 if guided else 1
         if guided:
             labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
@@ -166,7 +166,7 @@ class PixelCNNPrior(CodePrior):
             torch.zeros_like(uniform, dtype=torch.int64, device=labels.device), self.grids
         )
         numbers = to_grids(uniform, self.grids)
-        ways = zip(
+        scales_and_temperatures = zip(
             guidance_scales(settings, self.num_codes),
             temperatures(settings, self.num_codes),
             strict=True,
@@ -179,11 +179,15 @@ class PixelCNNPrior(CodePrior):
             drawn: list[Tensor] = []
             for i, (grid, number) in enumerate(zip(codes, numbers, strict=True)):
                 logits = self._logits_here(i, features, drawn).float()  # (copies * B, K)
-                scale, temperature = next(ways)
+                scale, temperature = next(scales_and_temperatures)
                 if guided:
                     logits = guide(logits[:batch], logits[batch:], scale)
                 grid[:, row, column] = choose(
-                    logits, settings, number[:, row, column], temperature=temperature
+                    logits,
+                    number[:, row, column],
+                    temperature=temperature,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
                 )
                 drawn.append(grid[:, row, column].repeat(copies))
             network.see(column, self._embed(drawn))

@@ -50,11 +50,11 @@ def check_settings(
         ValueError: There is nothing to guide towards or away from, the prior has one way to
             compute, or the settings exclude each other.
     """
-    if settings.guidance_scale != 1:
+    if settings.guided:
         if not labelled:
             raise ValueError(
                 f"guidance_scale {settings.guidance_scale} needs labels to guide towards: "
-                "name labels or keep it at 1"
+                "name labels or leave guidance out"
             )
         check_null_is_trained(config, num_classes)
     if settings.precision == "bfloat16" and not has_sampler_options:

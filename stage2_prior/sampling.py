@@ -32,10 +32,10 @@ def guidance_scales(settings: SamplingSettings, num_codes: int) -> list[float]:
     schedule = settings.guidance_schedule
     if schedule == "constant" or num_codes == 1:
         return [last] * num_codes
-    shares = [(i / (num_codes - 1)) ** settings.guidance_power for i in range(num_codes)]
+    shares = [share**settings.guidance_power for share in _shares_known(num_codes)]
     if schedule == "cosine":
         shares = [(1 - math.cos(math.pi * share)) / 2 for share in shares]
-    return [first + (last - first) * share for share in shares[:-1]] + [last]
+    return _between(first, last, shares)
 
 
 def temperatures(settings: SamplingSettings, num_codes: int) -> list[float]:
@@ -46,7 +46,17 @@ def temperatures(settings: SamplingSettings, num_codes: int) -> list[float]:
     first, last = settings.first_temperature, settings.temperature
     if first is None or num_codes == 1:
         return [last] * num_codes
-    return [first + (last - first) * i / (num_codes - 1) for i in range(num_codes - 1)] + [last]
+    return _between(first, last, _shares_known(num_codes))
+
+
+def _shares_known(num_codes: int) -> list[float]:
+    """The share of the other codes that are known when each of several is drawn, 0 to 1."""
+    return [i / (num_codes - 1) for i in range(num_codes)]
+
+
+def _between(first: float, last: float, shares: list[float]) -> list[float]:
+    """`first` at a share of 0, `last` at the last share, which is 1, to the bit."""
+    return [first + (last - first) * share for share in shares[:-1]] + [last]
 
 
 def tempered(logits: Tensor, temperature: float | Tensor) -> Tensor:
@@ -93,16 +103,22 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 def choose(
-    logits: Tensor, settings: SamplingSettings, uniform: Tensor, *, temperature: float
+    logits: Tensor,
+    uniform: Tensor,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> Tensor:
-    """Draws codes under `settings`: temperature, then top-k, then top-p, then the draw.
+    """Draws codes: temperature, then top-k, then top-p, then the draw.
 
     Args:
         logits: float (B, K), guidance already applied.
-        settings: Top-k and top-p.
         uniform: float64 (B,) in [0, 1), on a device that knows float64 (MPS does not); the
             probabilities are computed there.
         temperature: Of these codes, see `temperatures`; 0 takes the likeliest.
+        top_k: Keeps the k likeliest codes; None keeps all.
+        top_p: Keeps the likeliest codes that reach this probability together; None keeps all.
 
     Returns:
         int64 (B,), on the device of `logits`.
@@ -113,8 +129,8 @@ def choose(
     logits = logits.to(uniform.device).double()
     if temperature != 1:
         logits = tempered(logits, temperature)
-    if settings.top_k is not None:
-        logits = keep_top_k(logits, settings.top_k)
-    if settings.top_p is not None:
-        logits = keep_top_p(logits, settings.top_p)
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
     return draw(logits, uniform).to(device)

@@ -55,11 +55,9 @@ class TransformerSampler:
     ) -> None:
         self.settings = settings
         # Compiled code only asks whether the temperature is zero; its value is an input.
-        self._rule = replace(
-            settings, temperature=1.0 if settings.temperature else 0.0, first_temperature=None
-        )
+        self._rule = replace(settings, temperature=1.0 if settings.temperature else 0.0)
         self.batch = len(labels)
-        self.guided = settings.guidance_scale != 1
+        self.guided = settings.guided
         if self.guided:
             labels = torch.cat([labels, torch.full_like(labels, prior.null_label)])
         self._grids: tuple[GridSpec, ...] = prior.grids
@@ -238,7 +236,11 @@ class TransformerSampler:
             conditional, unconditional = logits.chunk(2)
             logits = guide(conditional, unconditional, self._scales[index])
         drawn = choose(
-            logits, self.settings, uniform.flatten(), temperature=self._temperatures[index]
+            logits,
+            uniform.flatten(),
+            temperature=self._temperatures[index],
+            top_k=self.settings.top_k,
+            top_p=self.settings.top_p,
         )
         if not scored:
             return drawn.view(self.batch, -1), logits.new_zeros(self.batch, uniform.shape[1])

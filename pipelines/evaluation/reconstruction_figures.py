@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.evaluation_record import Figure, Reference
-from pipelines.evaluation.structural_similarity import WINDOW, structural_similarity
+from pipelines.evaluation.structural_similarity import structural_similarity
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction
 
@@ -33,11 +33,9 @@ def reconstruction_figures(
         device: Where to compute.
     """
     measured = measure_reconstruction(model, image_batches(test, device))
+    decoded = image_batches(ImageSet(reconstructions), device)
+    similarity = structural_similarity(zip(image_batches(test, device), decoded, strict=True))
     _, height, width = test.image_shape
-    similarity = None
-    if min(height, width) >= WINDOW:
-        decoded = image_batches(ImageSet(reconstructions, None), device)
-        similarity = structural_similarity(zip(image_batches(test, device), decoded, strict=True))
     bits = sum(
         h * w * math.log2(size)
         for (h, w), size in zip(model.grid_shapes, model.codebook_sizes, strict=True)

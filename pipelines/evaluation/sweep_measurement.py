@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.structural_similarity import WINDOW, structural_similarity
+from pipelines.evaluation.structural_similarity import structural_similarity
 from pipelines.evaluation.sweep_directory import SweepRun
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.training.metrics_log import read_metrics
@@ -80,9 +80,6 @@ def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
     Returns:
         In [-1, 1]; None for images smaller than its window.
     """
-    _, height, width = model.image_shape
-    if min(height, width) < WINDOW:
-        return None
     # A loaded model laid out in memory as a trained one gives the same to the last bit.
     model.eval().to(memory_format=torch.channels_last)
     return structural_similarity((images, model.decode(model.encode(images))) for images in batches)

@@ -16,6 +16,7 @@ from pipelines.evaluation import feature_classifier, feature_networks, run_evalu
 from pipelines.evaluation.evaluation_record import Evaluation
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_distances import frechet_distance
+from pipelines.evaluation.run_comparison import different_conditions
 from pipelines.generation import GenerationPipeline
 from pipelines.run_dir import RunDirectory
 from pipelines.training.metrics_log import read_metrics
@@ -364,11 +365,13 @@ def test_recorded_settings_say_whether_it_was_compiled(evaluated):
 
 
 def test_option_that_came_later_stood_at_its_default(known, evaluated):
+    later = ("guidance_power", "first_temperature", "first_guidance_scale")
     edit_json(
         known / "evaluation.json",
-        lambda record: record["settings"]["sampling"].pop("guidance_power"),
+        lambda record: [record["settings"]["sampling"].pop(name) for name in later],
     )
     assert agreeing(known).figures == evaluated[1].figures
+    assert different_conditions([agreeing(known), evaluated[1]]) == []
     stretched = SamplingSettings(
         guidance_scale=2.0, guidance_schedule="linear", guidance_power=2.0, compile="auto"
     )

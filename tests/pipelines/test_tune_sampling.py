@@ -141,6 +141,16 @@ def test_record_is_read_as_it_was_written(tmp_path):
     assert SamplingTuning.read(tmp_path / "tuning.json") == tried
 
 
+def test_option_that_came_later_stood_at_its_default(tmp_path):
+    tried, path = tuning(measured(1, 2.0, 2.5)), tmp_path / "tuning.json"
+    tried.write(path)
+    record = json.loads(path.read_text())
+    for name in ("first_temperature", "first_guidance_scale", "guidance_power"):
+        del record["measured"][0]["settings"][name]
+    path.write_text(json.dumps(record))
+    assert SamplingTuning.read(path) == tried
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -222,6 +232,14 @@ def test_arguments_are_the_options_that_differ_from_the_defaults():
             "guidance_schedule linear needs a guidance scale other than 1",
         ),
         (("--first-guidance-scale", 0), "first_guidance_scale 0.0 needs a guidance_schedule"),
+        (
+            ("--guidance-scales", 1, "--first-guidance-scale", 0.5),
+            "first_guidance_scale 0.5 needs a guidance_schedule",
+        ),
+        (
+            ("--guidance-scales", 1, "--guidance-power", 2),
+            "guidance_power 2.0 needs a guidance_schedule",
+        ),
         (("--guidance-power", 2), "guidance_power 2.0 needs a guidance_schedule to shape"),
         (("--seed", -1), "seed must be in [0, 2^63), got -1"),
     ],
@@ -270,6 +288,13 @@ def test_a_scale_of_one_has_no_schedule_and_the_report_names_that_of_the_others(
     schedules = [row["settings"]["guidance_schedule"] for row in record["measured"]]
     assert schedules == ["constant", "cosine"]
     assert "All with guidance schedule cosine." in (run / "report.html").read_text()
+
+
+def test_a_schedule_may_end_without_guidance(run):
+    options = ("--guidance-schedule", "linear", "--first-guidance-scale", 0.5)
+    (row,) = tune(run, "--temperatures", 1, "--guidance-scales", 1, *options)["measured"]
+    assert row["settings"]["guidance_schedule"] == "linear"
+    assert row["settings"]["first_guidance_scale"] == 0.5
 
 
 def test_floor_is_that_of_as_many_training_images(run, rgb_file):

@@ -36,12 +36,11 @@ def temperature_at(settings, num_known, num_codes):
     return float(np.interp(num_known, [0, num_codes - 1], ends))
 
 
-def way_at(settings, num_known, num_codes):
-    """Guidance scale and temperature of a code drawn when so many others are known."""
-    return (
-        scale_at(settings, num_known, num_codes),
-        temperature_at(settings, num_known, num_codes),
-    )
+def scale_and_draw_options(settings, num_known, num_codes):
+    """Guidance scale, and options of `choose`, of a code drawn when so many others are known."""
+    temperature = temperature_at(settings, num_known, num_codes)
+    options = {"temperature": temperature, "top_k": settings.top_k, "top_p": settings.top_p}
+    return scale_at(settings, num_known, num_codes), options
 
 
 @torch.no_grad()
@@ -54,13 +53,11 @@ def draw_naively(prior, sequence, labels, context, known, steps, settings, unifo
     """
     sequence, known = sequence.clone(), list(known)
     for step in steps:
-        scale, temperature = way_at(settings, len(known), prior.num_codes)
+        scale, how = scale_and_draw_options(settings, len(known), prior.num_codes)
         drawn = {}
         for position in step:
             logits = next_logits(prior, sequence, labels, context, known, position, scale)
-            drawn[position] = choose(
-                logits, settings, uniform[:, position], temperature=temperature
-            )
+            drawn[position] = choose(logits, uniform[:, position], **how)
         for position, code in drawn.items():
             sequence[:, position] = code
         known += step
@@ -79,12 +76,12 @@ def draw_naively_by_confidence(
     """
     sequence, known = sequence.clone(), list(known)
     for i, (size, uniform, gumbel) in enumerate(zip(sizes, uniforms, gumbels, strict=True)):
-        scale, temperature = way_at(settings, len(known), prior.num_codes)
+        scale, how = scale_and_draw_options(settings, len(known), prior.num_codes)
         candidates = []
         for position in range(prior.num_codes):
             if position not in known:
                 logits = next_logits(prior, sequence, labels, context, known, position, scale)
-                code = choose(logits, settings, uniform[:, position], temperature=temperature)
+                code = choose(logits, uniform[:, position], **how)
                 left = 1 - (i + 1) / len(sizes)
                 score = logits.double().log_softmax(dim=-1)[0, code]
                 candidates.append((-(score + left * gumbel[0, position]).item(), position, code))

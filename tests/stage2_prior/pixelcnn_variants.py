@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from naive_drawing import way_at
+from naive_drawing import scale_and_draw_options
 from tiny_priors import random_sequence
 
 from stage2_prior import GridSpec, PixelCNNConfig, build_prior
@@ -84,13 +84,11 @@ def draw_naively(prior, labels, settings, uniform, context=None):
     nobody = torch.full_like(labels, prior.null_label)
     sequence = torch.zeros(uniform.shape, dtype=torch.int64)
     for num_known, (grid, place) in enumerate(places_in_order(prior.grids)):
-        scale, temperature = way_at(settings, num_known, uniform.shape[1])
+        scale, how = scale_and_draw_options(settings, num_known, uniform.shape[1])
         logits = prior(sequence, labels, context)[grid][:, place]
-        if settings.guidance_scale != 1:
+        if scale != 1:
             without = prior(sequence, nobody, context)[grid][:, place]
             logits = without + scale * (logits - without)
         position = grid * num_places + place
-        sequence[:, position] = choose(
-            logits, settings, uniform[:, position], temperature=temperature
-        )
+        sequence[:, position] = choose(logits, uniform[:, position], **how)
     return sequence

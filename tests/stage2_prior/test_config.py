@@ -107,7 +107,7 @@ NAN, INF = float("nan"), float("inf")
         (
             SamplingSettings,
             {"first_guidance_scale": 0.9},
-            "first_guidance_scale 0.9 needs a guidance_schedule to shape",
+            "first_guidance_scale 0.9 needs a guidance_schedule to start",
         ),
         (
             SamplingSettings,

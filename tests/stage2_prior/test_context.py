@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from naive_drawing import way_at
+from naive_drawing import scale_and_draw_options
 from tiny_priors import (
     all_sequences,
     as_grids,
@@ -95,13 +95,11 @@ def test_draws_given_a_context_equal_the_naive_sampler(prior, settings):
     for position in range(8):
         grid, place = position_of(SEVERAL, position)
         logits = prior(expected, labels, context)[grid][:, place]
-        scale, temperature = way_at(settings, position, 8)
-        if settings.guidance_scale != 1:
+        scale, how = scale_and_draw_options(settings, position, 8)
+        if scale != 1:
             without = prior(expected, torch.full_like(labels, 3), context)[grid][:, place]
             logits = without + scale * (logits - without)
-        expected[:, position] = choose(
-            logits, settings, uniform[:, position], temperature=temperature
-        )
+        expected[:, position] = choose(logits, uniform[:, position], **how)
     assert torch.equal(prior.draw_sequence(labels, settings, uniform, context), expected)
 
 

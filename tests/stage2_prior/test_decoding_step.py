@@ -30,6 +30,7 @@ SETTINGS = {
         "first_guidance_scale": 0.5,
     },
     "hotter and hotter": {"first_temperature": 0.5, "temperature": 2.0},
+    "guided less and less": {"guidance_schedule": "linear", "first_guidance_scale": 3.0},
     "likeliest": {"temperature": 0.0},
     "cold": {"temperature": 0.5, "top_k": 3},
     "hot": {"temperature": 1.7, "top_p": 0.8},
@@ -89,8 +90,18 @@ def test_another_temperature_or_guidance_scale_compiles_nothing():
     prior, labels = make_prior("transformer", (GridSpec(2, 2, 5),), 3), random_labels(3, 8)
     prior.sample(8, labels, SamplingSettings(compile="on", temperature=0.7, guidance_scale=1.5))
     versions = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    for temperature, scale in ((0.8, 1.5), (1.2, 3.0)):
-        settings = SamplingSettings(temperature=temperature, guidance_scale=scale)
+    others = (
+        SamplingSettings(temperature=0.8, guidance_scale=1.5),
+        SamplingSettings(temperature=1.2, guidance_scale=3.0),
+        SamplingSettings(
+            temperature=1.2,
+            first_temperature=0.6,
+            guidance_scale=3.0,
+            guidance_schedule="linear",
+            first_guidance_scale=0.5,
+        ),
+    )
+    for settings in others:
         expected = prior.sample(8, labels, settings)
         actual = prior.sample(8, labels, replace(settings, compile="on"))
         assert torch.equal(actual[0], expected[0])

@@ -30,10 +30,10 @@ def rows(batch, size, seed=0):
     )
 
 
-def drawn_probabilities(logits, sampling):
+def drawn_probabilities(logits, **how):
     """Shares of the codes over 20,000 evenly spaced numbers: exact to 1 / 20,000 per code."""
     uniform = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
-    codes = choose(logits.expand(20_000, -1), sampling, uniform, temperature=sampling.temperature)
+    codes = choose(logits.expand(20_000, -1), uniform, **how)
     return np.bincount(codes.numpy(), minlength=len(logits)) / 20_000
 
 
@@ -188,9 +188,10 @@ def test_draw_never_takes_a_code_of_probability_zero(logits, uniform):
 def test_choose_always_gives_a_possible_code(logits, uniform, temperature, top_k, top_p):
     code = choose(
         torch.tensor([logits]),
-        SamplingSettings(top_k=top_k, top_p=top_p),
         torch.tensor([uniform], dtype=torch.float64),
         temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
     ).item()
     assert logits[code] > -INF
 
@@ -211,21 +212,20 @@ def test_choose_always_gives_a_possible_code(logits, uniform, temperature, top_k
 def test_choose_follows_the_transformed_probabilities(sampling):
     logits = rows(1, 8)[0]
     expected = transformed_probabilities(logits.numpy(), **sampling)
-    actual = drawn_probabilities(logits, SamplingSettings(**sampling))
+    actual = drawn_probabilities(logits, **{"temperature": 1.0, **sampling})
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1.5 / 20_000)
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, ALMOST_ONE])
 def test_choose_at_temperature_zero_takes_the_first_likeliest(uniform):
     logits = torch.tensor([[0.0, 2.0, -INF, 2.0]])
-    sampling = SamplingSettings(top_k=3, top_p=0.1)
     uniforms = torch.tensor([uniform], dtype=torch.float64)
-    assert choose(logits, sampling, uniforms, temperature=0.0).tolist() == [1]
+    assert choose(logits, uniforms, temperature=0.0, top_k=3, top_p=0.1).tolist() == [1]
 
 
 def test_choose_keeps_its_rows_apart():
     logits = rows(5, 8)
     uniform = torch.rand(5, dtype=torch.float64)
-    draw_rows = partial(choose, settings=SamplingSettings(top_k=5, top_p=0.9), temperature=0.8)
-    singly = [draw_rows(logits[i : i + 1], uniform=uniform[i : i + 1]).item() for i in range(5)]
-    assert draw_rows(logits, uniform=uniform).tolist() == singly
+    draw_rows = partial(choose, temperature=0.8, top_k=5, top_p=0.9)
+    singly = [draw_rows(logits[i : i + 1], uniform[i : i + 1]).item() for i in range(5)]
+    assert draw_rows(logits, uniform).tolist() == singly

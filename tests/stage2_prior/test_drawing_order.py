@@ -34,7 +34,11 @@ def draw_naively(kind, prior, labels, settings, uniform):
             without = prior(sequence, nobody)[grid][:, position - starts[grid]]
             logits = without + settings.guidance_scale * (logits - without)
         sequence[:, position] = choose(
-            logits, settings, uniform[:, position], temperature=settings.temperature
+            logits,
+            uniform[:, position],
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
         )
     return sequence
 

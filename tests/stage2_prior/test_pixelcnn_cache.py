@@ -32,6 +32,7 @@ SETTINGS = {
 GUIDED = {
     "guided": {"guidance_scale": 2.5},
     "unconditional": {"guidance_scale": 0.0},
+    "less_and_less": {"guidance_schedule": "linear", "first_guidance_scale": 3.0},
     "scheduled": {"guidance_scale": 3.0, "guidance_schedule": "linear"},
     "scheduled_and_all_three": {
         "guidance_scale": 1.7,

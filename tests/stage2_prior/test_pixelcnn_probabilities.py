@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from naive_drawing import way_at
+from naive_drawing import scale_and_draw_options
 from pixelcnn_variants import TINY_VARIANTS, make_pixelcnn, places_in_order
 from references import chi_square_deviation, transformed_probabilities
 from tiny_priors import all_sequences, as_grids
@@ -18,6 +18,7 @@ SETTINGS = [
     {"guidance_scale": 2.0},
     {"guidance_scale": 3.0, "guidance_schedule": "linear", "first_guidance_scale": 0.5},
     {"first_temperature": 0.5, "temperature": 2.0},
+    {"guidance_schedule": "linear", "first_guidance_scale": 0.0},
     {"guidance_scale": 4.0, "guidance_schedule": "cosine", "guidance_power": 2.0},
 ]
 
@@ -47,13 +48,11 @@ def exact_probabilities(prior, label, context, settings):
         nobody = prior(sequences, torch.full_like(labels, prior.null_label), context)
     order, result = places_in_order(prior.grids), np.ones(count)
     for n, (grid, place) in enumerate(order):
-        scale, temperature = way_at(settings, n, len(order))
+        scale, how = scale_and_draw_options(settings, n, len(order))
         without = nobody[grid][:, place].double().numpy()
         logits = without + scale * (known[grid][:, place].double().numpy() - without)
         for i, row in enumerate(logits):
-            probabilities = transformed_probabilities(
-                row, temperature=temperature, top_k=settings.top_k, top_p=settings.top_p
-            )
+            probabilities = transformed_probabilities(row, **how)
             result[i] *= probabilities[sequences[i, grid * num_places + place]]
     return result
 

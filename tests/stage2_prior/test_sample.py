@@ -150,7 +150,7 @@ def test_mode_comes_back_after_an_error(kind, monkeypatch):
         ({"count": 1, "labels": torch.tensor([3])}, "labels must be in [0, 3), got 3 to 3"),
         (
             {"count": 1, "settings": SamplingSettings(guidance_scale=2.0)},
-            "guidance_scale 2.0 needs labels to guide towards: name labels or keep it at 1",
+            "guidance_scale 2.0 needs labels to guide towards: name labels or leave guidance out",
         ),
     ],
 )

@@ -19,7 +19,7 @@ def slow_search(images, training):
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 7), (3, 24, 20), (1, 1, 1)])
-@pytest.mark.parametrize("chunk", [2048, 3])
+@pytest.mark.parametrize("chunk", [1024, 3])
 def test_nearest_images_are_those_of_a_search_in_whole_numbers(shape, chunk, monkeypatch):
     monkeypatch.setattr(nearest_images, "_MAX_CHUNK", chunk)
     images, training = random_images(7, *shape), random_images(11, *shape, seed=1)
