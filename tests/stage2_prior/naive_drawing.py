@@ -21,7 +21,7 @@ def next_logits(prior, sequence, labels, context, known, position, scale):
 
 
 def scale_at(settings, num_known, num_codes):
-    if settings.guidance_schedule == "constant":
+    if settings.guidance_schedule == "constant" or num_codes == 1:
         return settings.guidance_scale
     share = (num_known / (num_codes - 1)) ** settings.guidance_power
     if settings.guidance_schedule == "cosine":
