@@ -38,7 +38,7 @@ class EvaluateOptions:
         default_factory=EvaluationSettings
     )
     """What is measured."""
-    batch_size: int = 64
+    batch_size: int = 256
     """Samples drawn at once; memory grows with it."""
     download_inception: bool = False
     """Download the weights of Inception v3 (104 MB) where they are not in torch's cache. With them

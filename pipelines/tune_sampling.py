@@ -58,7 +58,7 @@ class TuneSamplingOptions:
     differences are chance."""
     seed: int = 0
     """Of the samples; in [0, 2^63)."""
-    batch_size: int = 64
+    batch_size: int = 256
     """Samples drawn at once; memory grows with it."""
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
