@@ -175,19 +175,16 @@ def _settings(options: TuneSamplingOptions, scales: Sequence[float]) -> list[Sam
     ways = []
     for temperature, scale in itertools.product(options.temperatures, scales):
         way = replace(plain, temperature=temperature)
-        scheduled = options.guidance_schedule != "constant"
-        if scale == options.first_guidance_scale == 1 and scheduled:
-            ways.append(way)  # from 1 to 1 there is nothing for a schedule to do
-            continue
-        ways.append(
-            replace(
+        # From 1 to 1 there is nothing for a schedule to do.
+        if options.guidance_schedule == "constant" or {scale, options.first_guidance_scale} != {1}:
+            way = replace(
                 way,
                 guidance_scale=scale,
                 guidance_schedule=options.guidance_schedule,
                 first_guidance_scale=options.first_guidance_scale,
                 guidance_power=options.guidance_power,
             )
-        )
+        ways.append(way)
     return ways
 
 
