@@ -12,6 +12,7 @@ import tyro
 
 from pipelines.config import RunConfig
 from pipelines.recipes import RECIPES, fashion_mnist_mini
+from pipelines.run_dir import LATEST, RunDirectory
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
@@ -93,6 +94,19 @@ def option_value(argv: Sequence[str], name: str) -> str | None:
         elif argument.startswith(f"{name}="):
             value = argument.partition("=")[2]
     return value
+
+
+def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
+    """The run that `--run` names, and its settings, which a command's options start from.
+
+    Raises:
+        FileNotFoundError: There is no such run; help needs none.
+        ValueError: Its config is damaged or of another version.
+    """
+    directory = RunDirectory(option_value(argv, "--run") or LATEST)
+    if {"--help", "-h"}.intersection(argv) and not directory.config_file.exists():
+        return directory, RunConfig()
+    return directory, directory.config()
 
 
 def recipe_defaults(argv: Sequence[str]) -> RunConfig:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pipelines.augmentation import AugmentationConfig
 from pipelines.data.config import DataConfig
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
@@ -36,6 +37,8 @@ class RunConfig:
     """Stage one: the VQ-VAE."""
     vqvae_training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of stage one."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Other views of the training images that the prior learns from."""
     prior: PriorConfig = field(default_factory=TransformerConfig)
     """Stage two: the prior over the codes."""
     prior_training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -61,6 +64,9 @@ class RunConfig:
         Raises:
             ValueError: A field is missing, unknown or out of range.
         """
+        if isinstance(values, Mapping):
+            # Before there was a choice, priors learned from the images as they are.
+            values = {"augmentation": asdict(AugmentationConfig()), **values}
         _require_fields(cls, values)
         return cls(
             recipe=values["recipe"],
@@ -69,6 +75,7 @@ class RunConfig:
             data=_flat_from_dict(DataConfig, values["data"]),
             vqvae=VQVAEConfig.from_dict(values["vqvae"]),
             vqvae_training=_training_from_dict(values["vqvae_training"]),
+            augmentation=_flat_from_dict(AugmentationConfig, values["augmentation"]),
             prior=prior_config_from_dict(values["prior"]),
             prior_training=_training_from_dict(values["prior_training"]),
         )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.command import parse, run_command, say
+from pipelines.augmentation import AugmentationConfig
+from pipelines.command import named_run, parse, run_command, say
 from pipelines.run_dir import LATEST, RunDirectory
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterator
 
-    from pipelines.data.image_set import DataSplits
+    import torch
+    from torch import Tensor
+
+    from pipelines.augmentation import View
+    from pipelines.data.image_set import DataSplits, ImageSet
     from stage1_vqvae.code_dump import CodeDump
     from stage1_vqvae.model import VQVAE
 
@@ -25,6 +31,8 @@ class DumpOptions:
     """Run directory with a trained VQ-VAE."""
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Other views of the training images whose codes are written too, for a prior to learn from."""
 
 
 def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
@@ -46,9 +54,15 @@ def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
 
 
 def dump_codes(
-    directory: RunDirectory, splits: DataSplits, model: VQVAE, device: torch.device
+    directory: RunDirectory,
+    splits: DataSplits,
+    model: VQVAE,
+    device: torch.device,
+    augmentation: AugmentationConfig,
 ) -> CodeDump:
     """Writes the codes of every split, or reads those that are there if this model made them.
+
+    With `augmentation`, also those of other views of the training images.
 
     Raises:
         ValueError: The codes that are there were made by another model.
@@ -62,7 +76,11 @@ def dump_codes(
             name: (len(images), labelled_batches(images, device))
             for name, images in splits.by_name.items()
         }
-        write_code_dump(directory.codes, model, batches, splits.num_classes)
+        views = {
+            view.name: (len(splits.train), _seen_as(view, splits.train, device))
+            for view in augmentation.views
+        }
+        write_code_dump(directory.codes, model, batches, splits.num_classes, views)
     barrier()
     dump = read_own_codes(directory, model)
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
@@ -70,20 +88,30 @@ def dump_codes(
         f"{h}x{w} of {size}"
         for (h, w), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
     )
-    say(f"codes: {grids} codes an image; images: {sizes}")
+    seen = f"; training images also {', '.join(dump.view_names)}" if dump.view_names else ""
+    say(f"codes: {grids} codes an image; images: {sizes}{seen}")
     return dump
+
+
+def _seen_as(
+    view: View, images: ImageSet, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    from pipelines.batches import labelled_batches
+
+    for batch, labels in labelled_batches(images, device):
+        yield view(batch), labels
 
 
 def main() -> None:
     """Reads the options and dumps."""
-    options = parse(DumpOptions)
-    directory = RunDirectory(options.run)
-    config = directory.config()
+    directory, config = named_run(sys.argv[1:])
+    options = parse(DumpOptions, default=DumpOptions(augmentation=config.augmentation))
+    config = replace(config, augmentation=options.augmentation)
 
     from pipelines.atomic_files import refuse_existing
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import process_group
+    from pipelines.training.distributed import barrier, is_main, process_group
     from stage1_vqvae.model import VQVAE
 
     refuse_existing(directory.codes)
@@ -91,7 +119,10 @@ def main() -> None:
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
     splits = load_run_splits(config, directory)
     with process_group(device):
-        dump_codes(directory, splits, model, device)
+        if is_main():
+            directory.begin_codes(config)
+        barrier()
+        dump_codes(directory, splits, model, device, config.augmentation)
     say(f"next: python -m pipelines.train_prior --run {directory.path}")
 
 

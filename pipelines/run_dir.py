@@ -106,6 +106,22 @@ class RunDirectory:
         if not self.config_file.exists():
             self._write(config, data)
 
+    def begin_codes(self, config: RunConfig) -> None:
+        """Records the settings that codes are dumped with.
+
+        Raises:
+            FileExistsError: There is a prior that was trained with other settings.
+        """
+        if config == self.config():
+            return
+        for path in (self.prior, self.checkpoints / self.prior.name):
+            if path.exists():
+                raise FileExistsError(
+                    f"{path} was trained with other --augmentation options: dump the codes with "
+                    "those, or remove it first"
+                )
+        self._write(config, self.data())
+
     def begin_prior(self, config: RunConfig, *, resume: bool) -> None:
         """Records the settings of a prior trained alone, or checks that they are those recorded.
 
@@ -144,12 +160,10 @@ class RunDirectory:
         """
         if self.config_file.exists() and resume:
             # The device may change between stop and resume; everything else makes another run.
-            old = self._read()
-            changed = differences(
-                old["run"] | {"device": None}, config.to_dict() | {"device": None}
-            )
+            old = self.config().to_dict()  # with the defaults of settings that are newer than it
+            changed = differences(old | {"device": None}, config.to_dict() | {"device": None})
             if data is not None:
-                found = differences(old["data"], data, "data ")
+                found = differences(self.data(), data, "data ")
                 changed += [difference.removeprefix("--") for difference in found]
             if changed:
                 raise ValueError(

@@ -93,7 +93,8 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
             GridSpec(height, width, size)
             for (height, width), size in zip(vqvae.grid_shapes, vqvae.codebook_sizes, strict=True)
         )
-        prior = build_prior(config.prior, grids, splits.num_classes)
+        views = config.augmentation.views
+        prior = build_prior(config.prior, grids, splits.num_classes, num_views=1 + len(views))
     channels, height, width = splits.image_shape
     sizes = ", ".join(f"{name} {len(images):,}" for name, images in splits.by_name.items())
     classes = "no labels" if splits.num_classes is None else f"{splits.num_classes} classes"
@@ -106,7 +107,8 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
             f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, "
             f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
             f"prior: {config.prior.kind}, {_count(prior)}, "
-            f"{_length(config.prior_training, len(splits.train))}",
+            f"{_length(config.prior_training, len(splits.train))}"
+            + (f", training images also {', '.join(view.name for view in views)}" if views else ""),
         ]
     )
 

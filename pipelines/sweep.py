@@ -299,7 +299,7 @@ def _train(
         row = _measured(run, lambda: vqvae_row(run, model, splits.test, device))
     if not options.with_prior or row.bits_per_code is not None:
         return row
-    dump = dump_codes(directory, splits, model, device)
+    dump = dump_codes(directory, splits, model, device, run.config.augmentation)
     train_prior(run.config, directory, dump, device, resume=resume)
     return _measured(run, lambda stage_one=row: with_prior_figures(stage_one, run))  # type: ignore[misc]
 

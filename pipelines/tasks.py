@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from pipelines.augmentation import AugmentationConfig
 from pipelines.batches import code_batches, image_batches
 from pipelines.data.image_set import ImageSet
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
@@ -60,16 +61,32 @@ class VQVAETask:
 
 
 class PriorTask:
-    """Stage two on the codes of a dump."""
+    """Stage two on the codes of a dump.
+
+    Args:
+        prior: For as many views as there are, and the images themselves.
+        dump: Codes of the images.
+        views: Codes of other views of the training images.
+        augmentation: How often those are seen.
+    """
 
     name = "prior"
     monitor = "bits_per_code"
 
-    def __init__(self, prior: CodePrior, dump: CodeDump) -> None:
+    def __init__(
+        self,
+        prior: CodePrior,
+        dump: CodeDump,
+        views: tuple[SplitCodes, ...] = (),
+        augmentation: AugmentationConfig | None = None,
+    ) -> None:
         train = dump.splits["train"]
         self.objective = PriorObjective(prior)
         self.num_training_examples = len(train)
-        self._sequences = to_sequence(train.codes)
+        # (V, N, L), the images themselves in view 0.
+        self._sequences = torch.stack([to_sequence(v.codes) for v in (train, *views)])
+        self._augmentation = augmentation or AugmentationConfig()
+        self._share = self._augmentation.share(0.0)
         self._labels = train.labels
         self._validation = dump.splits["validation"]
         self._seen = _evenly_spaced(train, len(self._validation))
@@ -77,14 +94,21 @@ class PriorTask:
     def prepare(self, device: torch.device) -> None:
         """A prior needs no data to start."""
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Codes int64 (B, L) and labels int64 (B,) or None."""
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
+        """Codes int64 (B, L), labels int64 (B,) or None; with views no context and views (B,)."""
         labels = None if self._labels is None else self._labels[indices].to(device)
-        return self._sequences[indices].long().to(device), labels
+        num_views = len(self._sequences)
+        if num_views == 1:
+            return self._sequences[0, indices].long().to(device), labels
+        seen_otherwise = torch.rand(len(indices)) < self._share
+        views = torch.where(seen_otherwise, torch.randint(1, num_views, (len(indices),)), 0)
+        sequences = self._sequences[views, indices].long().to(device)
+        return sequences, labels, None, views.to(device)
 
     def set_progress(self, fraction: float) -> None:
-        """Passes the fraction on."""
+        """Passes the fraction on, and sets how many images are seen in another view."""
         self.objective.set_progress(fraction)
+        self._share = self._augmentation.share(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:  # noqa: ARG002 - the prior moves its input itself
         """Bits per code on the whole validation split, and on as many training images.

@@ -34,7 +34,7 @@ def train_all(options: TrainOptions) -> None:
         if options.dry_run:
             return
         vqvae = train_vqvae(config, run, splits, device, resume=options.resume)
-        dump = dump_codes(run, splits, vqvae, device)
+        dump = dump_codes(run, splits, vqvae, device, config.augmentation)
         prior = train_prior(config, run, dump, device, resume=options.resume)
         if is_main():
             pipeline = GenerationPipeline(vqvae.to(device), prior, splits.class_names)

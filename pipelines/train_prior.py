@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.command import option_value, parse, run_command, say, with_prior_kind
+from pipelines.augmentation import AugmentationConfig
+from pipelines.command import named_run, parse, run_command, say, with_prior_kind
 from pipelines.config import RunConfig
 from pipelines.dump_codes import read_own_codes
 from pipelines.run_dir import LATEST, RunDirectory
@@ -35,6 +36,9 @@ class TrainPriorOptions:
     """The prior."""
     prior_training: TrainingConfig
     """Its training."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Other views of the training images that it learns from; the codes must have been dumped with
+    them."""
 
 
 def train_prior(
@@ -48,6 +52,9 @@ def train_prior(
     """Trains stage two, measures it on the test split and saves it to the run directory.
 
     A prior that is already there is loaded instead: it was saved whole, when it was finished.
+
+    Raises:
+        ValueError: The dump has other views of the training images than `config` asks for.
     """
     import torch
 
@@ -59,6 +66,7 @@ def train_prior(
     from pipelines.training.progress import progress_for
     from pipelines.training.randomness import derive_seed
     from pipelines.training.trainer import Trainer
+    from stage1_vqvae.code_dump import read_views
     from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
     from stage2_prior.base import CodePrior
     from stage2_prior.build import build_prior
@@ -68,15 +76,19 @@ def train_prior(
     if directory.prior.exists():
         say(f"prior: already trained, in {directory.prior}")
         return CodePrior.from_pretrained(directory.prior).to(device)
+    require_views(dump, config.augmentation, directory)
+    views = read_views(directory.codes, dump)
     grids = tuple(
         GridSpec(height, width, size)
         for (height, width), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
     )
     torch.manual_seed(derive_seed(config.seed, "prior weights"))
-    prior = build_prior(config.prior, grids, dump.num_classes, dump.vqvae_hash)
+    prior = build_prior(
+        config.prior, grids, dump.num_classes, dump.vqvae_hash, num_views=1 + len(views)
+    )
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(
-        PriorTask(prior, dump),
+        PriorTask(prior, dump, views, config.augmentation),
         config.prior_training,
         checkpoint_dir=directory.checkpoints / "prior",
         metrics=metrics,
@@ -108,28 +120,52 @@ def train_prior(
     return prior
 
 
+def require_views(
+    dump: CodeDump, augmentation: AugmentationConfig, directory: RunDirectory
+) -> None:
+    """Refuses to train on a dump whose views are not those of the settings.
+
+    Raises:
+        ValueError: They are not.
+    """
+    expected = tuple(view.name for view in augmentation.views)
+    if dump.view_names != expected:
+        raise ValueError(
+            f"the views of the training images in {directory.codes} must be those of "
+            f"--augmentation ({_listed(expected)}), but they are {_listed(dump.view_names)}: "
+            "remove the codes and dump them again with the same --augmentation options"
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"
+
+
 def main() -> None:
     """Reads the options and trains."""
     argv = sys.argv[1:]
-    directory = RunDirectory(option_value(argv, "--run") or LATEST)
-    wants_help = "--help" in argv or "-h" in argv
-    config = (
-        RunConfig() if wants_help and not directory.config_file.exists() else directory.config()
-    )
+    directory, config = named_run(argv)
     options = parse(
         TrainPriorOptions,
         default=TrainPriorOptions(
             prior=with_prior_kind(config.prior, argv),
             prior_training=config.prior_training,
+            augmentation=config.augmentation,
         ),
     )
-    config = replace(config, prior=options.prior, prior_training=options.prior_training)
+    config = replace(
+        config,
+        prior=options.prior,
+        prior_training=options.prior_training,
+        augmentation=options.augmentation,
+    )
 
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import barrier, is_main, process_group
     from stage1_vqvae.model import VQVAE
 
     dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
+    require_views(dump, config.augmentation, directory)
     device = choose_device(options.device)
     with process_group(device):
         if is_main():

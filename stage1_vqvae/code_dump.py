@@ -6,6 +6,7 @@ A dump is a directory:
     codes/train.safetensors       codes.0 int32 (N, h, w), codes.1 ..., labels int64 (N,)
     codes/validation.safetensors
     codes/test.safetensors
+    codes/train-NAME.safetensors  the same of another view of the training images, if there are any
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class CodeDump:
     """Number of classes the labels come from; None without labels."""
     vqvae_hash: str
     """`VQVAE.weights_hash()` of the model that made the codes."""
+    view_names: tuple[str, ...] = ()
+    """Other views of the training images that were dumped too; `read_views` reads them."""
 
     @property
     def grid_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -69,6 +72,7 @@ def write_code_dump(
     model: VQVAE,
     splits: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]],
     num_classes: int | None,
+    views: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]] | None = None,
 ) -> None:
     """Encodes every image and writes the codes to a new `directory`, whole or not at all.
 
@@ -80,6 +84,7 @@ def write_code_dump(
         splits: For train, validation and test: the number of images N, and batches of uint8
             images (B, C, H, W) with int64 labels (B,) or None.
         num_classes: How many classes the labels come from; None without labels.
+        views: Other views of the training images by name, each like a split.
 
     Raises:
         FileExistsError: `directory` exists; nothing is ever overwritten.
@@ -93,12 +98,14 @@ def write_code_dump(
         )
     if set(splits) != set(SPLITS):
         raise ValueError(f"the splits {', '.join(SPLITS)} are required, got {sorted(splits)}")
+    views = views or {}
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     try:
         partial.mkdir()
         model.eval()
-        for name, (size, batches) in splits.items():
+        files = {**splits, **{_view_file(name): view for name, view in views.items()}}
+        for name, (size, batches) in files.items():
             _write_split(partial / f"{name}.safetensors", model, size, batches, num_classes)
         config = {
             "format_version": FORMAT_VERSION,
@@ -107,6 +114,7 @@ def write_code_dump(
             "codebook_sizes": list(model.codebook_sizes),
             "num_classes": num_classes,
             "num_images": {name: size for name, (size, _) in splits.items()},
+            "views": list(views),
         }
         (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         partial.rename(directory)
@@ -133,7 +141,38 @@ def read_code_dump(directory: str | Path) -> CodeDump:
     shapes = {tuple(grid.shape[1:] for grid in split.codes) for split in splits.values()}
     if len(shapes) > 1:
         raise ValueError(f"the splits in {directory} differ in grid shape: dump the codes again")
-    return CodeDump(splits, sizes, config["num_classes"], config["vqvae_sha256"])
+    # Absent in what older versions wrote, which knew no views.
+    names = tuple(config.get("views", ()))
+    return CodeDump(splits, sizes, config["num_classes"], config["vqvae_sha256"], names)
+
+
+def read_views(directory: str | Path, dump: CodeDump) -> tuple[SplitCodes, ...]:
+    """The codes of the other views of the training images, in the order of `dump.view_names`.
+
+    Args:
+        directory: Where `read_code_dump` read `dump`.
+        dump: What it read.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged or does not belong to the dump.
+    """
+    directory, train = Path(directory), dump.splits["train"]
+    views = []
+    for name in dump.view_names:
+        path = directory / f"{_view_file(name)}.safetensors"
+        view = _read_split(path, len(train), dump.codebook_sizes, dump.num_classes)
+        if any(a.shape != b.shape for a, b in zip(view.codes, train.codes, strict=True)):
+            raise ValueError(
+                f"the codes in {path} must have the shapes of the training images' codes, but "
+                "they differ: dump the codes again"
+            )
+        views.append(view)
+    return tuple(views)
+
+
+def _view_file(name: str) -> str:
+    return f"train-{name}"
 
 
 def _write_split(

@@ -44,8 +44,8 @@ from stage2_prior.row_filling import ROW_MULTIPLE, num_missing
 
 ARTIFACT_KIND = "prior"
 _CONFIG_FIELDS = {"grids", "num_classes", "vqvae_sha256", "model"}
-# Absent in what older versions saved: those priors know no context.
-_OPTIONAL_FIELDS = {"context_grids"}
+# Absent in what older versions saved: those priors know no context and no views.
+_OPTIONAL_FIELDS = {"context_grids", "num_views"}
 
 
 @runtime_checkable
@@ -92,9 +92,11 @@ class CodePrior(nn.Module, ABC):
         num_classes: Labels are in [0, num_classes); None for a prior without labels.
         vqvae_hash: `weights_hash` of the VQ-VAE that made the codes, if known.
         context_grids: Shape and codebook size of each grid that the codes are conditioned on.
+        num_views: How many views of an image it is trained on, of which view 0 is the image itself:
+            the only one that log-probabilities and samples are of.
 
     Raises:
-        ValueError: There are no grids, or num_classes is below 1.
+        ValueError: There are no grids, or num_classes or num_views is below 1.
     """
 
     def __init__(
@@ -104,17 +106,21 @@ class CodePrior(nn.Module, ABC):
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
         context_grids: tuple[GridSpec, ...] = (),
+        num_views: int = 1,
     ) -> None:
         super().__init__()
         if not grids:
             raise ValueError("at least one grid is required, got none")
         if num_classes is not None and not (isinstance(num_classes, int) and num_classes >= 1):
             raise ValueError(f"num_classes must be at least 1 or None, got {num_classes!r}")
+        if not (isinstance(num_views, int) and num_views >= 1):
+            raise ValueError(f"num_views must be at least 1, got {num_views!r}")
         self.config = config
         self.grids = grids
         self.num_classes = num_classes
         self.vqvae_hash = vqvae_hash
         self.context_grids = context_grids
+        self.num_views = num_views
 
     @property
     def num_codes(self) -> int:
@@ -125,6 +131,18 @@ class CodePrior(nn.Module, ABC):
     def null_label(self) -> int:
         """The label that stands for `no label`, one past the classes."""
         return self.num_classes or 0
+
+    @property
+    def num_conditions(self) -> int:
+        """What a label can be in training: each class and `no label`, in each view."""
+        return self.num_views * (self.null_label + 1)
+
+    def in_view(self, labels: Tensor, views: Tensor) -> Tensor:
+        """Labels int64 (B,) in [0, num_classes] with their views (B,) in [0, num_views), as one.
+
+        int64 (B,) in [0, num_conditions). In view 0, the image itself, a label is what it was.
+        """
+        return labels + views * (self.null_label + 1)
 
     @property
     def any_order(self) -> bool:
@@ -152,7 +170,8 @@ class CodePrior(nn.Module, ABC):
 
         Args:
             sequence: int64 (B, L), the codes in raster order, grid after grid.
-            labels: int64 (B,) in [0, num_classes], `null_label` for no label.
+            labels: int64 (B,) in [0, num_classes], `null_label` for no label; of another view than
+                the image itself what `in_view` gives.
             context: int64 (B, Lc), the context grids as one sequence like `sequence`; None where
                 the prior has none.
 
@@ -389,6 +408,7 @@ class CodePrior(nn.Module, ABC):
             "num_classes": self.num_classes,
             "vqvae_sha256": self.vqvae_hash,
             "context_grids": grids_to_list(self.context_grids),
+            "num_views": self.num_views,
             "model": prior_config_to_dict(self.config),
         }
         save_artifact(directory, ARTIFACT_KIND, config, self)
@@ -415,6 +435,7 @@ class CodePrior(nn.Module, ABC):
             config["num_classes"],
             config["vqvae_sha256"],
             grids_from_list(config.get("context_grids", [])),
+            config.get("num_views", 1),
         )
         load_weights(prior, state, directory)
         return prior.eval()

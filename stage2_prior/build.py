@@ -15,8 +15,10 @@ def build_prior(
     num_classes: int | None = None,
     vqvae_hash: str | None = None,
     context_grids: tuple[GridSpec, ...] = (),
+    num_views: int = 1,
 ) -> CodePrior:
     """The prior that `config` describes, with fresh weights; see `CodePrior` for the arguments."""
+    others = (grids, num_classes, vqvae_hash, context_grids, num_views)
     if isinstance(config, TransformerConfig):
-        return TransformerPrior(config, grids, num_classes, vqvae_hash, context_grids)
-    return PixelCNNPrior(config, grids, num_classes, vqvae_hash, context_grids)
+        return TransformerPrior(config, *others)
+    return PixelCNNPrior(config, *others)

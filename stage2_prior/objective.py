@@ -33,6 +33,9 @@ class PriorObjective(nn.Module):
     A prior of any order sees a share of the images in a random order, the rest in raster order. The
     share falls linearly from 1, so that the raster order ends as good as without (Yu et al. 2024,
     "RAR", section 3.2); here it may stop above 0, so that the other orders stay good too.
+
+    An image in another view than its own comes with the view's number beside its label (Jun et al.
+    2020, "Distribution Augmentation for Generative Modeling", section 3), dropped label or not.
     """
 
     def __init__(self, prior: CodePrior) -> None:
@@ -50,11 +53,16 @@ class PriorObjective(nn.Module):
             self.random_share = last + (1 - last) * (1 - done)
 
     def forward(
-        self, sequence: Tensor, labels: Tensor | None, context: Tensor | None = None
+        self,
+        sequence: Tensor,
+        labels: Tensor | None,
+        context: Tensor | None = None,
+        views: Tensor | None = None,
     ) -> PriorStep:
         """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None.
 
-        `context` is int64 (B, Lc), the context grids in raster order, or None.
+        `context` is int64 (B, Lc), the context grids in raster order, or None; `views` int64 (B,)
+        in [0, num_views), or None where all are the images themselves.
         """
         null = torch.full((len(sequence),), self.prior.null_label, device=sequence.device)
         if labels is None:
@@ -64,6 +72,8 @@ class PriorObjective(nn.Module):
                 torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
             )
             labels = torch.where(dropped, null, labels)
+        if views is not None:
+            labels = self.prior.in_view(labels, views)
         loss = self.prior.nll(sequence, labels, context, self._order(sequence)).mean()
         return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})
 

@@ -96,15 +96,16 @@ class PixelCNNPrior(CodePrior):
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
         context_grids: tuple[GridSpec, ...] = (),
+        num_views: int = 1,
     ) -> None:
-        super().__init__(config, grids, num_classes, vqvae_hash, context_grids)
+        super().__init__(config, grids, num_classes, vqvae_hash, context_grids, num_views)
         shapes = {(grid.height, grid.width) for grid in grids}
         if len(shapes) > 1:
             raise ValueError(
                 f"a PixelCNN needs grids of one shape, got {sorted(shapes)}: "
                 "use the transformer prior (--prior.kind transformer)"
             )
-        width, num_labels = config.width, self.null_label + 1
+        width, num_labels = config.width, self.num_conditions
         self.code_embeddings = nn.ModuleList(nn.Embedding(g.codebook_size, width) for g in grids)
         layers = nn.ModuleList(
             GatedLayer(config, num_labels, first=i == 0, has_context=bool(context_grids))

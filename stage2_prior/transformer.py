@@ -89,15 +89,16 @@ class TransformerPrior(CodePrior):
         num_classes: int | None = None,
         vqvae_hash: str | None = None,
         context_grids: tuple[GridSpec, ...] = (),
+        num_views: int = 1,
     ) -> None:
-        super().__init__(config, grids, num_classes, vqvae_hash, context_grids)
+        super().__init__(config, grids, num_classes, vqvae_hash, context_grids, num_views)
         width = config.width
         self.code_embeddings = nn.ModuleList(nn.Embedding(g.codebook_size, width) for g in grids)
         self.start = nn.Parameter(torch.zeros(width))
         self.grid_embedding = nn.Embedding(len(grids), width)
         self.row_embedding = nn.Embedding(max(g.height for g in grids), width)
         self.column_embedding = nn.Embedding(max(g.width for g in grids), width)
-        self.label_embedding = nn.Embedding(self.null_label + 1, width)
+        self.label_embedding = nn.Embedding(self.num_conditions, width)
         self.dropout = Dropout(config.dropout)
         blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.blocks = cast(Sequence[Block], blocks)  # ModuleList forgets what it holds

@@ -102,6 +102,8 @@ def settings(record: RunRecord) -> str:
             f"{record.prior.num_codes:,} codes an image",
             f"{parameters(record.prior):,} parameters",
         ]
+    if views := config.augmentation.views:
+        prior.append(f"training images also {', '.join(view.name for view in views)}")
     items = [
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data['fingerprint']}")),

@@ -135,7 +135,13 @@ def test_run_of_a_sweep_is_the_ordinary_run_of_its_config(tmp_path, monkeypatch,
     run, device = RunDirectory(tmp_path / "run"), torch.device("cpu")
     splits = load_splits(config.data)
     model = train_vqvae(config, run, splits, device, resume=False)
-    train_prior(config, run, dump_codes(run, splits, model, device), device, resume=False)
+    train_prior(
+        config,
+        run,
+        dump_codes(run, splits, model, device, config.augmentation),
+        device,
+        resume=False,
+    )
     files, rows = contents(run.path)
     expected_files, expected_rows = runs_of(with_prior)[NAMES[-1]]
     del expected_files["config.json"]

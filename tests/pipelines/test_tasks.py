@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipelines import batches
+from pipelines.augmentation import AugmentationConfig
 from pipelines.batches import (
     code_batches,
     image_batches,
@@ -132,6 +133,62 @@ def test_prior_progress_ends_the_random_orders():
     assert task.objective.random_share == 1
     task.set_progress(1.0)
     assert task.objective.random_share == 0
+
+
+def moved(split, offset):
+    """The split with each code `offset` further, to tell views apart."""
+    fine, coarse = split.codes[1], split.codes[0]
+    return SplitCodes(((coarse + offset) % 5, (fine + offset) % 8), split.labels)
+
+
+def task_with_views(first_share, last_share, num_views=2):
+    """A task on 9 images and `num_views` other views, the codes of view v being v further."""
+    grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
+    config = TransformerConfig(num_layers=1, width=4, num_heads=1)
+    prior = build_prior(config, grids, 3, num_views=1 + num_views)
+    splits = {name: split_codes(9) for name in ("train", "validation", "test")}
+    views = tuple(moved(splits["train"], v) for v in range(1, 1 + num_views))
+    augmentation = AugmentationConfig(flip=True, first_share=first_share, last_share=last_share)
+    return PriorTask(prior, CodeDump(splits, (5, 8), 3, "hash"), views, augmentation)
+
+
+def test_prior_batch_has_the_codes_of_the_views_it_names():
+    task, indices = task_with_views(0.5, 0.5), torch.arange(9).repeat(20)
+    torch.manual_seed(0)
+    sequences, labels, context, views = task.batch(indices, CPU)
+    assert context is None
+    assert labels.equal(indices % 3)
+    assert set(views.tolist()) == {0, 1, 2}
+    coarse, fine = split_codes(9).codes
+    expected = torch.cat([coarse.flatten(1), fine.flatten(1)], dim=1)[indices] + views[:, None]
+    assert sequences.equal(expected % torch.tensor([5, 8, 8, 8, 8]))
+
+
+@pytest.mark.parametrize(("fraction", "share"), [(0.0, 0.9), (0.5, 0.5), (1.0, 0.1)])
+def test_share_of_other_views_falls_linearly_and_is_the_same_for_each(fraction, share):
+    task, count = task_with_views(0.9, 0.1), 20_000
+    task.set_progress(fraction)
+    torch.manual_seed(0)
+    *_, views = task.batch(torch.zeros(count, dtype=torch.int64), CPU)
+    found = torch.bincount(views, minlength=3) / count
+    expected = torch.tensor([1 - share, share / 2, share / 2])
+    # Four standard deviations of a frequency near one half.
+    assert (found - expected).abs().max() < 4 * 0.5 / count**0.5
+
+
+def test_without_another_view_a_batch_draws_no_random_numbers():
+    task, state = prior_task(), torch.get_rng_state()
+    assert len(task.batch(torch.arange(4), CPU)) == 2
+    assert torch.get_rng_state().equal(state)
+
+
+def test_prior_validation_sees_images_as_they_are():
+    task, plain = task_with_views(1.0, 1.0), prior_task()
+    own = task.objective.prior
+    plain.objective.prior.load_state_dict(
+        own.state_dict() | {"label_embedding.weight": own.label_embedding.weight[:4]}
+    )
+    assert task.validate(CPU) == plain.validate(CPU)
 
 
 @pytest.mark.parametrize("labels", [True, False])

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_vqvae import make_model, random_images
 
-from stage1_vqvae.code_dump import read_code_dump, write_code_dump
+from stage1_vqvae.code_dump import read_code_dump, read_views, write_code_dump
 
 SIZES = {"train": 7, "validation": 3, "test": 2}
 IMAGES = {name: random_images(size, 1, 5, 8, seed=size) for name, size in SIZES.items()}
@@ -87,7 +87,69 @@ def test_dump_has_a_readable_config(dump, model):
         "codebook_sizes": [7],
         "num_classes": 3,
         "num_images": SIZES,
+        "views": [],
     }
+
+
+def mirrored():
+    for images, labels in batches("train"):
+        yield images.flip(3), labels
+
+
+def upside_down():
+    for images, labels in batches("train"):
+        yield images.flip(2), labels
+
+
+@pytest.fixture
+def dump_with_views(tmp_path, model):
+    """The directory of a dump that has two other views of its training images."""
+    views = {"mirrored": (7, mirrored()), "upside-down": (7, upside_down())}
+    write_code_dump(tmp_path / "viewed", model, splits(), num_classes=3, views=views)
+    return tmp_path / "viewed"
+
+
+def test_views_are_the_codes_of_the_training_images_seen_so(dump_with_views, model):
+    dump = read_code_dump(dump_with_views)
+    assert dump.view_names == ("mirrored", "upside-down")
+    for axis, view in zip((3, 2), read_views(dump_with_views, dump), strict=True):
+        assert view.codes[0].long().equal(model.encode(IMAGES["train"].flip(axis))[0])
+        assert view.labels.equal(LABELS["train"])
+
+
+def test_views_change_nothing_of_the_splits(dump_with_views, dump):
+    for name in SIZES:
+        file = f"{name}.safetensors"
+        assert (dump_with_views / file).read_bytes() == (dump / file).read_bytes()
+
+
+def test_dump_of_an_older_version_has_no_views(dump):
+    edit_config(dump, lambda config: config.pop("views"))
+    read = read_code_dump(dump)
+    assert (read.view_names, read_views(dump, read)) == ((), ())
+
+
+def test_missing_view_is_refused(dump_with_views):
+    (dump_with_views / "train-mirrored.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a code dump needs .*train-mirrored.safetensors,"):
+        read_views(dump_with_views, read_code_dump(dump_with_views))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t["codes.0"].fill_(7), r"codes in .*mirrored.* must be in \[0, 7\), got 7 to 7"),
+        (lambda t: t.update({"codes.0": t["codes.0"][1:].clone()}), r"got torch.int32 \(6, 3, 4\)"),
+        (
+            lambda t: t.update({"codes.0": t["codes.0"][:, 1:].clone()}),
+            "mirrored.safetensors must have the shapes of the training images' codes",
+        ),
+    ],
+)
+def test_view_with_other_contents_is_refused(dump_with_views, edit, message):
+    edit_split(dump_with_views, edit, "train-mirrored")
+    with pytest.raises(ValueError, match=message):
+        read_views(dump_with_views, read_code_dump(dump_with_views))
 
 
 def test_dump_of_an_empty_split_reads_back_empty(tmp_path, model):

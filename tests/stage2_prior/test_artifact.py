@@ -61,6 +61,19 @@ def test_loaded_prior_gives_the_same_log_prob_and_samples(tmp_path, kind):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_loaded_prior_knows_its_views(tmp_path, kind):
+    prior = build_prior(CONFIGS[kind], GRIDS, 3, num_views=5)
+    prior.save_pretrained(tmp_path / "prior")
+    loaded = CodePrior.from_pretrained(tmp_path / "prior")
+    assert (loaded.num_views, loaded.num_conditions) == (5, 20)
+
+
+def test_prior_of_an_older_version_has_one_view(saved):
+    edit_config(saved, lambda config: config.pop("num_views"))
+    assert CodePrior.from_pretrained(saved).num_views == 1
+
+
 @pytest.mark.parametrize("vqvae_hash", [None, "0" * 64])
 def test_hash_of_the_vqvae_is_kept(tmp_path, vqvae_hash):
     build_prior(CONFIGS["pixelcnn"], GRIDS, vqvae_hash=vqvae_hash).save_pretrained(tmp_path / "p")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_priors import KINDS, as_grids, make_prior, random_labels, random_sequence
+from tiny_priors import CONFIGS, KINDS, as_grids, make_prior, random_labels, random_sequence
 
 from stage2_prior import GridSpec, PixelCNNConfig, TransformerConfig, build_prior
 from stage2_prior.objective import PriorObjective, measure_bits_per_code
@@ -19,6 +19,9 @@ class LabelWatcher(torch.nn.Module):
         super().__init__()
         self.config = TransformerConfig(label_dropout=label_dropout, **config)
         self.null_label = null_label
+
+    def in_view(self, labels, views):
+        return labels + views * (self.null_label + 1)
 
     def nll(self, sequence, labels, context, order):
         self.labels, self.context, self.order = labels, context, order
@@ -68,6 +71,56 @@ def test_labels_stay_in_evaluation_and_without_label_dropout(training, label_dro
     labels = torch.arange(1000) % 10
     PriorObjective(watcher).train(training)(torch.zeros(1000, 1, dtype=torch.int64), labels)
     assert torch.equal(watcher.labels, labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_the_view_of_the_image_itself_a_label_is_what_it_was(kind):
+    prior = build_prior(CONFIGS[kind], GRIDS, 3, num_views=2)
+    labels = torch.tensor([0, 1, 2, 3])
+    assert prior.in_view(labels, torch.zeros(4, dtype=torch.int64)).equal(labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_each_class_and_no_label_is_a_condition_of_its_own_in_each_view(kind, num_classes):
+    prior = build_prior(CONFIGS[kind], GRIDS, num_classes, num_views=3)
+    classes = torch.arange(prior.null_label + 1)
+    views = torch.arange(3).repeat_interleave(len(classes))
+    found = prior.in_view(classes.repeat(3), views)
+    assert found.sort().values.equal(torch.arange(prior.num_conditions))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_of_a_view_is_that_of_a_prior_with_the_views_conditions(kind):
+    torch.manual_seed(0)
+    prior = build_prior(CONFIGS[kind], GRIDS, 3, num_views=2).eval()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    # The same weights with the rows of view 1 where those of the images themselves were.
+    other = build_prior(CONFIGS[kind], GRIDS, 3).eval()
+    other.load_state_dict(
+        {
+            name: w[4:] if len(w) == 8 and "label" in name else w
+            for name, w in prior.state_dict().items()
+        }
+    )
+    sequence, labels = random_sequence(GRIDS, 6), random_labels(3, 6)
+    ones = torch.ones(6, dtype=torch.int64)
+    found = PriorObjective(prior).eval()(sequence, labels, None, ones).loss
+    assert found.equal(PriorObjective(other).eval()(sequence, labels).loss)
+    assert not found.equal(PriorObjective(prior).eval()(sequence, labels).loss)
+
+
+def test_dropped_label_keeps_its_view():
+    watcher = LabelWatcher(0.5)
+    labels, views = torch.arange(20_000) % 10, torch.arange(20_000) % 4
+    PriorObjective(watcher).train()(torch.zeros(20_000, 1, dtype=torch.int64), labels, None, views)
+    assert (watcher.labels // 11).equal(views)
+    kept = watcher.labels % 11
+    dropped = kept == 10
+    assert dropped.double().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(20_000))
+    assert kept[~dropped].equal(labels[~dropped])
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -134,6 +187,24 @@ def test_every_weight_of_any_order_and_context_gets_a_gradient():
     prior.nll(random_sequence(GRIDS, 4), labels, context, order).mean().backward()
     without = [name for name, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prior_that_learned_another_view_too_draws_the_images_as_they_are(kind):
+    # Stripes upwards, and downwards in the other view: nothing but the view tells them apart.
+    grids = (GridSpec(2, 4, 4),)
+    torch.manual_seed(0)
+    prior = build_prior(CONFIGS[kind], grids, num_views=2)
+    objective = PriorObjective(prior).train()
+    first, views = torch.arange(4).repeat(2), torch.arange(2).repeat_interleave(4)
+    sequence = (first[:, None] + (1 - 2 * views[:, None]) * torch.arange(8)) % 4
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        objective(sequence, None, None, views).loss.backward()
+        optimizer.step()
+    drawn = prior.sample(16, seed=1)[0].flatten(1)
+    assert ((drawn[:, 1:] - drawn[:, :-1]) % 4 == 1).double().mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", KINDS)

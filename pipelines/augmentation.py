@@ -1,0 +1,90 @@
+"""Other views of the training images, whose codes a prior can learn besides their own.
+
+Distribution augmentation (Jun et al. 2020, "Distribution Augmentation for Generative Modeling",
+section 3): the prior is told which view it sees, so that it learns what the views have in common
+and still draws the images as they are. It is for a prior that would learn its images by heart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is done to an image: it is mirrored, then moved."""
+
+    name: str
+    """Short, for file names."""
+    flipped: bool = False
+    """Left and right change places."""
+    right: int = 0
+    """Pixels to the right; negative is to the left."""
+    down: int = 0
+    """Pixels down; negative is up."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Maps images (B, C, H, W) of any dtype to the same shape; edges are repeated."""
+        import torch
+
+        _, _, height, width = images.shape
+        rows = torch.arange(height, device=images.device) - self.down
+        columns = torch.arange(width, device=images.device) - self.right
+        if self.flipped:
+            images = images.flip(3)
+        return images[:, :, rows.clamp(0, height - 1)][..., columns.clamp(0, width - 1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentationConfig:
+    """Which views of the training images the prior learns besides the images, and how often.
+
+    Raises:
+        ValueError: A field is out of the range its description gives.
+    """
+
+    flip: bool = False
+    """Learn each image mirrored, too."""
+    shift: int = 0
+    """Learn each image moved up, down, left and right by so many pixels, too; 0 for not. About half
+    of `vqvae.downsampling` makes the codes differ most."""
+    first_share: float = 0.75
+    """Share of the images that are seen in another view at the start of the prior's training, in
+    [0, 1]; it changes linearly."""
+    last_share: float = 0.25
+    """That share at its end, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if self.shift < 0:
+            raise ValueError(f"augmentation.shift must be at least 0 pixels, got {self.shift}")
+        for name in ("first_share", "last_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"augmentation.{name} must be in [0, 1], got {getattr(self, name)}"
+                )
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All views besides the image itself."""
+        found = (View("flipped", flipped=True),) if self.flip else ()
+        if not self.shift:
+            return found
+        pixels = self.shift
+        return (
+            *found,
+            View(f"right-{pixels}", right=pixels),
+            View(f"left-{pixels}", right=-pixels),
+            View(f"down-{pixels}", down=pixels),
+            View(f"up-{pixels}", down=-pixels),
+        )
+
+    def share(self, fraction: float) -> float:
+        """Share of the images in another view with `fraction` of training done, in [0, 1]."""
+        if not self.views:
+            return 0.0
+        return self.first_share + (self.last_share - self.first_share) * fraction
