@@ -1,8 +1,12 @@
 """Other views of the training images, whose codes a prior can learn besides their own.
 
-Distribution augmentation (Jun et al. 2020, "Distribution Augmentation for Generative Modeling",
-section 3): the prior is told which view it sees, so that it learns what the views have in common
-and still draws the images as they are. It is for a prior that would learn its images by heart.
+Distribution augmentation (Jun et al. 2020, "Distribution Augmentation for Generative Modeling"):
+the prior is told which view it sees, so that it learns what the views have in common and still
+draws the images as they are. It is for a prior that would learn its images by heart.
+
+Which views there are is a choice of this project: those of the paper turn images over, which
+photographs never are. So is the share of other views, which falls during training, so that the last
+and smallest steps are for the images as they are.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ class AugmentationConfig:
                 )
 
     @property
-    def views(self) -> tuple[View, ...]:
+    def other_views(self) -> tuple[View, ...]:
         """All views besides the image itself."""
         found = (View("flipped", flipped=True),) if self.flip else ()
         if not self.shift:
@@ -83,8 +87,33 @@ class AugmentationConfig:
             View(f"up-{pixels}", down=-pixels),
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the other views."""
+        return tuple(view.name for view in self.other_views)
+
+    @property
+    def num_views(self) -> int:
+        """Of all views, the image itself being one."""
+        return 1 + len(self.other_views)
+
+    def check_fits(self, image_shape: tuple[int, int, int]) -> None:
+        """Refuses to move images (C, H, W) out of their own frame.
+
+        Raises:
+            ValueError: `shift` is as large as an image.
+        """
+        if self.shift >= min(image_shape[1:]):
+            raise ValueError(
+                f"augmentation.shift must be below the images' smaller side "
+                f"({min(image_shape[1:])} pixels), got {self.shift}"
+            )
+
     def share(self, fraction: float) -> float:
         """Share of the images in another view with `fraction` of training done, in [0, 1]."""
-        if not self.views:
-            return 0.0
         return self.first_share + (self.last_share - self.first_share) * fraction
+
+
+def also_seen(names: tuple[str, ...]) -> str:
+    """Other views by their names, for people; empty without any."""
+    return f"training images also {', '.join(names)}" if names else ""

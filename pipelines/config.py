@@ -64,9 +64,7 @@ class RunConfig:
         Raises:
             ValueError: A field is missing, unknown or out of range.
         """
-        if isinstance(values, Mapping):
-            # Before there was a choice, priors learned from the images as they are.
-            values = {"augmentation": asdict(AugmentationConfig()), **values}
+        values = with_newer_settings(values)
         _require_fields(cls, values)
         return cls(
             recipe=values["recipe"],
@@ -74,11 +72,26 @@ class RunConfig:
             device=values["device"],
             data=_flat_from_dict(DataConfig, values["data"]),
             vqvae=VQVAEConfig.from_dict(values["vqvae"]),
-            vqvae_training=_training_from_dict(values["vqvae_training"]),
+            vqvae_training=_flat_from_dict(TrainingConfig, values["vqvae_training"]),
             augmentation=_flat_from_dict(AugmentationConfig, values["augmentation"]),
             prior=prior_config_from_dict(values["prior"]),
-            prior_training=_training_from_dict(values["prior_training"]),
+            prior_training=_flat_from_dict(TrainingConfig, values["prior_training"]),
         )
+
+
+def with_newer_settings(values: Any) -> Any:
+    """A saved `RunConfig.to_dict()`, or a part of it, with what older versions did not write.
+
+    Before there was a choice, all were trained with AdamW, and priors on the images as they are.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    as_they_are = {"flip": False, "shift": 0, "first_share": 0.75, "last_share": 0.25}
+    filled = {"augmentation": as_they_are, **values}
+    for name in ("vqvae_training", "prior_training"):
+        if isinstance(values.get(name), Mapping):
+            filled[name] = {"optimizer": "adamw", **values[name]}
+    return filled
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -100,13 +113,6 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_jsonable(v) for v in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _training_from_dict(values: Any) -> TrainingConfig:
-    """A saved training; before there was a choice of optimizers, all were trained with AdamW."""
-    if isinstance(values, Mapping):
-        values = {"optimizer": "adamw", **values}
-    return _flat_from_dict(TrainingConfig, values)
 
 
 def _flat_from_dict(cls: type[_T], values: Mapping[str, Any]) -> _T:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.augmentation import AugmentationConfig
+from pipelines.augmentation import AugmentationConfig, also_seen
 from pipelines.command import named_run, parse, run_command, say
 from pipelines.run_dir import LATEST, RunDirectory
 
@@ -32,7 +32,8 @@ class DumpOptions:
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """Other views of the training images whose codes are written too, for a prior to learn from."""
+    """Other views of the training images whose codes are written too, for a prior to learn from;
+    its shares are only recorded here."""
 
 
 def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
@@ -65,22 +66,24 @@ def dump_codes(
     With `augmentation`, also those of other views of the training images.
 
     Raises:
-        ValueError: The codes that are there were made by another model.
+        ValueError: Images are too small for `augmentation`, or the codes that are there were made
+            by another model.
     """
     from pipelines.batches import labelled_batches
     from pipelines.training.distributed import barrier, is_main
     from stage1_vqvae.code_dump import write_code_dump
 
+    augmentation.check_fits(splits.image_shape)
     if is_main() and not directory.codes.exists():
         batches = {
             name: (len(images), labelled_batches(images, device))
             for name, images in splits.by_name.items()
         }
-        views = {
+        other_views = {
             view.name: (len(splits.train), _seen_as(view, splits.train, device))
-            for view in augmentation.views
+            for view in augmentation.other_views
         }
-        write_code_dump(directory.codes, model, batches, splits.num_classes, views)
+        write_code_dump(directory.codes, model, batches, splits.num_classes, other_views)
     barrier()
     dump = read_own_codes(directory, model)
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
@@ -88,8 +91,8 @@ def dump_codes(
         f"{h}x{w} of {size}"
         for (h, w), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
     )
-    seen = f"; training images also {', '.join(dump.view_names)}" if dump.view_names else ""
-    say(f"codes: {grids} codes an image; images: {sizes}{seen}")
+    others = f"; {also_seen(dump.other_views)}" if dump.other_views else ""
+    say(f"codes: {grids} codes an image; images: {sizes}{others}")
     return dump
 
 
@@ -115,6 +118,7 @@ def main() -> None:
     from stage1_vqvae.model import VQVAE
 
     refuse_existing(directory.codes)
+    directory.check_codes(config)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
     splits = load_run_splits(config, directory)

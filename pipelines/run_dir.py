@@ -98,11 +98,7 @@ class RunDirectory:
             ValueError: As `check`.
         """
         self.check(config, data, resume=resume)
-        for path in self._unfinished():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        self._remove_unfinished()
         if not self.config_file.exists():
             self._write(config, data)
 
@@ -110,17 +106,25 @@ class RunDirectory:
         """Records the settings that codes are dumped with.
 
         Raises:
+            FileExistsError: As `check_codes`.
+        """
+        self.check_codes(config)
+        self._remove_unfinished()
+        if config != self.config():
+            self._write(config, self.data())
+
+    def check_codes(self, config: RunConfig) -> None:
+        """Refuses what `begin_codes` would refuse, and changes nothing.
+
+        Raises:
             FileExistsError: There is a prior that was trained with other settings.
         """
-        if config == self.config():
-            return
-        for path in (self.prior, self.checkpoints / self.prior.name):
-            if path.exists():
-                raise FileExistsError(
-                    f"{path} was trained with other --augmentation options: dump the codes with "
-                    "those, or remove it first"
-                )
-        self._write(config, self.data())
+        path = self._any_prior()
+        if path and config != self.config():
+            raise FileExistsError(
+                f"{path} was trained with other --augmentation options: dump the codes with "
+                "those, or remove it first"
+            )
 
     def begin_prior(self, config: RunConfig, *, resume: bool) -> None:
         """Records the settings of a prior trained alone, or checks that they are those recorded.
@@ -130,19 +134,27 @@ class RunDirectory:
             resume: Whether to go on with a prior in training; without one, a new one begins.
 
         Raises:
+            FileExistsError: As `check_prior`.
+            ValueError: As `check_prior`.
+        """
+        self.check_prior(config, resume=resume)
+        if not resume:
+            self._write(config, self.data())
+
+    def check_prior(self, config: RunConfig, *, resume: bool) -> None:
+        """Refuses what `begin_prior` would refuse, and changes nothing.
+
+        Raises:
             FileExistsError: There is a prior, finished or in training, and `resume` is False.
             ValueError: The prior in training has other settings.
         """
         if resume:
             self.check(config, resume=True)
-            return
-        for path in (self.prior, self.checkpoints / self.prior.name):
-            if path.exists():
-                raise FileExistsError(
-                    f"a new prior is to be trained, but {path} exists: add --resume to go on with "
-                    "it, or remove it to begin again"
-                )
-        self._write(config, self.data())
+        elif path := self._any_prior():
+            raise FileExistsError(
+                f"a new prior is to be trained, but {path} exists: add --resume to go on with "
+                "it, or remove it to begin again"
+            )
 
     def check(
         self, config: RunConfig, data: Mapping[str, Any] | None = None, *, resume: bool
@@ -182,7 +194,7 @@ class RunDirectory:
             )
 
     def config(self) -> RunConfig:
-        """The settings the run was started with.
+        """The settings the run was started with, or its last part where parts were run alone.
 
         Raises:
             FileNotFoundError: This is no run directory.
@@ -240,6 +252,18 @@ class RunDirectory:
     def _write(self, config: RunConfig, data: Mapping[str, Any]) -> None:
         record = {"format_version": FORMAT_VERSION, "run": config.to_dict(), "data": dict(data)}
         write_text(self.config_file, json.dumps(record, indent=2) + "\n")
+
+    def _any_prior(self) -> Path | None:
+        """A prior, finished or in training."""
+        paths = (self.prior, self.checkpoints / self.prior.name)
+        return next((path for path in paths if path.exists()), None)
+
+    def _remove_unfinished(self) -> None:
+        for path in self._unfinished():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _unfinished(self) -> set[Path]:
         """What a kill left behind of files and directories that were being written."""

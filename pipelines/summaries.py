@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipelines.augmentation import also_seen
 from pipelines.command import say
 from pipelines.config import RunConfig
 from pipelines.data.folder import read_images
@@ -86,15 +87,20 @@ def images_to_show(
 
 
 def plan(config: RunConfig, splits: DataSplits) -> str:
-    """What will be trained on what, in a few lines; builds both models without memory."""
+    """What will be trained on what, in a few lines; builds both models without memory.
+
+    Raises:
+        ValueError: The settings do not go with the images' size.
+    """
+    config.augmentation.check_fits(splits.image_shape)
     with torch.device("meta"):
         vqvae = VQVAE(config.vqvae, splits.image_shape)
         grids = tuple(
             GridSpec(height, width, size)
             for (height, width), size in zip(vqvae.grid_shapes, vqvae.codebook_sizes, strict=True)
         )
-        views = config.augmentation.views
-        prior = build_prior(config.prior, grids, splits.num_classes, num_views=1 + len(views))
+        num_views = config.augmentation.num_views
+        prior = build_prior(config.prior, grids, splits.num_classes, num_views=num_views)
     channels, height, width = splits.image_shape
     sizes = ", ".join(f"{name} {len(images):,}" for name, images in splits.by_name.items())
     classes = "no labels" if splits.num_classes is None else f"{splits.num_classes} classes"
@@ -108,7 +114,7 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
             f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
             f"prior: {config.prior.kind}, {_count(prior)}, "
             f"{_length(config.prior_training, len(splits.train))}"
-            + (f", training images also {', '.join(view.name for view in views)}" if views else ""),
+            + (f", {seen}" if (seen := also_seen(config.augmentation.names)) else ""),
         ]
     )
 

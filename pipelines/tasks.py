@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -64,10 +65,10 @@ class PriorTask:
     """Stage two on the codes of a dump.
 
     Args:
-        prior: For as many views as there are, and the images themselves.
+        prior: Knows as many views as there are.
         dump: Codes of the images.
-        views: Codes of other views of the training images.
-        augmentation: How often those are seen.
+        other_views: Codes of other views of the training images.
+        augmentation: Which those are, and how often they are seen; None without any.
     """
 
     name = "prior"
@@ -77,15 +78,24 @@ class PriorTask:
         self,
         prior: CodePrior,
         dump: CodeDump,
-        views: tuple[SplitCodes, ...] = (),
+        other_views: Iterable[SplitCodes] = (),
         augmentation: AugmentationConfig | None = None,
     ) -> None:
         train = dump.splits["train"]
         self.objective = PriorObjective(prior)
         self.num_training_examples = len(train)
-        # (V, N, L), the images themselves in view 0.
-        self._sequences = torch.stack([to_sequence(v.codes) for v in (train, *views)])
         self._augmentation = augmentation or AugmentationConfig()
+        # int32 (V, N, L), the images themselves in view 0; one view at a time is in memory twice.
+        views = itertools.chain([train], other_views)
+        own = to_sequence(train.codes)
+        self._sequences = own.new_empty(self._augmentation.num_views, *own.shape)
+        for sequences, view in zip(self._sequences, views, strict=True):
+            sequences.copy_(to_sequence(view.codes))
+        if prior.num_views != len(self._sequences):
+            raise ValueError(
+                f"a prior of {len(self._sequences)} views is required, got one of {prior.num_views}"
+            )
+        # Set before each step; not a state that a checkpoint would have to hold.
         self._share = self._augmentation.share(0.0)
         self._labels = train.labels
         self._validation = dump.splits["validation"]
@@ -95,7 +105,10 @@ class PriorTask:
         """A prior needs no data to start."""
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        """Codes int64 (B, L), labels int64 (B,) or None; with views no context and views (B,)."""
+        """What the objective takes: codes int64 (B, L), and labels int64 (B,) or None.
+
+        Where there are other views, two more: None for the context, and the views int64 (B,).
+        """
         labels = None if self._labels is None else self._labels[indices].to(device)
         num_views = len(self._sequences)
         if num_views == 1:

@@ -66,7 +66,7 @@ def train_prior(
     from pipelines.training.progress import progress_for
     from pipelines.training.randomness import derive_seed
     from pipelines.training.trainer import Trainer
-    from stage1_vqvae.code_dump import read_views
+    from stage1_vqvae.code_dump import read_other_views
     from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
     from stage2_prior.base import CodePrior
     from stage2_prior.build import build_prior
@@ -77,18 +77,16 @@ def train_prior(
         say(f"prior: already trained, in {directory.prior}")
         return CodePrior.from_pretrained(directory.prior).to(device)
     require_views(dump, config.augmentation, directory)
-    views = read_views(directory.codes, dump)
     grids = tuple(
         GridSpec(height, width, size)
         for (height, width), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
     )
     torch.manual_seed(derive_seed(config.seed, "prior weights"))
-    prior = build_prior(
-        config.prior, grids, dump.num_classes, dump.vqvae_hash, num_views=1 + len(views)
-    )
+    num_views = config.augmentation.num_views
+    prior = build_prior(config.prior, grids, dump.num_classes, dump.vqvae_hash, num_views=num_views)
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(
-        PriorTask(prior, dump, views, config.augmentation),
+        PriorTask(prior, dump, read_other_views(directory.codes, dump), config.augmentation),
         config.prior_training,
         checkpoint_dir=directory.checkpoints / "prior",
         metrics=metrics,
@@ -128,17 +126,15 @@ def require_views(
     Raises:
         ValueError: They are not.
     """
-    expected = tuple(view.name for view in augmentation.views)
-    if dump.view_names != expected:
-        raise ValueError(
-            f"the views of the training images in {directory.codes} must be those of "
-            f"--augmentation ({_listed(expected)}), but they are {_listed(dump.view_names)}: "
-            "remove the codes and dump them again with the same --augmentation options"
+    if dump.other_views != augmentation.names:
+        expected, found = (
+            ", ".join(names) or "none" for names in (augmentation.names, dump.other_views)
         )
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "none"
+        raise ValueError(
+            f"the other views of the training images in {directory.codes} must be those of "
+            f"--augmentation ({expected}), but they are {found}: give the --augmentation options "
+            "that the codes were dumped with, or remove the codes and dump them again"
+        )
 
 
 def main() -> None:
@@ -164,6 +160,7 @@ def main() -> None:
     from pipelines.training.distributed import barrier, is_main, process_group
     from stage1_vqvae.model import VQVAE
 
+    directory.check_prior(config, resume=options.resume)
     dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
     require_views(dump, config.augmentation, directory)
     device = choose_device(options.device)

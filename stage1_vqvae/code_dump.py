@@ -2,7 +2,7 @@
 
 A dump is a directory:
 
-    codes/config.json             format version, shapes, codebook sizes, hash of the VQ-VAE
+    codes/config.json             format version, codebook sizes, hash of the VQ-VAE, other views
     codes/train.safetensors       codes.0 int32 (N, h, w), codes.1 ..., labels int64 (N,)
     codes/validation.safetensors
     codes/test.safetensors
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ class CodeDump:
     """Number of classes the labels come from; None without labels."""
     vqvae_hash: str
     """`VQVAE.weights_hash()` of the model that made the codes."""
-    view_names: tuple[str, ...] = ()
-    """Other views of the training images that were dumped too; `read_views` reads them."""
+    other_views: tuple[str, ...] = ()
+    """Names of other views of the training images that were dumped too, for `read_other_views`."""
 
     @property
     def grid_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -72,7 +72,7 @@ def write_code_dump(
     model: VQVAE,
     splits: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]],
     num_classes: int | None,
-    views: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]] | None = None,
+    other_views: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]] | None = None,
 ) -> None:
     """Encodes every image and writes the codes to a new `directory`, whole or not at all.
 
@@ -84,11 +84,11 @@ def write_code_dump(
         splits: For train, validation and test: the number of images N, and batches of uint8
             images (B, C, H, W) with int64 labels (B,) or None.
         num_classes: How many classes the labels come from; None without labels.
-        views: Other views of the training images by name, each like a split.
+        other_views: Other views of the training images by name, each like a split.
 
     Raises:
         FileExistsError: `directory` exists; nothing is ever overwritten.
-        ValueError: A split is missing, or has more or fewer images than announced.
+        ValueError: A split is missing, or it or a view has more or fewer images than announced.
     """
     directory = Path(directory)
     if directory.exists():
@@ -98,13 +98,13 @@ def write_code_dump(
         )
     if set(splits) != set(SPLITS):
         raise ValueError(f"the splits {', '.join(SPLITS)} are required, got {sorted(splits)}")
-    views = views or {}
+    other_views = other_views or {}
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     try:
         partial.mkdir()
         model.eval()
-        files = {**splits, **{_view_file(name): view for name, view in views.items()}}
+        files = {**splits, **{_view_file(name): view for name, view in other_views.items()}}
         for name, (size, batches) in files.items():
             _write_split(partial / f"{name}.safetensors", model, size, batches, num_classes)
         config = {
@@ -114,7 +114,7 @@ def write_code_dump(
             "codebook_sizes": list(model.codebook_sizes),
             "num_classes": num_classes,
             "num_images": {name: size for name, (size, _) in splits.items()},
-            "views": list(views),
+            "other_views": list(other_views),
         }
         (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         partial.rename(directory)
@@ -141,13 +141,17 @@ def read_code_dump(directory: str | Path) -> CodeDump:
     shapes = {tuple(grid.shape[1:] for grid in split.codes) for split in splits.values()}
     if len(shapes) > 1:
         raise ValueError(f"the splits in {directory} differ in grid shape: dump the codes again")
-    # Absent in what older versions wrote, which knew no views.
-    names = tuple(config.get("views", ()))
-    return CodeDump(splits, sizes, config["num_classes"], config["vqvae_sha256"], names)
+    return CodeDump(
+        splits,
+        sizes,
+        config["num_classes"],
+        config["vqvae_sha256"],
+        tuple(config["other_views"]),
+    )
 
 
-def read_views(directory: str | Path, dump: CodeDump) -> tuple[SplitCodes, ...]:
-    """The codes of the other views of the training images, in the order of `dump.view_names`.
+def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCodes]:
+    """The codes of the other views of the training images, in the order of `dump.other_views`.
 
     Args:
         directory: Where `read_code_dump` read `dump`.
@@ -158,17 +162,17 @@ def read_views(directory: str | Path, dump: CodeDump) -> tuple[SplitCodes, ...]:
         ValueError: A file is damaged or does not belong to the dump.
     """
     directory, train = Path(directory), dump.splits["train"]
-    views = []
-    for name in dump.view_names:
+    for name in dump.other_views:
         path = directory / f"{_view_file(name)}.safetensors"
         view = _read_split(path, len(train), dump.codebook_sizes, dump.num_classes)
-        if any(a.shape != b.shape for a, b in zip(view.codes, train.codes, strict=True)):
+        shapes, labels = ([grid.shape for grid in view.codes], view.labels)
+        same_labels = labels is None or train.labels is None or labels.equal(train.labels)
+        if shapes != [grid.shape for grid in train.codes] or not same_labels:
             raise ValueError(
-                f"the codes in {path} must have the shapes of the training images' codes, but "
-                "they differ: dump the codes again"
+                f"{path} must have the shapes and labels of the training images' codes, but they "
+                "differ: dump the codes again"
             )
-        views.append(view)
-    return tuple(views)
+        yield view
 
 
 def _view_file(name: str) -> str:
@@ -208,6 +212,8 @@ def _read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         version = config["format_version"]
         known = {"vqvae_sha256", "codebook_sizes", "num_classes", "num_images"} <= config.keys()
+        config.setdefault("other_views", [])  # older versions knew none
+        known &= all(isinstance(name, str) for name in config["other_views"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): dump the codes again") from error
     if config.get("kind") != KIND or not known:

@@ -134,7 +134,11 @@ class CodePrior(nn.Module, ABC):
 
     @property
     def num_conditions(self) -> int:
-        """What a label can be in training: each class and `no label`, in each view."""
+        """What a label can be in training: each class and `no label`, in each view.
+
+        One learned vector each, and not one a view added to one a label, so that a prior is drawn
+        from as if there were no views.
+        """
         return self.num_views * (self.null_label + 1)
 
     def in_view(self, labels: Tensor, views: Tensor) -> Tensor:

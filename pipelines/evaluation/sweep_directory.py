@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.atomic_files import write_text
-from pipelines.config import RunConfig, differences
+from pipelines.config import RunConfig, differences, with_newer_settings
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.run_dir import RunDirectory
 
@@ -112,7 +112,7 @@ class SweepDirectory:
             ValueError: The sweep that is there has other options, or a damaged record.
         """
         if self.record_file.exists() and resume:
-            changed = _changes(self._read()["options"], options)
+            changed = _changes(with_newer_settings(self._read()["options"]), options)
             if changed:
                 raise ValueError(
                     f"to resume {self.path} the options must be those it was started with, but "

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.augmentation import also_seen
 from pipelines.report.curves import Mark, Series, curve_chart
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
 from pipelines.report.numbers import PLUS_MINUS, by, duration, joined, number, with_unit
@@ -102,8 +103,8 @@ def settings(record: RunRecord) -> str:
             f"{record.prior.num_codes:,} codes an image",
             f"{parameters(record.prior):,} parameters",
         ]
-    if views := config.augmentation.views:
-        prior.append(f"training images also {', '.join(view.name for view in views)}")
+    if config.augmentation.names:
+        prior.append(also_seen(config.augmentation.names))
     items = [
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data['fingerprint']}")),
@@ -134,12 +135,19 @@ def learning_curves(record: RunRecord) -> str:
             parts += [element("h3", TITLES[name]), element("div", *charts, class_="charts")]
     if not parts:
         return ""
+    augmentation = record.config.augmentation
+    others = (
+        "; the prior's are also of other views of the images, of which there are ever "
+        f"{'fewer' if augmentation.last_share <= augmentation.first_share else 'more'}"
+        if augmentation.names
+        else ""
+    )
     explained = paragraph(
         "Training figures are means over the steps since the last point, of the weights in "
-        "training (with dropout, where there is any). Validation figures are of the averaged "
-        "weights, on images that no step was made on; the prior's dashed curve is of as many "
-        "training images, measured in the same way. Where the two part, it learns the training "
-        "images by heart. The weights of the marked step were kept.",
+        f"training (with dropout, where there is any){others}. Validation figures are of the "
+        "averaged weights, on images that no step was made on; the prior's dashed curve is of as "
+        "many training images, measured in the same way. Where the two part, it learns the "
+        "training images by heart. The weights of the marked step were kept.",
         class_="note",
     )
     return section("curves", "Learning curves", explained, *parts)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+# torch's own 10 or 30 minutes are less than the first process may take for a dump of codes. One
+# that dies is noticed by torchrun, which ends the others.
+_PATIENCE = timedelta(days=1)
 
 
 @contextmanager
@@ -16,15 +21,16 @@ def process_group(device: torch.device) -> Iterator[None]:
     """Joins the processes that torchrun started, for the length of the block.
 
     torchrun describes them in the environment (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and
-    MASTER_PORT). They talk by nccl on CUDA devices and by gloo elsewhere.
+    MASTER_PORT). They talk by nccl on CUDA devices and by gloo elsewhere, and wait for each other
+    as long as one of them encodes a large data set.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device)
+        dist.init_process_group("nccl", device_id=device, timeout=_PATIENCE)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield
         dist.barrier()  # no process takes its connections away while another still uses them

@@ -36,7 +36,7 @@ def test_view_treats_every_image_and_channel_alike():
 
 
 def test_views_are_the_mirrored_image_and_four_moved_ones():
-    views = AugmentationConfig(flip=True, shift=2).views
+    views = AugmentationConfig(flip=True, shift=2).other_views
     assert [view.name for view in views] == ["flipped", "right-2", "left-2", "down-2", "up-2"]
     row = torch.zeros(1, 1, 9, 9)
     row[0, 0, 4, 3] = 1
@@ -53,7 +53,9 @@ def test_views_are_the_mirrored_image_and_four_moved_ones():
     ],
 )
 def test_only_the_views_that_were_asked_for(config, names):
-    assert [view.name for view in AugmentationConfig(**config).views] == names
+    config = AugmentationConfig(**config)
+    assert list(config.names) == names
+    assert config.num_views == 1 + len(names)
 
 
 def test_share_goes_linearly_from_the_first_to_the_last():
@@ -62,8 +64,14 @@ def test_share_goes_linearly_from_the_first_to_the_last():
     assert shares == pytest.approx([0.8, 0.65, 0.5, 0.2])
 
 
-def test_share_is_zero_where_there_is_no_view():
-    assert AugmentationConfig(first_share=0.8).share(0.0) == 0
+@pytest.mark.parametrize(("shift", "fits"), [(0, True), (6, True), (7, False), (9, False)])
+def test_images_are_not_moved_out_of_their_frame(shift, fits):
+    config = AugmentationConfig(shift=shift)
+    if fits:
+        config.check_fits((3, 7, 9))
+        return
+    with pytest.raises(ValueError, match=rf"must be below .* side \(7 pixels\), got {shift}"):
+        config.check_fits((3, 7, 9))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,17 @@ def test_missing_field_is_refused_by_name(path, message):
         RunConfig.from_dict(values)
 
 
+def test_settings_that_older_versions_did_not_write_are_what_they_did():
+    values = through_json(RunConfig())
+    del values["augmentation"]
+    for part in ("vqvae_training", "prior_training"):
+        del values[part]["optimizer"]
+    config = RunConfig.from_dict(values)
+    augmentation = config.augmentation
+    assert (augmentation.flip, augmentation.shift) == (False, 0)
+    assert {config.vqvae_training.optimizer, config.prior_training.optimizer} == {"adamw"}
+
+
 @pytest.mark.parametrize("part", ["data", "vqvae_training", "prior_training"])
 def test_unknown_field_is_refused_by_name(part):
     values = through_json(RunConfig())

@@ -9,7 +9,18 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from tiny_runs import TINY, KilledError, command, contents, one_thread, python, status, tree
+from tiny_runs import (
+    TINY,
+    KilledError,
+    command,
+    contents,
+    edit_json,
+    kill_at,
+    one_thread,
+    python,
+    status,
+    tree,
+)
 
 from pipelines import sweep
 from pipelines.data.load import load_splits
@@ -246,19 +257,6 @@ def test_table_is_printed_at_the_end(copy, source, capsys):
     assert said.endswith(f"table: {copy}/sweep.md, its figures in sweep.csv and sweep.png\n")
 
 
-def kill_at(monkeypatch, owner, name, call, error=KilledError):
-    """Makes the `call`-th call of `owner.name` raise `error`."""
-    real, calls = getattr(owner, name), []
-
-    def failing(*arguments, **keywords):
-        calls.append(name)
-        if len(calls) == call:
-            raise error
-        return real(*arguments, **keywords)
-
-    monkeypatch.setattr(owner, name, failing)
-
-
 MOMENTS = {
     "before the record is written": (sweep.SweepDirectory, "begin", 1),
     "before the first run": (RunDirectory, "begin", 1),
@@ -307,6 +305,14 @@ def test_resume_of_a_finished_sweep_trains_and_measures_nothing(
     for name in ("sweep.md", "sweep.csv", "sweep.png"):
         assert (copy / name).read_bytes() == (swept / name).read_bytes()
     assert f"ema-4: already finished, in {copy}/ema-4" in capsys.readouterr().out
+
+
+def test_sweep_of_an_older_version_goes_on(copy, monkeypatch, source):
+    edit_json(copy / "sweep.json", lambda record: record["options"].pop("augmentation"))
+    for config in copy.glob("*/config.json"):
+        edit_json(config, lambda record: record["run"].pop("augmentation"))
+    kill_at(monkeypatch, VQVAETask, "prepare", 1)  # nothing is trained again
+    command("sweep", *options(source, copy, "--resume"))
 
 
 def test_resume_without_a_sweep_begins_one(tmp_path, source, swept):

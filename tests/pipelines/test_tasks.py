@@ -141,14 +141,14 @@ def moved(split, offset):
     return SplitCodes(((coarse + offset) % 5, (fine + offset) % 8), split.labels)
 
 
-def task_with_views(first_share, last_share, num_views=2):
-    """A task on 9 images and `num_views` other views, the codes of view v being v further."""
+def task_with_views(first_share, last_share, num_views=5):
+    """A task on 9 images in five views, the codes of view v being v further."""
     grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
     config = TransformerConfig(num_layers=1, width=4, num_heads=1)
-    prior = build_prior(config, grids, 3, num_views=1 + num_views)
+    prior = build_prior(config, grids, 3, num_views=num_views)
     splits = {name: split_codes(9) for name in ("train", "validation", "test")}
-    views = tuple(moved(splits["train"], v) for v in range(1, 1 + num_views))
-    augmentation = AugmentationConfig(flip=True, first_share=first_share, last_share=last_share)
+    views = [moved(splits["train"], v) for v in range(1, 5)]
+    augmentation = AugmentationConfig(shift=1, first_share=first_share, last_share=last_share)
     return PriorTask(prior, CodeDump(splits, (5, 8), 3, "hash"), views, augmentation)
 
 
@@ -158,7 +158,7 @@ def test_prior_batch_has_the_codes_of_the_views_it_names():
     sequences, labels, context, views = task.batch(indices, CPU)
     assert context is None
     assert labels.equal(indices % 3)
-    assert set(views.tolist()) == {0, 1, 2}
+    assert set(views.tolist()) == {0, 1, 2, 3, 4}
     coarse, fine = split_codes(9).codes
     expected = torch.cat([coarse.flatten(1), fine.flatten(1)], dim=1)[indices] + views[:, None]
     assert sequences.equal(expected % torch.tensor([5, 8, 8, 8, 8]))
@@ -170,10 +170,15 @@ def test_share_of_other_views_falls_linearly_and_is_the_same_for_each(fraction, 
     task.set_progress(fraction)
     torch.manual_seed(0)
     *_, views = task.batch(torch.zeros(count, dtype=torch.int64), CPU)
-    found = torch.bincount(views, minlength=3) / count
-    expected = torch.tensor([1 - share, share / 2, share / 2])
+    found = torch.bincount(views, minlength=5) / count
+    expected = torch.tensor([1 - share, *[share / 4] * 4])
     # Four standard deviations of a frequency near one half.
     assert (found - expected).abs().max() < 4 * 0.5 / count**0.5
+
+
+def test_prior_of_other_views_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="a prior of 5 views is required, got one of 2"):
+        task_with_views(0.5, 0.5, num_views=2)
 
 
 def test_without_another_view_a_batch_draws_no_random_numbers():

@@ -14,6 +14,8 @@ DETERMINED = (
     # What draws from each process's own random stream is left out, so that two can equal one.
     *("--vqvae.quantizer.kind", "gradient", "--vqvae.quantizer.restart-threshold", "0"),
     *("--prior.dropout", "0", "--prior.label-dropout", "0"),
+    # All images are mirrored, and none by chance.
+    *("--augmentation.flip", "--augmentation.first-share", "1", "--augmentation.last-share", "1"),
 )
 
 SCRIPT = """

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_runs import TINY, KilledError, command, contents, environment, status, tree
+from tiny_runs import TINY, KilledError, command, contents, environment, kill_at, status, tree
 
 from pipelines import image_files, train_all
 from pipelines.run_dir import RunDirectory
@@ -38,19 +38,6 @@ MOMENTS = {
 
 def options(rgb_file, run, *others):
     return (*TINY, "--data.source", f"npz:{rgb_file}", "--out", run, *others)
-
-
-def kill_at(monkeypatch, owner, name, call):
-    """Makes the `call`-th call of `owner.name` a kill."""
-    real, calls = getattr(owner, name), []
-
-    def killing(*arguments, **keywords):
-        calls.append(name)
-        if len(calls) == call:
-            raise KilledError
-        return real(*arguments, **keywords)
-
-    monkeypatch.setattr(owner, name, killing)
 
 
 def run_until(moment, monkeypatch, *arguments):
@@ -83,8 +70,7 @@ def test_stopped_by_the_keyboard_and_resumed_equals_uninterrupted(
 ):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[__name__], "KilledError", KeyboardInterrupt)
-        kill_at(patch, *MOMENTS["in stage two"])
+        kill_at(patch, *MOMENTS["in stage two"], KeyboardInterrupt)
         assert status("train_all", *options(rgb_file, run)) == 130
     command("train_all", *options(rgb_file, run), "--resume")
     assert contents(run) == contents(rgb_run)

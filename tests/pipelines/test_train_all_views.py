@@ -4,12 +4,23 @@ import shutil
 
 import pytest
 import torch
-from tiny_runs import TINY, command, contents, edit_json, status, tree
+from tiny_runs import (
+    TINY,
+    KilledError,
+    command,
+    contents,
+    edit_json,
+    kill_at,
+    status,
+    tree,
+)
 
 from pipelines.augmentation import View
 from pipelines.data.load import load_splits
 from pipelines.run_dir import RunDirectory
-from stage1_vqvae.code_dump import read_code_dump, read_views
+from pipelines.tasks import PriorTask
+from stage1_vqvae import code_dump
+from stage1_vqvae.code_dump import read_code_dump, read_other_views
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 
@@ -46,7 +57,7 @@ def test_dump_has_the_codes_of_every_view_of_the_training_images(run):
         View("-", right=right, down=down)(images)
         for right, down in [(2, 0), (-2, 0), (0, 2), (0, -2)]
     ]
-    views = read_views(run.codes, dump)
+    views = list(read_other_views(run.codes, dump))
     assert len(views) == 5
     for view, seen in zip(views, expected, strict=True):
         assert view.codes[0].long().equal(model.encode(seen)[0])
@@ -68,9 +79,20 @@ def test_stages_one_by_one_give_the_run_of_all(tmp_path, run, rgb_file):
     assert rows == expected_rows
 
 
-def test_prior_without_views_learns_something_else(run, rgb_run):
-    ours, theirs = (CodePrior.from_pretrained(path / "prior") for path in (run.path, rgb_run))
-    assert not ours.start.equal(theirs.start)
+@pytest.mark.parametrize(("share", "learned"), [("0", False), ("1", True)])
+def test_prior_learns_from_as_many_views_as_the_shares_say(dumped, monkeypatch, share, learned):
+    seen = []
+    batch = PriorTask.batch
+
+    def watched(*arguments):
+        found = batch(*arguments)
+        seen.extend(found[3].tolist())
+        return found
+
+    monkeypatch.setattr(PriorTask, "batch", watched)
+    shares = ("--augmentation.first-share", share, "--augmentation.last-share", share)
+    command("train_prior", "--run", dumped, "--device", "cpu", *shares)
+    assert set(seen) == ({1, 2, 3, 4, 5} if learned else {0})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +107,7 @@ def test_training_on_codes_of_other_views_is_refused(dumped, capsys, options, na
     before = tree(dumped)
     said = refused(capsys, "train_prior", "--run", dumped, *options)
     assert named in said
-    assert "dump them again with the same --augmentation options" in said
+    assert "give the --augmentation options that the codes were dumped with" in said
     assert tree(dumped) == before
 
 
@@ -99,6 +121,65 @@ def test_missing_codes_of_a_view_are_named(dumped, capsys):
     assert "train-up-2.safetensors, which is missing" in refused(
         capsys, "train_prior", "--run", dumped
     )
+
+
+def test_killed_prior_asks_for_its_own_options_first(tmp_path, run, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    shutil.rmtree(copy / "prior")
+    other = ("--augmentation.shift", "1")
+    said = refused(capsys, "train_prior", "--run", copy, "--resume", *other)
+    assert "--augmentation.shift was 2, is now 1: repeat the original options" in said
+    assert "is to be trained, but" in refused(capsys, "train_prior", "--run", copy, *other)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"), [(code_dump, "_write_split", 7), (PriorTask, "batch", 8)]
+)
+def test_resume_after_a_kill_equals_uninterrupted(
+    tmp_path, monkeypatch, run, rgb_file, owner, name, call
+):
+    killed = tmp_path / "run"
+    options = (*TINY, *VIEWS, "--data.source", f"npz:{rgb_file}", "--out", killed)
+    with monkeypatch.context() as patch:
+        kill_at(patch, owner, name, call)
+        with pytest.raises(KilledError):
+            command("train_all", *options)
+    command("train_all", *options, "--resume")
+    assert contents(killed) == contents(run.path)
+
+
+def test_killed_dump_goes_on_with_the_views_it_was_asked_for(tmp_path, monkeypatch, rgb_run, run):
+    copy = tmp_path / "run"
+    shutil.copytree(rgb_run, copy)
+    for name in ("codes", "prior", "checkpoints/prior"):
+        shutil.rmtree(copy / name)
+    with monkeypatch.context() as patch:
+        kill_at(patch, code_dump, "_write_split", 7)
+        with pytest.raises(KilledError):
+            command("dump_codes", "--run", copy, "--device", "cpu", *VIEWS)
+    command("dump_codes", "--run", copy, "--device", "cpu")
+    assert tree(copy / "codes") == tree(run.codes)
+    for path in run.codes.iterdir():
+        assert (copy / "codes" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_run_without_labels_learns_views_too(tmp_path, gray_file, capsys):
+    path = tmp_path / "run"
+    options = (*TINY, "--prior.kind", "pixelcnn", "--augmentation.flip")
+    command("train_all", *options, "--data.source", f"npz:{gray_file}", "--out", path)
+    said = capsys.readouterr().out
+    assert said.count("training images also flipped") == 2  # in the plan, and after the dump
+    prior = CodePrior.from_pretrained(path / "prior")
+    assert (prior.num_classes, prior.num_views, prior.num_conditions) == (None, 2, 2)
+    assert "training images also flipped" in (path / "report.html").read_text()
+
+
+def test_image_is_not_moved_out_of_its_frame(tmp_path, rgb_file, capsys):
+    options = (*TINY, "--data.source", f"npz:{rgb_file}", "--out", tmp_path / "run")
+    said = refused(capsys, "train_all", *options, "--augmentation.shift", "8")
+    assert "must be below the images' smaller side (8 pixels), got 8" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_dump_for_another_prior_than_the_one_that_is_there_is_refused(tmp_path, run, capsys):
@@ -118,5 +199,5 @@ def test_run_of_an_older_version_goes_on(tmp_path, rgb_run):
     shutil.copytree(rgb_run, copy)
     edit_json(copy / "config.json", lambda record: record["run"].pop("augmentation"))
     directory = RunDirectory(copy)
-    assert directory.config().augmentation.views == ()
+    assert directory.config().augmentation.names == ()
     directory.check(directory.config(), resume=True)  # finds no difference

@@ -32,6 +32,19 @@ class KilledError(BaseException):
     """Stands for a kill: nothing in the code under test catches it."""
 
 
+def kill_at(monkeypatch, owner, name, call, error=KilledError):
+    """Makes the `call`-th call of `owner.name` raise `error`."""
+    real, calls = getattr(owner, name), []
+
+    def failing(*arguments, **keywords):
+        calls.append(name)
+        if len(calls) == call:
+            raise error
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
 def command(name, *arguments):
     """`python -m pipelines.NAME ARGUMENTS`; its errors come out as the exceptions they are."""
     module = importlib.import_module(f"pipelines.{name}")

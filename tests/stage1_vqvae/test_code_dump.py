@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_vqvae import make_model, random_images
 
-from stage1_vqvae.code_dump import read_code_dump, read_views, write_code_dump
+from stage1_vqvae.code_dump import read_code_dump, read_other_views, write_code_dump
 
 SIZES = {"train": 7, "validation": 3, "test": 2}
 IMAGES = {name: random_images(size, 1, 5, 8, seed=size) for name, size in SIZES.items()}
@@ -87,7 +87,7 @@ def test_dump_has_a_readable_config(dump, model):
         "codebook_sizes": [7],
         "num_classes": 3,
         "num_images": SIZES,
-        "views": [],
+        "other_views": [],
     }
 
 
@@ -105,14 +105,14 @@ def upside_down():
 def dump_with_views(tmp_path, model):
     """The directory of a dump that has two other views of its training images."""
     views = {"mirrored": (7, mirrored()), "upside-down": (7, upside_down())}
-    write_code_dump(tmp_path / "viewed", model, splits(), num_classes=3, views=views)
+    write_code_dump(tmp_path / "viewed", model, splits(), num_classes=3, other_views=views)
     return tmp_path / "viewed"
 
 
 def test_views_are_the_codes_of_the_training_images_seen_so(dump_with_views, model):
     dump = read_code_dump(dump_with_views)
-    assert dump.view_names == ("mirrored", "upside-down")
-    for axis, view in zip((3, 2), read_views(dump_with_views, dump), strict=True):
+    assert dump.other_views == ("mirrored", "upside-down")
+    for axis, view in zip((3, 2), read_other_views(dump_with_views, dump), strict=True):
         assert view.codes[0].long().equal(model.encode(IMAGES["train"].flip(axis))[0])
         assert view.labels.equal(LABELS["train"])
 
@@ -124,15 +124,15 @@ def test_views_change_nothing_of_the_splits(dump_with_views, dump):
 
 
 def test_dump_of_an_older_version_has_no_views(dump):
-    edit_config(dump, lambda config: config.pop("views"))
+    edit_config(dump, lambda config: config.pop("other_views"))
     read = read_code_dump(dump)
-    assert (read.view_names, read_views(dump, read)) == ((), ())
+    assert (read.other_views, list(read_other_views(dump, read))) == ((), [])
 
 
 def test_missing_view_is_refused(dump_with_views):
     (dump_with_views / "train-mirrored.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"a code dump needs .*train-mirrored.safetensors,"):
-        read_views(dump_with_views, read_code_dump(dump_with_views))
+        list(read_other_views(dump_with_views, read_code_dump(dump_with_views)))
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,25 @@ def test_missing_view_is_refused(dump_with_views):
         (lambda t: t.update({"codes.0": t["codes.0"][1:].clone()}), r"got torch.int32 \(6, 3, 4\)"),
         (
             lambda t: t.update({"codes.0": t["codes.0"][:, 1:].clone()}),
-            "mirrored.safetensors must have the shapes of the training images' codes",
+            "mirrored.safetensors must have the shapes and labels of the training images' codes",
+        ),
+        (
+            lambda t: t.update(labels=t["labels"].flip(0).contiguous()),
+            "mirrored.safetensors must have the shapes and labels of the training images' codes",
         ),
     ],
 )
 def test_view_with_other_contents_is_refused(dump_with_views, edit, message):
     edit_split(dump_with_views, edit, "train-mirrored")
     with pytest.raises(ValueError, match=message):
-        read_views(dump_with_views, read_code_dump(dump_with_views))
+        list(read_other_views(dump_with_views, read_code_dump(dump_with_views)))
+
+
+@pytest.mark.parametrize("names", [None, [7], 7])
+def test_names_of_views_that_are_none_are_refused(dump, names):
+    edit_config(dump, lambda config: config.update(other_views=names))
+    with pytest.raises(ValueError, match=r"config\.json .*: dump the codes again"):
+        read_code_dump(dump)
 
 
 def test_dump_of_an_empty_split_reads_back_empty(tmp_path, model):
