@@ -44,7 +44,7 @@ def fashion_mnist_mini() -> RunConfig:
 
 
 def fashion_mnist() -> RunConfig:
-    """All 70,000 images, in an hour and a half on two CPU cores."""
+    """All 70,000 images, in one and a half to two and a quarter hours on two CPU cores."""
     return RunConfig(
         recipe="fashion-mnist",
         data=DataConfig(source="fashion-mnist"),
