@@ -17,6 +17,7 @@ OPTIONS = {
     "device": "cpu",
     "seed": 0,
     "vqvae": {"width": 8},
+    "augmentation": {"flip": False, "shift": 0, "first_share": 0.75, "last_share": 0.25},
 }
 
 
@@ -29,6 +30,14 @@ def directory(tmp_path):
 def begun(directory):
     directory.begin(OPTIONS, "bf16")
     return directory
+
+
+def test_sweep_from_before_there_was_augmentation_is_one_without(directory):
+    directory.begin({n: v for n, v in OPTIONS.items() if n != "augmentation"}, "bf16")
+    directory.check(OPTIONS, resume=True)
+    augmented = OPTIONS | {"augmentation": OPTIONS["augmentation"] | {"flip": True}}
+    with pytest.raises(ValueError, match=r"--augmentation.flip was False, is now True: repeat"):
+        directory.check(augmented, resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
