@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_runs import edit_json, tree
 
+from pipelines.augmentation import AugmentationConfig
 from pipelines.config import RunConfig
 from pipelines.recipes import smoke
 from pipelines.run_dir import RunDirectory
@@ -123,6 +124,25 @@ def test_run_killed_while_its_config_was_written_begins_again(run, resume):
     (run.path / ".config.partial-17.json").touch()
     run.begin(CONFIG, DATA, resume=resume)
     assert tree(run.path) == ["config.json"]
+
+
+AUGMENTED = replace(CONFIG, augmentation=AugmentationConfig(flip=True))
+
+
+def test_settings_of_a_dump_are_recorded_and_what_a_kill_left_is_removed(begun):
+    (begun.path / ".codes.partial-17").mkdir()
+    begun.begin_codes(AUGMENTED)
+    assert (begun.config(), begun.data()) == (AUGMENTED, DATA)
+    assert tree(begun.path) == ["config.json"]
+
+
+@pytest.mark.parametrize("name", ["prior", "checkpoints/prior"])
+def test_dump_with_other_settings_than_a_prior_that_is_there_is_refused(begun, name):
+    (begun.path / name).mkdir(parents=True)
+    with pytest.raises(FileExistsError, match=rf"{name} was trained with other --augmentation"):
+        begun.begin_codes(AUGMENTED)
+    assert begun.config() == CONFIG
+    begun.begin_codes(CONFIG)  # with the prior's own
 
 
 def test_new_prior_is_recorded_with_its_settings(begun):
