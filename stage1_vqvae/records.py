@@ -1,0 +1,184 @@
+"""JSON records: typed, closed, and sealed where nobody may change them.
+
+A record is a JSON object that begins with `format_version` and `kind`. It is read into a
+dataclass, strictly: exactly the fields of the class, of exactly their types, finite numbers, and
+whatever the `__post_init__` of the class demands. A sealed record ends with `sha256`, the hash of
+all its other bytes, so that a change of any byte is noticed.
+
+Each stage carries its own copy of this file, so that it can be used without the other; a test
+keeps the copies identical. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n\Z')
+_HEADER = ("format_version", "kind")
+
+
+def encode_record(
+    kind: str, version: int, fields: Mapping[str, Any], *, sealed: bool = False
+) -> bytes:
+    """The bytes of a record's file.
+
+    Args:
+        kind: What the record describes; `decode_record` asks for it again.
+        version: The version of this kind's format.
+        fields: JSON-ready values of every field of the record's class.
+        sealed: Whether to end with the hash of everything else.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    record = {"format_version": version, "kind": kind, **fields}
+    if not sealed:
+        return f"{json.dumps(record, indent=2, allow_nan=False)}\n".encode()
+    empty = f"{json.dumps({**record, 'sha256': ''}, indent=2, allow_nan=False)}\n".encode()
+    seal = hashlib.sha256(empty).hexdigest().encode()
+    return empty.removesuffix(b'"\n}\n') + seal + b'"\n}\n'
+
+
+def decode_record(
+    content: bytes, kind: str, version: int, cls: type[T], *, sealed: bool = False
+) -> T:
+    """Reads what `encode_record` wrote.
+
+    Args:
+        content: The bytes of the file.
+        kind: The kind it must be.
+        version: The format version it must have.
+        cls: A dataclass with the record's fields, without version, kind and seal.
+        sealed: Whether it must end with the hash of everything else.
+
+    Returns:
+        An instance of `cls`.
+
+    Raises:
+        ValueError: The content is no record of this kind and version, was changed after it was
+            sealed, or does not fit `cls`. The message names what is wrong, not the file.
+    """
+    record = _parse(content)
+    found_version, found_kind = (record.pop(name, None) for name in _HEADER)
+    if type(found_version) is not int or not isinstance(found_kind, str):
+        raise ValueError("format_version and kind are required")
+    if found_kind != kind:
+        raise ValueError(f"the kind {kind} is required, got {found_kind!r}")
+    if found_version != version:
+        raise ValueError(
+            f"format version {version} is required, got {found_version}: it was written by another "
+            "version of the software"
+        )
+    if sealed:
+        record.pop("sha256", None)
+        _require_seal(content)
+    return convert(record, cls)
+
+
+def convert(values: Mapping[str, Any], cls: type[T]) -> T:
+    """Builds the dataclass `cls` from JSON values, strictly.
+
+    Args:
+        values: Values as `json.loads` returns them.
+        cls: A dataclass; nested dataclasses, tuples, literals and unions of dataclasses with a
+            `kind` are allowed.
+
+    Raises:
+        ValueError: A field is missing, unknown, of another type, not finite or out of range.
+    """
+    from pydantic import ValidationError
+
+    adapter = _adapter(cls)
+    value: T
+    try:
+        (value,) = adapter.validate_json(json.dumps([values]))
+    except ValidationError as error:
+        raise ValueError(_first_error(error)) from None
+    (written,) = adapter.dump_python([value], mode="json")
+    _require_same(written, values, "")
+    return value
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # A list around it: pydantic takes no config for a dataclass itself, and passes that of the
+    # surrounding type on.
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(list[cls], config=config)
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:  # malformed, not UTF-8, or a number with thousands of digits
+        raise ValueError(f"it is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON object is required, got {type(record).__name__}")
+    return record
+
+
+def _require_seal(content: bytes) -> None:
+    seal = _SEAL.search(content)
+    if seal is None:
+        raise ValueError("it does not end with its sha256")
+    empty = content[: seal.start(1)] + content[seal.end(1) :]
+    if hashlib.sha256(empty).hexdigest().encode() != seal[1]:
+        raise ValueError("it was changed after it was written (its sha256 differs)")
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first error in one sentence; of a union, that of the member whose kind was named."""
+    errors = error.errors(include_url=False)
+    other_kinds = [e["loc"][:-1] for e in errors if e["loc"][-1] == "kind"]
+    of_named_kind = [e for e in errors if not any(_starts(e["loc"], k) for k in other_kinds)]
+    first = (of_named_kind or errors)[0]
+    # The list around the record and the names of a union's classes are no part of the path.
+    path = ".".join(str(p) for p in first["loc"][1:] if not str(p)[:1].isupper())
+    known = ", ".join(e.get("ctx", {}).get("expected", "") for e in errors)
+    reason = first["msg"].removeprefix("Value error, ") if of_named_kind else f"must be {known}"
+    given = first["input"]
+    shown = f", got {given!r}" if isinstance(given, bool | int | float | str | None) else ""
+    return f"{path}: {reason}{_shortened(shown)}" if path else reason
+
+
+def _starts(path: tuple[int | str, ...], start: tuple[int | str, ...]) -> bool:
+    return path[: len(start)] == start
+
+
+def _shortened(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _require_same(read: Any, given: Any, path: str) -> None:
+    """Refuses what validation let through: a default for a missing field, another spelling.
+
+    Raises:
+        ValueError: Written again, the record would differ.
+    """
+    if isinstance(read, dict) and isinstance(given, dict):
+        different = sorted(read.keys() ^ given.keys())
+        if different:
+            raise ValueError(f"{path}{different[0]}: the field is missing or unknown")
+        for name in read:
+            _require_same(read[name], given[name], f"{path}{name}.")
+    elif isinstance(read, list) and isinstance(given, list) and len(read) == len(given):
+        for i, (mine, theirs) in enumerate(zip(read, given, strict=True)):
+            _require_same(mine, theirs, f"{path}{i}.")
+    else:
+        same_type = type(read) is type(given) or (type(read) is float and type(given) is int)
+        if not same_type or read != given:
+            raise ValueError(f"{path.rstrip('.')}: {read!r} is required, got {given!r}")
