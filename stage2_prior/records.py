@@ -98,7 +98,7 @@ def convert(values: Mapping[str, Any], cls: type[T]) -> T:
     """
     from pydantic import ValidationError
 
-    adapter = _adapter(cls)
+    adapter = _adapter(cls)  # type: ignore[arg-type] - mypy does not see that classes are hashable
     value: T
     try:
         (value,) = adapter.validate_json(json.dumps([values]))
