@@ -98,7 +98,7 @@ def convert(values: Mapping[str, Any], cls: type[T]) -> T:
     """
     from pydantic import ValidationError
 
-    adapter = _adapter(cls)  # type: ignore[arg-type] - mypy does not see that classes are hashable
+    adapter = _adapter(cls)  # type: ignore[arg-type]  # type[T] is hashable; mypy denies it
     value: T
     try:
         (value,) = adapter.validate_json(json.dumps([values]))
