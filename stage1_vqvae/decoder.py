@@ -23,6 +23,7 @@ class Decoder(nn.Module):
             channels, factor = config.fine_width, factor // 2
         self.layers = nn.Sequential(*layers)
         self.to_pixels = Upsample(channels, image_channels, kernel_size=3)
+        self.outer_layers = (self.to_pixels,)
 
     def forward(self, z_q: Tensor) -> Tensor:
         """Maps z_q, (B, D, h, w), to the decoder's output, (B, C, h * f, w * f)."""

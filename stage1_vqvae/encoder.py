@@ -25,6 +25,7 @@ class Encoder(nn.Module):
         layers.append(Downsample(channels, config.width, 3))
         layers += [ResidualBlock(config.width) for _ in range(config.num_layers)]
         self.layers = nn.Sequential(*layers)
+        self.outer_layers = (layers[0],)
         self.project = nn.Conv2d(config.width, config.quantizer.codebook_dim, 1)
 
     def forward(self, images: Tensor) -> Tensor:

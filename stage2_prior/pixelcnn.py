@@ -118,6 +118,7 @@ class PixelCNNPrior(CodePrior):
         self.hidden = cast(Sequence[nn.Conv2d], hidden)
         heads = nn.ModuleList(nn.Conv2d(width, g.codebook_size, 1) for g in grids)
         self.heads = cast(Sequence[nn.Conv2d], heads)
+        self.outer_layers = (heads,)
         blocks = nn.ModuleDict(
             {
                 str(i): CausalAttentionBlock(

@@ -104,6 +104,7 @@ class TransformerPrior(CodePrior):
         self.blocks = cast(Sequence[Block], blocks)  # ModuleList forgets what it holds
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, g.codebook_size) for g in grids)
+        self.outer_layers = (self.heads,)
         if config.any_order:
             self.source_place = PlaceEmbedding(grids, width)
         self.register_buffer("positions", raster_positions(grids), persistent=False)  # (L, 3)

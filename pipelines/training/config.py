@@ -24,8 +24,9 @@ class TrainingConfig:
     """Parts each batch is cut into to save memory; the gradient is that of the whole batch."""
 
     optimizer: OptimizerChoice = "adamw"
-    """adamw, or muon: Muon for the weights of linear maps and convolutions (steps of the same size
-    in all directions, which need far fewer images) and AdamW for the rest."""
+    """adamw, or muon: Muon for the weights of hidden linear maps and convolutions (steps of the
+    same size in all directions, which need far fewer images) and AdamW for the rest: first and
+    last layers, embeddings, biases and gains."""
 
     learning_rate: float = 2e-3
     """Peak learning rate, reached at the end of the warm-up; one scale for both optimizers."""

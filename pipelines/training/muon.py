@@ -12,14 +12,22 @@ from pipelines.training.config import TrainingConfig
 
 
 def muon_weights(module: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear maps and convolutions: matrices that act on features.
+    """The weights of hidden linear maps and convolutions.
 
-    Not embeddings, whose rows are chosen and not multiplied, nor biases and gains, nor what a true
-    attribute `no_weight_decay` marks as having a place of its own.
+    Its authors leave embeddings, the first convolution, the output layer, biases and gains to AdamW
+    (Jordan et al. 2024; README of KellerJordan/Muon). A module names those of its layers that read
+    the input or give the output in an attribute `outer_layers`. A weight with a true attribute
+    `no_weight_decay` is left out too: its loss says where it belongs.
     """
+    outer = {
+        layer
+        for part in module.modules()
+        for outermost in getattr(part, "outer_layers", ())
+        for layer in outermost.modules()
+    }
     weights: list[nn.Parameter] = []
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
+        if isinstance(part, nn.Linear | nn.Conv2d) and part not in outer:
             weight: nn.Parameter = part.weight  # type: ignore[assignment]
             if weight.requires_grad and not getattr(weight, "no_weight_decay", False):
                 weights.append(weight)

@@ -42,7 +42,11 @@ class Task(Protocol):
 
     @property
     def objective(self) -> nn.Module:
-        """Owns every trained tensor; `objective(*batch)` gives a `StepOutput`."""
+        """Owns every trained tensor; `objective(*batch)` gives a `StepOutput`.
+
+        A module in it may have an attribute `outer_layers`, a tuple of the modules in it that read
+        the input or give the output: Muon leaves them to AdamW.
+        """
         ...
 
     @property

@@ -45,6 +45,7 @@ class GumbelQuantizer(CodebookQuantizer):
         self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
         self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
         self.to_logits = nn.Linear(config.codebook_dim, config.codebook_size)
+        self.outer_layers = (self.to_logits,)  # a classifier's head
         self.set_progress(0.0)
 
     def vectors(self) -> Tensor:

@@ -16,12 +16,13 @@ from pipelines.batches import (
 )
 from pipelines.data.image_set import ImageSet
 from pipelines.tasks import PriorTask, VQVAETask
+from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GumbelConfig, SimVQConfig
 from stage2_prior.build import build_prior
-from stage2_prior.config import TransformerConfig
+from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
 
 CPU = torch.device("cpu")
@@ -243,3 +244,43 @@ def test_prior_validation_draws_no_random_numbers():
     first = task.validate(CPU)
     assert torch.get_rng_state().equal(state)
     assert task.validate(CPU) == first
+
+
+def vqvae(quantizer, downsampling):
+    return VQVAE(VQVAEConfig(downsampling=downsampling, width=4, quantizer=quantizer), (1, 8, 8))
+
+
+def prior_with_context(config):
+    return build_prior(config, (GridSpec(2, 2, 5),), 3, context_grids=(GridSpec(1, 1, 4),))
+
+
+ENDS = {"encoder.layers.0.conv.weight", "decoder.to_pixels.conv.weight"}
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "left_to_adamw"),
+    [
+        (vqvae, (EMAQuantizerConfig(), 2), ENDS),
+        (vqvae, (GumbelConfig(), 4), ENDS | {"quantizer.to_logits.weight"}),
+        (vqvae, (SimVQConfig(), 8), ENDS | {"quantizer.transform.weight"}),
+        (prior_with_context, (TransformerConfig(width=4, num_heads=1),), {"heads.0.weight"}),
+        (
+            prior_with_context,
+            (PixelCNNConfig(width=4, num_heads=1, attention_every=2),),
+            {"heads.0.weight"},
+        ),
+    ],
+    ids=["ema", "gumbel", "simvq", "transformer", "pixelcnn"],
+)
+def test_muon_leaves_the_first_and_last_layers_of_each_model_to_adamw(
+    build, arguments, left_to_adamw
+):
+    # KellerJordan/Muon: all convolutions but the first, no embedding, no output layer.
+    model = build(*arguments)
+    taken = set(muon_weights(model))
+    maps = {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    }
+    assert {name for name, weight in maps.items() if weight not in taken} == left_to_adamw

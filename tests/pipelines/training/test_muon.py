@@ -28,6 +28,9 @@ class Network(nn.Module):
         self.placed.weight.no_weight_decay = True
         self.frozen = nn.Linear(2, 2, bias=False).requires_grad_(False)
         self.gain = nn.Parameter(torch.ones(3))
+        self.stem = nn.Sequential(nn.Conv2d(1, 3, 3))
+        self.heads = nn.ModuleList([nn.Linear(2, 7), nn.Linear(2, 5)])
+        self.outer_layers = (self.stem, self.heads)
 
 
 def set_gradients(module, seed):
@@ -83,7 +86,7 @@ def test_muon_is_that_of_the_reference(name, memory_format):
     assert np.abs(start - weight.detach().numpy()).max() > 0.04  # or the above would show nothing
 
 
-def test_muon_takes_the_weights_of_linear_maps_and_convolutions_only():
+def test_muon_takes_the_weights_of_hidden_linear_maps_and_convolutions_only():
     module = Network()
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     assert {names[id(w)] for w in muon_weights(module)} == {"conv.weight", "linear.weight"}
