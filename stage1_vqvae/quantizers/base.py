@@ -97,11 +97,18 @@ class Quantizer(nn.Module, ABC):
         """Tells how much of training is done, in [0, 1]; what is annealed follows it."""
 
     def residual_scale(self) -> Tensor | float:
-        """Factor, per dimension or for all, by which what is left over is smaller than z.
+        """Factor, per dimension (D,) or for all, by which what is left over is smaller than z.
 
         1 where the code vectors adapt to whatever they are given.
         """
         return 1.0
+
+    def residual_offset(self) -> Tensor | float:
+        """What moves the code vectors to lie evenly around 0, as what is left over does.
+
+        Per dimension (D,) or for all; 0 where they do so already or adapt.
+        """
+        return 0.0
 
 
 def to_points(z: Tensor) -> Tensor:

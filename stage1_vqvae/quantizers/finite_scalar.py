@@ -15,7 +15,7 @@ from stage1_vqvae.quantizer_config import FiniteScalarConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
 from stage1_vqvae.quantizers.estimators import straight_through
 
-# Widens the tanh a little, so that the shift is finite for two levels too. The authors' code
+# Widens the tanh a little, so that the outermost levels lie within its range. The authors' code
 # narrows it by as much, and shifts by tan(offset / half) instead of atanh.
 _MARGIN = 1e-3
 
@@ -25,7 +25,10 @@ class FiniteScalarQuantizer(Quantizer):
 
     The codebook is the grid of all combinations: nothing is learned, there are no loss terms, and
     nothing can collapse but the encoder. An even number of levels lies off centre by half a step,
-    as in the paper's appendix A.1. The code is the number whose digits are the levels, the first
+    and z_e is shifted so that 0 takes the middle one, as in the paper's appendix A.1. Two levels
+    have no middle one: there the paper's shift puts their boundary where the tanh is flat, and is
+    left out, so that the boundary is at z_e = 0 (as with `preserve_symmetry` of
+    vector-quantize-pytorch). The code is the number whose digits are the levels, the first
     dimension being the least significant.
     """
 
@@ -33,6 +36,8 @@ class FiniteScalarQuantizer(Quantizer):
     """float32 (D,): L."""
     basis: Tensor
     """int64 (D,): the value of a digit, prod of the levels before it."""
+    offset: Tensor
+    """float32 (D,): how far the levels lie off centre, in steps; 1/2 where L is even, else 0."""
 
     def __init__(self, config: FiniteScalarConfig) -> None:
         super().__init__()
@@ -41,15 +46,16 @@ class FiniteScalarQuantizer(Quantizer):
         self.codebook_dim = len(per_dim)
         self.codebook_sizes = (config.codebook_size,)
         basis = [math.prod(per_dim[:i]) for i in range(len(per_dim))]
+        offset = [0.5 if size % 2 == 0 else 0.0 for size in per_dim]
         self.register_buffer("levels", torch.tensor(per_dim).float(), persistent=False)
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset), persistent=False)
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
         """Bounds z_e so that rounding gives L levels, with a step of 1 / (L // 2)."""
-        levels = self._per_channel(self.levels)
+        levels, offset = self._per_channel(self.levels), self._per_channel(self.offset)
         half = (levels - 1) * (1 + _MARGIN) / 2
-        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
-        shift = torch.atanh(offset / half)
+        shift = torch.where(levels > 2, torch.atanh(offset / half), 0.0)
         return (torch.tanh(z_e + shift) * half - offset) / (levels // 2)
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
@@ -76,6 +82,10 @@ class FiniteScalarQuantizer(Quantizer):
     def residual_scale(self) -> Tensor:
         """Half a step is left over at most: 1 / (2 (L // 2)) of z, per dimension (D,)."""
         return 1 / (2 * (self.levels // 2))
+
+    def residual_offset(self) -> Tensor:
+        """Half a step where L is even, which centres the levels: 0 or 1 / (2 (L // 2)), (D,)."""
+        return self.offset / (self.levels // 2)
 
     def _digits(self, z: Tensor) -> Tensor:
         """The level of each element, int64 in [0, L)."""

@@ -20,10 +20,19 @@ from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
 class ResidualQuantizer(Quantizer):
     """r_1 = z, r_{i+1} = r_i - q_i(r_i), z_q = sum_i q_i(r_i) (RQ-VAE, section 3.1).
 
-    Where the base cannot adapt to smaller residuals (fixed levels, signs), stage i works on r_i
-    divided by its `residual_scale` to the power i - 1. Loss terms of all stages are summed, as the
-    paper's commitment loss is, and reach z_e; the gradient of z_q reaches it once, by the first,
-    where the base copies it, and through the choice of each stage where the base assigns softly.
+    Fixed code vectors (levels, signs) cannot adapt to smaller residuals. There stage i > 1 takes
+    those of the base, moved by its `residual_offset` o and scaled by its `residual_scale` s:
+
+        q_i(r) = s^(i-1) (q(r / s^(i-1) - o) + o)
+
+    The offset centres an even number of levels L, as residuals are centred: without it, what lies
+    above the top level would never be made good. Each stage then divides the largest error by L, or
+    by L - 1 where L is odd. The price: zero is no level of an even stage, which therefore adds an
+    error where nothing was left over.
+
+    Loss terms of all stages are summed, as the paper's commitment loss is, and reach z_e. The
+    gradient of z_q reaches z_e once, by the first stage, where the base copies it, and through the
+    choice of each stage where the base assigns softly.
 
     Args:
         config: How many stages, quantizer dropout.
@@ -53,9 +62,8 @@ class ResidualQuantizer(Quantizer):
         codes: tuple[Tensor, ...] = ()
         losses: dict[str, Tensor] = {}
         for i in range(len(self.stages)):
-            scale = self._scale(i)
-            output = self._stage(i).quantize(residual / scale)
-            quantized = output.z_q * scale
+            output = self._stage(i).quantize(self._to_stage(i, residual))
+            quantized = self._from_stage(i, output.z_q)
             left_over = residual - quantized.detach()
             if i and self.copies_gradient:
                 # A copy of the gradient to z, which the first stage has handed on already.
@@ -77,7 +85,9 @@ class ResidualQuantizer(Quantizer):
 
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
         """The sum of the stages' vectors; of the first stages, where fewer grids are given."""
-        parts = [self._stage(i).decode((grid,)) * self._scale(i) for i, grid in enumerate(codes)]
+        parts = [
+            self._from_stage(i, self._stage(i).decode((grid,))) for i, grid in enumerate(codes)
+        ]
         # One after the other, as `quantize` adds them: sums of torch round in another order.
         return reduce(torch.add, torch.stack(parts).unbind())
 
@@ -86,15 +96,14 @@ class ResidualQuantizer(Quantizer):
         vectors = []
         for i in range(len(self.stages)):
             (own,) = self._stage(i).code_vectors()
-            scale = self._scale(i)
-            vectors.append(own * (scale.flatten() if isinstance(scale, Tensor) else scale))
+            vectors.append(self._from_stage(i, own[:, :, None, None]).flatten(1))
         return tuple(vectors)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Fits one stage after the other, each to what is left over."""
         residuals = list(islice(batches, self.num_fit_batches))
         for i in range(len(self.stages)):
-            self._stage(i).fit(z / self._scale(i) for z in residuals)
+            self._stage(i).fit(self._to_stage(i, z) for z in residuals)
             residuals = [self._step(i, z)[1] for z in residuals]
 
     def set_progress(self, fraction: float) -> None:
@@ -104,8 +113,8 @@ class ResidualQuantizer(Quantizer):
 
     def _step(self, i: int, residual: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Codes of stage i, and what they leave over."""
-        codes = self._stage(i).assign(residual / self._scale(i))
-        return codes, residual - self._stage(i).decode(codes) * self._scale(i)
+        codes = self._stage(i).assign(self._to_stage(i, residual))
+        return codes, residual - self._from_stage(i, self._stage(i).decode(codes))
 
     def _kept_stages(self, z: Tensor) -> Tensor:
         """How many stages each image keeps: int64 (B, 1, 1, 1)."""
@@ -121,7 +130,22 @@ class ResidualQuantizer(Quantizer):
         stage: Quantizer = self.stages[i]  # type: ignore[assignment] # ModuleList forgets
         return stage
 
-    def _scale(self, i: int) -> Tensor | float:
-        """What stage i multiplies its vectors by, for (B, D, h, w)."""
-        scale = self._stage(0).residual_scale()
-        return scale[:, None, None] ** i if isinstance(scale, Tensor) else scale**i
+    def _to_stage(self, i: int, residual: Tensor) -> Tensor:
+        """(B, D, h, w) in the units of stage i; inverts `_from_stage`."""
+        scale, offset = self._units(i)
+        return residual / scale - offset
+
+    def _from_stage(self, i: int, vectors: Tensor) -> Tensor:
+        """(B, D, h, w) in the units of z."""
+        scale, offset = self._units(i)
+        return (vectors + offset) * scale
+
+    def _units(self, i: int) -> tuple[Tensor | float, Tensor | float]:
+        """Scale and offset of stage i, for (B, D, h, w)."""
+        stage = self._stage(i)
+        scale, offset = stage.residual_scale(), stage.residual_offset() if i else 0.0
+        if isinstance(scale, Tensor):
+            scale = scale[:, None, None]
+        if isinstance(offset, Tensor):
+            offset = offset[:, None, None]
+        return scale**i, offset

@@ -20,22 +20,24 @@ def quantizer(levels):
     return make_quantizer("finite_scalar", levels=levels)
 
 
-def half_width_and_offset(levels):
+def half_width_offset_and_shift(levels):
     """Of the bounded range of each dimension (appendix A.1, with the authors' margin)."""
     levels = np.array(levels)
-    return (levels - 1) * (1 + 1e-3) / 2, np.where(levels % 2 == 0, 0.5, 0.0)
+    half, offset = (levels - 1) * (1 + 1e-3) / 2, np.where(levels % 2 == 0, 0.5, 0.0)
+    # Two levels have no middle one that z_e = 0 could be shifted to.
+    return half, offset, np.where(levels == 2, 0.0, np.arctanh(offset / half))
 
 
 def bound(rows, levels):
     """Each dimension as a number that rounds to one of its levels."""
-    half, offset = half_width_and_offset(levels)
-    return np.tanh(rows + np.arctanh(offset / half)) * half - offset
+    half, offset, shift = half_width_offset_and_shift(levels)
+    return np.tanh(rows + shift) * half - offset
 
 
 def unbound(numbers, levels):
     """Inverts `bound`."""
-    half, offset = half_width_and_offset(levels)
-    return np.arctanh((numbers + offset) / half) - np.arctanh(offset / half)
+    half, offset, shift = half_width_offset_and_shift(levels)
+    return np.arctanh((numbers + offset) / half) - shift
 
 
 def as_map(rows):
@@ -70,14 +72,14 @@ def test_z_q_is_that_of_the_formula(quantizer, levels):
 def test_code_space_is_that_of_the_formula(quantizer, levels):
     rows = random_z_e(levels)
     expected = bound(rows, levels) / (np.array(levels) // 2)
-    # float32 tanh near 1 and atanh(0.999) for two levels, of numbers up to 1.
+    # float32 tanh near 1, of numbers up to 1.
     np.testing.assert_allclose(to_rows(quantizer.to_code_space(as_map(rows))), expected, atol=1e-5)
 
 
 def test_gradient_is_that_of_the_bound(quantizer, levels):
     rows = random_z_e(levels)[:50]
-    half, offset = half_width_and_offset(levels)
-    slope = half * (1 - np.tanh(rows + np.arctanh(offset / half)) ** 2) / (np.array(levels) // 2)
+    half, _, shift = half_width_offset_and_shift(levels)
+    slope = half * (1 - np.tanh(rows + shift) ** 2) / (np.array(levels) // 2)
     z_e = as_map(rows).requires_grad_()
     weights = torch.randn_like(z_e)
     (quantizer(z_e).z_q * weights).sum().backward()
@@ -93,6 +95,15 @@ def test_every_level_is_reached_in_order(quantizer, levels):
         expected = (np.arange(size) - size // 2) / (size // 2)
         assert (np.diff(values) >= 0).all()
         np.testing.assert_allclose(np.unique(values), expected, rtol=1e-6)
+
+
+def test_two_levels_meet_at_zero_where_the_gradient_is_half_a_step():
+    z_e = torch.tensor([-1e-3, 1e-3]).view(1, 1, 1, 2).requires_grad_()
+    output = make_quantizer("finite_scalar", levels=(2,))(z_e)
+    output.z_q.sum().backward()
+    assert output.codes[0].flatten().tolist() == [0, 1]
+    # The slope of tanh(z_e) / 2 at 0, a thousandth more for the margin.
+    np.testing.assert_allclose(z_e.grad.flatten(), 0.5, rtol=2e-3)
 
 
 def test_zero_stays_zero(quantizer, levels):

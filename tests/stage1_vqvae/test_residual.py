@@ -16,6 +16,8 @@ SCALES = {
     "finite_scalar": np.array([1 / 4, 1 / 4, 1 / 2, 1 / 2]),
     "lookup_free": np.full(4, 0.5),
 }
+# What moves the vectors of later stages, before they are scaled: half a step where L is even.
+OFFSETS = {"finite_scalar": np.array([0, 1 / 4, 0, 1 / 2])}
 
 
 @pytest.fixture(params=BASES)
@@ -38,6 +40,12 @@ def scale_of(base, stage):
     return torch.from_numpy(SCALES.get(base, np.ones(4)) ** stage).float().view(1, 4, 1, 1)
 
 
+def offset_of(base, stage):
+    """(1, D, 1, 1) by which the vectors of a stage are moved."""
+    offset = OFFSETS.get(base, np.zeros(4)) * (stage > 0)
+    return torch.from_numpy(offset).float().view(1, 4, 1, 1)
+
+
 def fitted(base, num_quantizers, z_e, **options):
     """A quantizer in evaluation mode whose stages have seen the residuals of `z_e`."""
     start = {"simvq": {"moment_batches": 1}, "finite_scalar": {}, "lookup_free": {}}
@@ -52,9 +60,9 @@ def loop(quantizer, base, z_e):
     z = quantizer.stages[0].to_code_space(z_e)
     residual, z_q, codes, losses = z, torch.zeros_like(z), [], {}
     for i, stage in enumerate(deepcopy(quantizer.stages)):
-        scale = scale_of(base, i)
-        output = stage.quantize(residual / scale)
-        found = output.z_q.detach() * scale
+        scale, offset = scale_of(base, i), offset_of(base, i)
+        output = stage.quantize(residual / scale - offset)
+        found = (output.z_q.detach() + offset) * scale
         z_q, residual = z_q + found, residual - found
         codes += output.codes
         for name, loss in output.losses.items():
@@ -93,10 +101,28 @@ def test_finite_scalar_stages_refine_the_bounded_z(z_e):
     residual = z.copy()
     for stage in range(4):
         scale = SCALES["finite_scalar"] ** stage
-        digits = np.clip(np.rint(residual / scale * half) + half, 0, levels - 1)
-        residual = residual - (digits - half) / half * scale
+        centre = np.where(levels % 2 == 0, 0.5, 0.0) * (stage > 0)
+        digits = np.clip(np.rint(residual / scale * half - centre) + half, 0, levels - 1)
+        residual = residual - (digits - half + centre) / half * scale
     # Rounding to a level is decided in float32: away from the middle of two, where none is near.
     np.testing.assert_allclose(to_rows(quantizer(z_e).z_q), z - residual, atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [(2,), (3,), (4,), (5,), (6,), (7,), (8,), (3, 8, 2, 5)])
+def test_finite_scalar_stages_divide_the_largest_error(levels):
+    # By L where it is even, and by L - 1 where it is odd: then two levels lie on the bounds.
+    quantizer = build_quantizer(
+        residual_config("finite_scalar", num_quantizers=5, levels=levels)
+    ).eval()
+    z_e = torch.linspace(-6, 6, 200_001)[None, None, None].expand(1, len(levels), 1, -1)
+    z, codes = to_rows(quantizer.to_code_space(z_e)), quantizer.encode(z_e)
+    errors = [
+        np.abs(to_rows(quantizer.decode(codes[:stages])) - z).max(axis=0) for stages in range(1, 6)
+    ]
+    divisors = [size - size % 2 for size in levels]
+    for before, after in pairwise(errors):
+        # The points lie near the worst ones, not on them; float32.
+        np.testing.assert_allclose(after, before / divisors, rtol=5e-3)
 
 
 def test_lookup_free_stages_halve_the_bound_of_the_error():
@@ -160,9 +186,10 @@ def test_error_does_not_grow_with_more_fitted_stages(base):
     assert errors[-1] < 0.5 * errors[0]
 
 
-def test_finite_scalar_error_never_grows_at_any_point(z_e):
-    # Zero is a level of every stage, so that no stage does harm.
-    quantizer = build_quantizer(residual_config("finite_scalar", num_quantizers=4))
+def test_finite_scalar_error_of_odd_levels_never_grows_at_any_point(z_e):
+    # Zero is a level of every stage, so that no stage does harm. Of even levels it is not.
+    levels = (5, 3, 7, 3)
+    quantizer = build_quantizer(residual_config("finite_scalar", num_quantizers=4, levels=levels))
     z, codes = to_rows(quantizer.to_code_space(z_e)), quantizer.encode(z_e)
     errors = [np.abs(to_rows(quantizer.decode(codes[:n])) - z) for n in range(1, 5)]
     for before, after in pairwise(errors):
