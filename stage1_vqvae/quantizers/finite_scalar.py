@@ -26,10 +26,10 @@ class FiniteScalarQuantizer(Quantizer):
     The codebook is the grid of all combinations: nothing is learned, there are no loss terms, and
     nothing can collapse but the encoder. An even number of levels lies off centre by half a step,
     and z_e is shifted so that 0 takes the middle one, as in the paper's appendix A.1. Two levels
-    have no middle one: there the paper's shift puts their boundary where the tanh is flat, and is
-    left out, so that the boundary is at z_e = 0 (as with `preserve_symmetry` of
-    vector-quantize-pytorch). The code is the number whose digits are the levels, the first
-    dimension being the least significant.
+    have no middle one, and that shift would put their boundary at z_e = -3.8, where the tanh is
+    flat. They go without: their boundary is at 0, as with `preserve_symmetry` of
+    vector-quantize-pytorch. The code is the number whose digits are the levels, the first dimension
+    being the least significant.
     """
 
     levels: Tensor

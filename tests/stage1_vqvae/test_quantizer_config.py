@@ -4,7 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, asdict, fields
-from itertools import combinations_with_replacement
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -221,31 +221,40 @@ def test_kind_of_a_config_is_its_name(kind):
 # --- levels
 
 
+@cache
 def fewest_levels(size):
-    """The least number of factors in 2..8 whose product is `size`, by trying all; None if none."""
-    for count in range(1, 10):
-        found = [
-            levels
-            for levels in combinations_with_replacement(range(2, 9), count)
-            if math.prod(levels) == size
-        ]
-        if found:
-            return count, min(sum(level**2 for level in levels) for levels in found)
-    return None
+    """How many factors in 2..8 `size` needs and the sum of their squares, by trying all.
+
+    None where it is no such product.
+    """
+    if size == 1:
+        return 0, 0
+    rests = [(level, fewest_levels(size // level)) for level in range(2, 9) if size % level == 0]
+    found = [(rest[0] + 1, rest[1] + level**2) for level, rest in rests if rest]
+    return min(found, default=None)
 
 
-@pytest.mark.parametrize("size", [*range(2, 130), 512, 640, 1000, 1024])
-def test_balanced_levels_are_as_few_and_as_equal_as_can_be(size):
-    expected = fewest_levels(size)
-    if expected is None:
-        with pytest.raises(
-            ValueError, match=f"must be a product of levels from 2 to 8, got {size}"
-        ):
-            balanced_levels(size)
-    else:
+def count_and_squares(size):
+    """The same of `balanced_levels`."""
+    try:
         levels = balanced_levels(size)
-        assert math.prod(levels) == size
-        assert (len(levels), sum(level**2 for level in levels)) == expected
+    except ValueError:
+        return None
+    assert math.prod(levels) == size
+    return len(levels), sum(level**2 for level in levels)
+
+
+def test_balanced_levels_are_as_few_and_as_equal_as_can_be():
+    sizes = range(2, 5001)
+    wrong = {size for size in sizes if count_and_squares(size) != fewest_levels(size)}
+    assert not wrong
+
+
+def test_balanced_levels_of_a_huge_size_are_found_at_once():
+    # 40 sixes take all threes and 20 of the twos are left: seven levels. A search has no end.
+    levels = balanced_levels(2**60 * 3**40 * 5**25 * 7**20)
+    assert math.prod(levels) == 2**60 * 3**40 * 5**25 * 7**20
+    assert len(levels) == 40 + 7 + 25 + 20
 
 
 @given(st.lists(st.integers(2, 8), min_size=1, max_size=12))
@@ -258,8 +267,8 @@ def test_balanced_levels_of_any_product_are_levels_in_descending_order(factors):
     assert list(levels) == sorted(levels, reverse=True)
 
 
-@pytest.mark.parametrize("size", [11, 13, 22, 997, 2 * 3 * 5 * 7 * 11])
-def test_balanced_levels_of_a_large_prime_factor_are_refused(size):
+@pytest.mark.parametrize("size", [0, 1, -8, 11, 22, 997, 2 * 3 * 5 * 7 * 11])
+def test_balanced_levels_of_what_is_no_product_are_refused(size):
     with pytest.raises(
         ValueError, match=f"product of levels from 2 to 8, got {size}: take another"
     ):
