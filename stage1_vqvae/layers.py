@@ -38,7 +38,10 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, 2h, 2w) to (B, out_channels, h, w)."""
-        halved: Tensor = self.conv(F.pixel_unshuffle(x, 2))
+        batch, channels, height, width = x.shape
+        # torch's pixel_unshuffle leaves the shape of an empty batch as it is.
+        unshuffled = F.pixel_unshuffle(x, 2).view(batch, 4 * channels, height // 2, width // 2)
+        halved: Tensor = self.conv(unshuffled)
         return halved
 
 

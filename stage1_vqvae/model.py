@@ -97,9 +97,10 @@ class VQVAE(nn.Module):
             int64 (B, ceil(H / f), ceil(W / f)) per grid.
 
         Raises:
-            TypeError: The images are not uint8.
+            TypeError: The images are not uint8, or the weights not float32.
             ValueError: They do not have the model's number of channels.
         """
+        self._check_weights()
         floats = to_float(images.to(self._device))
         if images.shape[1] != self.image_shape[0]:
             raise ValueError(
@@ -122,10 +123,11 @@ class VQVAE(nn.Module):
             uint8 (B, C, H, W).
 
         Raises:
-            TypeError: The codes are not int64.
+            TypeError: The codes are not int64, or the weights not float32.
             ValueError: Their number, shape or range does not fit, or `size` is below 1 or more than
                 was decoded.
         """
+        self._check_weights()
         self._check_codes(codes)
         z_q = self.quantizer.decode(tuple(grid.to(self._device) for grid in codes))
         output = self.decoder(z_q.contiguous(memory_format=torch.channels_last))
@@ -177,6 +179,13 @@ class VQVAE(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def _check_weights(self) -> None:
+        dtype = next(self.parameters()).dtype
+        if dtype != torch.float32:
+            raise TypeError(
+                f"weights must be float32 to encode and decode, got {dtype}: call .float() first"
+            )
 
     def _check_codes(self, codes: tuple[Tensor, ...]) -> None:
         most = len(self.codebook_sizes)

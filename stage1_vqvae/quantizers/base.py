@@ -50,9 +50,16 @@ class Quantizer(nn.Module, ABC):
     """Whether z_q hands the gradient it gets to z = to_code_space(z_e) unchanged."""
 
     def forward(self, z_e: Tensor) -> QuantizerOutput:
-        """Quantizes float (B, D, h, w); in training mode, also updates what is learned from z_e."""
+        """Quantizes float (B, D, h, w); in training mode, also updates what is learned from z_e.
+
+        An empty batch has no loss terms, and nothing is learned from it.
+        """
         with torch.autocast(z_e.device.type, enabled=False):
-            return self.quantize(self.to_code_space(z_e.float()))
+            z = self.to_code_space(z_e.float())
+            if z.numel():
+                return self.quantize(z)
+        codes = torch.empty(len(z), *z.shape[2:], dtype=torch.int64, device=z.device)
+        return QuantizerOutput(z, (codes,) * len(self.codebook_sizes), {})
 
     def encode(self, z_e: Tensor) -> tuple[Tensor, ...]:
         """The code grids of float (B, D, h, w): int64 (B, h, w) each."""
@@ -64,9 +71,9 @@ class Quantizer(nn.Module, ABC):
         """Fits the initial state to z_e of several training batches, (B, D, h, w) each.
 
         Raises:
-            ValueError: It takes batches and there are none.
+            ValueError: It takes batches and there are none, or empty ones only.
         """
-        kept = [z_e.float() for z_e in islice(batches, self.num_fit_batches)]
+        kept = [z_e.float() for z_e in islice(batches, self.num_fit_batches) if z_e.numel()]
         with torch.autocast(kept[0].device.type if kept else "cpu", enabled=False):
             self.fit(self.to_code_space(z_e) for z_e in kept)
 

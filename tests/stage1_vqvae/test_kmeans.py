@@ -126,7 +126,7 @@ def test_initialise_without_kmeans_keeps_the_random_codebook(kind):
 @pytest.mark.parametrize("kind", [*LEARNED, "stochastic", "index_backprop"])
 def test_initialise_without_any_batch_is_refused(kind):
     with pytest.raises(ValueError, match="at least one batch is required to initialise a codebook"):
-        make_quantizer(kind, kmeans_batches=2).initialise([])
+        make_quantizer(kind, kmeans_batches=2).initialise([torch.zeros(0, 4, 3, 5)])
 
 
 @pytest.mark.parametrize("make_config", [residual_config, product_config])

@@ -129,6 +129,29 @@ def test_decode_of_impossible_codes_is_refused(codes, error, message):
         make_model((1, 8, 8)).decode(codes)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_batch_is_encoded_to_empty_grids_and_back(kind):
+    model = make_model((3, 9, 6), kind, downsampling=4)
+    images = random_images(2, 3, 9, 6)[:0]
+    codes = model.encode(images)
+    assert [grid.shape for grid in codes] == [(0, 3, 2)] * len(model.codebook_sizes)
+    assert {grid.dtype for grid in codes} == {torch.int64}
+    assert torch.equal(model.decode(codes), images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_of_another_dtype_are_refused(dtype):
+    model = make_model((1, 8, 8)).to(dtype)
+    with pytest.raises(
+        TypeError, match=rf"weights must be float32 .*, got {dtype}: call .float\(\)"
+    ):
+        model.encode(random_images(1, 1, 8, 8))
+    with pytest.raises(
+        TypeError, match=rf"weights must be float32 .*, got {dtype}: call .float\(\)"
+    ):
+        model.decode((torch.zeros(1, 4, 4, dtype=torch.int64),))
+
+
 def test_encode_of_floats_is_refused():
     with pytest.raises(TypeError, match=r"images must be uint8 .* got torch.float32"):
         make_model((1, 8, 8)).encode(torch.zeros(1, 1, 8, 8))

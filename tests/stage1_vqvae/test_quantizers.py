@@ -183,6 +183,18 @@ def test_forward_takes_grids_of_any_shape(quantizer, shape):
     assert {grid.shape for grid in output.codes} == {(shape[0], *shape[2:])}
 
 
+def test_an_empty_batch_gives_empty_results_and_changes_nothing(quantizer, config, training):
+    before = state_of(quantizer.train(training))
+    output = quantizer(torch.zeros(0, 4, 3, 5))
+    for codes in (output.codes, quantizer.encode(torch.zeros(0, 4, 3, 5))):
+        assert [grid.shape for grid in codes] == [(0, 3, 5)] * grids_of(config)
+        assert {grid.dtype for grid in codes} == {torch.int64}
+    for z_q in (output.z_q, quantizer.decode(output.codes)):
+        assert z_q.shape == (0, 4, 3, 5)
+        assert z_q.dtype == torch.float32
+    assert not changed(before, state_of(quantizer))
+
+
 def test_forward_takes_channels_last(quantizer, z_e):
     quantizer.eval()
     expected = quantizer(z_e)
