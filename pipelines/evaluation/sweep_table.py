@@ -165,8 +165,8 @@ row is one training with one seed: a difference smaller than that between two se
 Whoever picks a row by this table has chosen by the test split, which flatters the row picked.
 
 - **bits/position, bits/image, bits/pixel**: rate before entropy coding, over all grids of codes.
-- **PSNR**: over all pixels of the split. **SSIM**: mean over images, 11x11 window; `-` for images
-  smaller than that. Both on 8-bit images.
+- **PSNR**: over all pixels of the split. **SSIM**: mean over images and inner pixels, 11x11 window;
+  `-` for images smaller than that. Both on 8-bit images.
 - **front, prior front**: `*` where no other row has at most as many bits per image (before entropy
   coding; under the prior) and at least as high a PSNR, one of the two strictly.
 - **usage, perplexity**: of the worst grid where a quantizer has several.
