@@ -31,24 +31,27 @@ def anchor_rates(usage: Tensor, decay: float) -> Tensor:
     return torch.exp(-10 * share * len(usage) / (1 - decay) - 1e-3)
 
 
-def anchor_points(z: Tensor, vectors: Tensor) -> Tensor:
+def anchor_points(z: Tensor, vectors: Tensor, *, cosine: bool = False) -> Tensor:
     """One point of the batch per code, the likelier the nearer.
 
     The probabilistic random anchors of the paper's section 3.2: p(i | k) is the softmax over i of
-    -|z_i - e_k|^2, drawn from as the argmax with Gumbel noise added, block by block of codes.
+    -|z_i - e_k|^2, or of the cosine z_i . e_k, as in the authors' code. It is drawn from as the
+    argmax with Gumbel noise added, block by block of codes.
 
     Args:
         z: float32 (N, D).
         vectors: float32 (K, D).
+        cosine: Whether both have unit length and are compared by the cosine.
 
     Returns:
         float32 (K, D).
     """
     half_norms = half_squared_norms(z)  # (N,)
+    scale = 1 if cosine else 2  # -|z - e|^2 = 2 z . e - 2 for unit vectors
     rows = max(1, _BLOCK_ENTRIES // len(z))
     chosen = []
     for block in torch.split(vectors, rows):
-        logits = torch.addmm(half_norms, block, z.T, beta=-2, alpha=2)  # (rows, N)
+        logits = torch.addmm(half_norms, block, z.T, beta=-scale, alpha=scale)  # (rows, N)
         noise = torch.empty_like(logits).exponential_().log_()  # minus a Gumbel variable
         chosen.append((logits - noise).argmax(dim=1))
     return z[torch.cat(chosen)]

@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+# Bounds the factor |z_q| / |z_e| of a gradient.
+_SHORTEST = 1e-6
+
 
 def with_gradient_of(value: Tensor, carrier: Tensor) -> Tensor:
     """`value`, with the gradient of `carrier` beside its own."""
@@ -30,7 +33,8 @@ def rotate_through(z_e: Tensor, z_q: Tensor) -> Tensor:
         z_q = (|z_q| / |z_e|) (z_e - 2 r (r . z_e) + 2 q (e . z_e))
 
     so that the angle between gradient and z_q is the one it arrives at z_e with. Where z_e points
-    exactly away from z_q, r is 0 / 0 and taken as 0: a reflection instead of a rotation.
+    exactly away from z_q, r is 0 / 0 and taken as 0: a reflection instead of a rotation. A |z_e|
+    below 1e-6 counts as 1e-6, as in vector-quantize-pytorch.
 
     Args:
         z_e: (N, D).
@@ -38,9 +42,8 @@ def rotate_through(z_e: Tensor, z_q: Tensor) -> Tensor:
     """
     e, q = F.normalize(z_e.detach(), dim=-1), F.normalize(z_q.detach(), dim=-1)
     r = F.normalize(e + q, dim=-1)
-    scale = z_q.detach().norm(dim=-1, keepdim=True) / z_e.detach().norm(dim=-1, keepdim=True).clamp(
-        min=1e-12
-    )
+    length = z_e.detach().norm(dim=-1, keepdim=True).clamp(min=_SHORTEST)
+    scale = z_q.detach().norm(dim=-1, keepdim=True) / length
     reflected = z_e - 2 * r * (r * z_e).sum(dim=-1, keepdim=True)
     rotated = reflected + 2 * q * (e * z_e).sum(dim=-1, keepdim=True)
     return with_gradient_of(z_q.detach(), scale * rotated)

@@ -68,7 +68,7 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
         if not self.config.kmeans_batches:
             return
         points = [to_points(z) for z in islice(batches, self.config.kmeans_batches)]
-        centres = kmeans_of_batches(points, self.config.codebook_size)
+        centres = kmeans_of_batches(points, self.config.codebook_size, spherical=self.config.cosine)
         batch_size = all_reduce_sum(centres.new_tensor(len(points[0])))
         usage = (batch_size / self.config.codebook_size).expand(len(centres))
         self.place(torch.ones_like(usage, dtype=torch.bool), centres, usage)
@@ -103,6 +103,6 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
 
     def _follow_anchors(self, z: Tensor) -> None:
         rates = anchor_rates(self.usage_average, self.config.decay)  # (K,)
-        anchors = broadcast(anchor_points(z, self.vectors()))
+        anchors = broadcast(anchor_points(z, self.vectors(), cosine=self.config.cosine))
         vectors = torch.lerp(self.codebook, anchors, rates[:, None])
         self.place(torch.ones_like(rates, dtype=torch.bool), vectors, self.usage_average)

@@ -56,7 +56,9 @@ class SoftCodebookQuantizer(CodebookQuantizer):
         """
         if self.config.kmeans_batches:
             points = [to_points(z) for z in islice(batches, self.config.kmeans_batches)]
-            self.codebook.copy_(kmeans_of_batches(points, self.config.codebook_size))
+            self.codebook.copy_(
+                kmeans_of_batches(points, self.config.codebook_size, spherical=self._cosine)
+            )
             batch_size = all_reduce_sum(self.usage_average.new_tensor(len(points[0])))
             self.usage_average.copy_(batch_size / self.config.codebook_size)
             self.start_from(torch.cat(points))

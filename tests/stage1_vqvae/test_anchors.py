@@ -171,7 +171,7 @@ def test_cosine_codes_follow_directions_of_the_batch(kind):
     assert torch.cdist(quantizer.vectors()[UNUSED], directions).min(dim=1).values.max() < 0.02
 
 
-def test_cosine_anchors_are_drawn_by_distances_of_unit_vectors():
+def test_cosine_anchors_are_drawn_by_the_softmax_of_cosines():
     quantizer = make_quantizer(
         "gradient", codebook_size=5001, codebook_dim=2, online_clustering=True, cosine=True
     )
@@ -183,7 +183,7 @@ def test_cosine_anchors_are_drawn_by_distances_of_unit_vectors():
     quantizer.revive(torch.from_numpy(z).float())
     found = quantizer.vectors()[1:].detach().double().numpy()
     counts = np.bincount(((found[:, None] - z[None]) ** 2).sum(axis=2).argmin(axis=1), minlength=5)
-    p = np.exp(2 * z @ [1.0, 0.0])  # of unit vectors, |z - e|^2 = 2 - 2 z . e
+    p = np.exp(z @ [1.0, 0.0])
     expected = 5000 * p / p.sum()
     # Chi-square with 4 degrees of freedom: exceeded once in a million.
     assert ((counts - expected) ** 2 / expected).sum() < 33.4

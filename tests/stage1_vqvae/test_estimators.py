@@ -122,9 +122,12 @@ def test_rotate_through_has_no_gradient_to_z_q():
     assert not slopes.any()
 
 
-def test_rotate_through_of_zero_keeps_its_value():
-    z_q = torch.randn(3, 4)
-    assert torch.equal(rotate_through(torch.zeros(3, 4), z_q), z_q)
+def test_rotate_through_of_zero_keeps_its_value_and_bounds_its_gradient():
+    z_q = torch.randn(4)
+    assert torch.equal(rotate_through(torch.zeros(1, 4), z_q[None]), z_q[None])
+    # A reflection, times |z_q| / 1e-6.
+    size = torch.linalg.matrix_norm(rotation_jacobian(torch.zeros(4), z_q), 2)
+    torch.testing.assert_close(size, 1e6 * z_q.norm())
 
 
 @pytest.mark.parametrize("kind", ["ema", "gradient", "simvq"])

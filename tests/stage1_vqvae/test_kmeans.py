@@ -1,6 +1,9 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_vqvae import LEARNED, make_quantizer, product_config, residual_config
 
 from stage1_vqvae.quantizers import build_quantizer
@@ -50,6 +53,25 @@ def test_kmeans_takes_the_steps_of_lloyds_algorithm(given_centres):
     np.testing.assert_allclose(kmeans(points, 4, iterations=3), expected, atol=1e-5)
 
 
+def test_spherical_kmeans_keeps_its_centres_on_the_sphere(given_centres):
+    points, centres = (F.normalize(torch.randn(count, 3), dim=1) for count in (60, 4))
+    given_centres(*centres.tolist())
+    expected = centres.numpy().astype(np.float64)
+    for _ in range(3):
+        most_alike = (points.numpy() @ expected.T).argmax(axis=1)
+        sums = np.stack([points.numpy()[most_alike == k].sum(axis=0) for k in range(4)])
+        expected = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    found = kmeans(points, 4, iterations=3, spherical=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ema", "index_backprop"])
+def test_codebooks_of_directions_start_from_spherical_kmeans(kind):
+    quantizer = make_quantizer(kind, cosine=True, kmeans_batches=1)
+    quantizer.initialise([torch.randn(8, 4, 5, 5)])
+    torch.testing.assert_close(quantizer.codebook.norm(dim=1).detach(), torch.ones(7))
+
+
 def test_kmeans_keeps_the_centre_of_an_empty_cluster(given_centres):
     given_centres([0.0, 0.0], [50.0, 50.0])
     centres = kmeans(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), 2)
@@ -65,6 +87,27 @@ def test_kmeans_plus_plus_prefers_distant_points():
     # Squared distances within a corner are a millionth of those between corners.
     chosen = kmeans_plus_plus(points_at_corners(), 4)
     assert rows((chosen / 100).round() * 100) == rows(CORNERS)
+
+
+def test_kmeans_plus_plus_takes_the_best_of_its_candidates():
+    # A uniform first centre, then the better of 2 + ln 2 = 2 draws by the squared distance.
+    points = np.arange(4.0)
+    squared = (points[:, None] - points[None]) ** 2
+    expected = np.zeros((4, 4))
+    for first, *candidates in itertools.product(range(4), repeat=3):
+        chances = squared[first] / squared[first].sum()
+        left = [np.minimum(squared[first], squared[c]).sum() for c in candidates]
+        second = candidates[int(np.argmin(left))]
+        expected[min(first, second), max(first, second)] += chances[candidates].prod() / 4
+    counts = np.zeros((4, 4))
+    for _ in range(2000):
+        chosen = kmeans_plus_plus(torch.from_numpy(points).float()[:, None], 2)
+        counts[tuple(sorted(chosen.int().flatten().tolist()))] += 1
+    pairs, others = expected > 0, expected == 0
+    assert not counts[others].any()
+    expected = 2000 * expected[pairs]
+    # Chi-square with 5 degrees of freedom: exceeded once in a million.
+    assert ((counts[pairs] - expected) ** 2 / expected).sum() < 35.9
 
 
 def test_kmeans_plus_plus_repeats_points_when_there_are_too_few():
