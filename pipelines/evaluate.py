@@ -41,8 +41,9 @@ class EvaluateOptions:
     batch_size: int = 256
     """Samples drawn at once; memory grows with it."""
     download_inception: bool = False
-    """Download the weights of Inception v3 (104 MB) where they are not in torch's cache. With them
-    the usual FID and KID are measured too, on a CPU by tens of minutes longer."""
+    """Download the weights of FID's Inception v3 (96 MB) where they are not in torch's cache. With
+    them and torch-fidelity (extra `fid`) FID and KID are measured too, on a CPU by tens of minutes
+    longer."""
     out: Path | None = None
     """With several runs, a new directory for the comparison; None takes comparison-NAMES beside
     the first run."""
@@ -75,6 +76,10 @@ def main() -> None:
     from pipelines.training.device import choose_device
 
     device = choose_device(options.device)
+    if options.download_inception:
+        from pipelines.evaluation.feature_networks import download_inception
+
+        download_inception()
     evaluations = [
         (_agreeing(directory, options) if several else None)
         or _evaluate(directory, options, device)
@@ -116,7 +121,7 @@ def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation |
     if _undecided(recorded, wanted) != wanted:
         say(f"{path} was made with other options or models: evaluating {directory.path} again")
         return None
-    networks = expected_networks(directory, download_inception=options.download_inception)
+    networks = expected_networks(directory)
     if evaluation.settings.get("feature_networks") != networks:
         say(f"{path} was made with other feature networks: evaluating {directory.path} again")
         return None
@@ -154,7 +159,6 @@ def _evaluate(
         options.evaluation,
         device=device,
         batch_size=options.batch_size,
-        download_inception=options.download_inception,
     )
     path = directory.path / EVALUATION_FILE
     evaluation.write(path)

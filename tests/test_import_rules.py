@@ -18,8 +18,8 @@ MAY_NOT_IMPORT = {
 CODE_RUNNING_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal"}
 CODE_RUNNING_MODULES |= {"shelve"}
 CODE_RUNNING_CALLS = {"torch.load", "torch.save", "torch.jit.load", "torch.jit.save"}
-# Torchvision's published weights have no other form; `weights_only` makes `torch.load` refuse code.
-READS_TORCHVISIONS_WEIGHTS = ROOT / "pipelines/evaluation/feature_networks.py"
+# FID's published weights have no other form; `weights_only` makes `torch.load` refuse code.
+READS_PUBLISHED_WEIGHTS = ROOT / "pipelines/evaluation/feature_networks.py"
 
 
 def sources(folder):
@@ -81,14 +81,14 @@ def test_nothing_is_pickled(package):
     for file in sources(package):
         assert not packages(file) & CODE_RUNNING_MODULES, file
         names = {*imported_names(file), *used_names(file)}
-        allowed = {"torch.load"} if file == READS_TORCHVISIONS_WEIGHTS else set()
+        allowed = {"torch.load"} if file == READS_PUBLISHED_WEIGHTS else set()
         assert not names & CODE_RUNNING_CALLS - allowed, file
 
 
 def test_the_one_file_that_is_no_safetensors_is_read_without_running_code():
     calls = [
         ast.unparse(node)
-        for node in ast.walk(tree(READS_TORCHVISIONS_WEIGHTS))
+        for node in ast.walk(tree(READS_PUBLISHED_WEIGHTS))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
     ]
     assert len(calls) == 1

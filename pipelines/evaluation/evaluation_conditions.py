@@ -34,7 +34,7 @@ def recorded_settings(directory: RunDirectory, settings: EvaluationSettings) -> 
     }
 
 
-def expected_networks(directory: RunDirectory, *, download_inception: bool) -> dict[str, str]:
+def expected_networks(directory: RunDirectory) -> dict[str, str]:
     """Name and hash of the feature networks that an evaluation would use, as it records them.
 
     A classifier that is still to be trained is missing, since nobody can know its weights.
@@ -50,5 +50,5 @@ def expected_networks(directory: RunDirectory, *, download_inception: bool) -> d
             num_classes=num_classes,
         )
     if channels in INCEPTION_CHANNELS:
-        hashes["inception"] = expected_inception_hash(download=download_inception)
+        hashes["inception"] = expected_inception_hash()
     return {name: hash_ for name, hash_ in hashes.items() if hash_ is not None}

@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines.evaluation.feature_classifier import NUM_FEATURES, FeatureClassifier
 
 INCEPTION_CHANNELS = (1, 3)
 """Channels of images that Inception can look at."""
-_SIDE = 299
 _BATCH = 50
-_WEIGHTS = "inception_v3_google-*.pth"
-_HASH_DIGITS = 8
+# The FID's published network, converted by torch-fidelity; the name ends as the SHA-256 begins.
+_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
 _NUM_POOLED = 2048
-# Of the images that torchvision's weights were trained on.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NO_TORCH_FIDELITY = (
+    "FID needs torch-fidelity, which is not installed: run pip install torch-fidelity"
+)
+"""Why there is no FID, and the cure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,100 +63,103 @@ def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwor
     )
 
 
-def inception_weights(*, download: bool) -> Path | None:
-    """Torchvision's weights of Inception v3 in torch's cache, or None where they are not there.
+def has_torch_fidelity() -> bool:
+    """Whether the package is installed that FID is measured with (extra `fid`)."""
+    return find_spec("torch_fidelity") is not None
 
-    Args:
-        download: Whether they may be downloaded (104 MB) where they are missing.
+
+def download_inception() -> None:
+    """Downloads the weights of FID's Inception v3 (96 MB) to torch's cache if they are not there.
 
     Raises:
-        ValueError: The file is not the one its name promises.
+        RuntimeError: torch-fidelity is not installed, or the download failed.
+        ValueError: The file that is there is not the published one.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    found = sorted(folder.glob(_WEIGHTS))
-    if not found and download:
-        url = _inception_url()
-        path = folder / url.rpartition("/")[2]
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not torchvision's own way, which would unpickle the file.
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=_named_hash(path.name))
-        found = [path]
-    if not found:
+    if not has_torch_fidelity():
+        raise RuntimeError(NO_TORCH_FIDELITY)
+    if inception_weights() is not None:
+        return
+    path = _cached_weights()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(_URL, str(path), hash_prefix=_named_hash(path))
+    except OSError as error:
+        raise RuntimeError(
+            f"{_URL} could not be downloaded ({error}): put the file into {path.parent} yourself"
+        ) from error
+
+
+def inception_weights() -> Path | None:
+    """The weights of FID's Inception v3 in torch's cache, or None where they are not there.
+
+    Raises:
+        ValueError: The file is not the published one.
+    """
+    path = _cached_weights()
+    if not path.exists():
         return None
-    path = found[0]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(_named_hash(path.name)):
+    if not digest.startswith(_named_hash(path)):
         raise ValueError(
-            f"the SHA-256 of {path} must begin as its name ends, but it is {digest[:_HASH_DIGITS]}"
-            "...: the file is damaged, remove it"
+            f"the SHA-256 of {path} must begin as its name ends, but it is {digest[:8]}...: the "
+            "file is damaged, remove it"
         )
     return path
 
 
-def expected_inception_hash(*, download: bool) -> str | None:
-    """The hash of the network that `inception_weights` would lead to; nothing is downloaded."""
-    found = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob(_WEIGHTS))
-    if found:
-        return _named_hash(found[0].name)
-    return _named_hash(_inception_url()) if download else None
+def expected_inception_hash() -> str | None:
+    """The hash of the network that an evaluation would use, or None where it would go without."""
+    path = _cached_weights()
+    return _named_hash(path) if has_torch_fidelity() and path.exists() else None
 
 
 def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
-    """The pool features of torchvision's Inception v3 over 299x299, for the usual FID.
+    """The pool features of the FID's own network (Heusel et al. 2017), by torch-fidelity.
 
-    Torchvision's weights are not those of the paper's TensorFlow graph: figures differ a little
-    from ones computed with that.
+    It computes what the TensorFlow graph of 2015 does, its way of resizing to 299x299 included.
+    Gray images are repeated over the three channels.
+
+    Args:
+        path: Of the weights.
+        device: Where to compute.
+
+    Raises:
+        pickle.UnpicklingError: There is more than tensors in the file.
     """
-    from torchvision.models import inception_v3
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # The weights were trained on pixels in [-1, 1], to which `transform_input` brings torchvision's
-    # own normalisation; torchvision insists on it whenever it loads these weights itself.
-    model = inception_v3(weights=None, init_weights=False, transform_input=True)
-    # The file is torchvision's, and only so readable; `weights_only` runs no code from it.
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    model.fc = nn.Identity()
-    model.eval().to(device=device, memory_format=torch.channels_last)
+    # torch-fidelity would run code from the file. This refuses a file that holds any.
+    torch.load(path, map_location="cpu", weights_only=True)
+    model = FeatureExtractorInceptionV3(
+        "inception-v3-compat", [str(_NUM_POOLED)], feature_extractor_weights_path=str(path)
+    )
+    model.to(device=device, memory_format=torch.channels_last)
 
     @torch.no_grad()
     def features(images: NDArray[np.uint8]) -> Tensor:
-        return torch.cat(
-            [
-                model(inception_input(torch.from_numpy(images[i : i + _BATCH].copy()).to(device)))
-                .float()
-                .cpu()
-                for i in range(0, len(images), _BATCH)
-            ]
+        batches = (
+            torch.from_numpy(images[i : i + _BATCH].copy()).to(device).expand(-1, 3, -1, -1)
+            for i in range(0, len(images), _BATCH)
         )
+        return torch.cat([model(batch)[0].cpu() for batch in batches])
 
     return FeatureNetwork(
         name="inception",
         label="Inception v3, trained on ImageNet",
         frechet="FID",
         kernel="KID",
-        hash=_named_hash(path.name),
+        hash=_named_hash(path),
         num_features=_NUM_POOLED,
         features=features,
     )
 
 
-def inception_input(images: Tensor) -> Tensor:
-    """Normalised float32 (B, 3, 299, 299) of uint8 (B, C, H, W), C = 1 or 3.
-
-    Gray images are repeated over the three channels.
-    """
-    rgb = images.float().div(255).expand(-1, 3, -1, -1)
-    resized = F.interpolate(rgb, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (_MEAN, _STD))
-    return (resized - mean) / std
+def _cached_weights() -> Path:
+    """Where torch-fidelity and torchmetrics keep them too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
 
 
-def _inception_url() -> str:
-    from torchvision.models import Inception_V3_Weights
-
-    return str(Inception_V3_Weights.IMAGENET1K_V1.url)
-
-
-def _named_hash(name: str) -> str:
+def _named_hash(path: Path) -> str:
     """The digits that the name of a file of weights ends with."""
-    return Path(name).stem.rpartition("-")[2]
+    return path.stem.rpartition("-")[2]

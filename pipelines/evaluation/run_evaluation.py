@@ -32,8 +32,10 @@ from pipelines.evaluation.feature_classifier import NUM_FEATURES
 from pipelines.evaluation.feature_neighbours import NUM_NEIGHBOURS
 from pipelines.evaluation.feature_networks import (
     INCEPTION_CHANNELS,
+    NO_TORCH_FIDELITY,
     FeatureNetwork,
     classifier_network,
+    has_torch_fidelity,
     inception_network,
     inception_weights,
 )
@@ -74,7 +76,6 @@ def evaluate_run(
     *,
     device: torch.device,
     batch_size: int,
-    download_inception: bool = False,
 ) -> Evaluation:
     """Measures a finished run; the feature classifier is kept beside it for the next evaluation.
 
@@ -83,7 +84,6 @@ def evaluate_run(
         settings: What is measured on how many images.
         device: Where to compute.
         batch_size: Samples drawn at once.
-        download_inception: Whether to fetch Inception's weights where they are missing.
 
     Raises:
         FileNotFoundError: A part of the run is missing.
@@ -108,7 +108,7 @@ def evaluate_run(
         train=_sets(run.real.images[fixed_order(len(run.real))[: _MAX_SETS * run.side]], run.side),
         samples=_sets(samples.images, run.side),
     )
-    networks = _networks(run, found, download=download_inception)
+    networks = _networks(run, found)
     _measure_distances(run, images, networks, found)
     if run.num_cas:
         _measure_accuracy(run, samples, settings, found)
@@ -142,7 +142,7 @@ def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSetti
     return replace(settings, settings=sampling)
 
 
-def _networks(run: EvaluatedRun, found: _Findings, *, download: bool) -> list[FeatureNetwork]:
+def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
     """The feature spaces there are; a note says why one is missing."""
     splits, real, networks = run.splits, run.real, []
     if splits.num_classes and real.labels is not None:
@@ -164,11 +164,14 @@ def _networks(run: EvaluatedRun, found: _Findings, *, download: bool) -> list[Fe
     if splits.image_shape[0] not in INCEPTION_CHANNELS:
         found.notes.append("FID needs gray or RGB images, so it was not measured")
         return networks
-    weights = inception_weights(download=download)
+    if not has_torch_fidelity():
+        found.notes.append(NO_TORCH_FIDELITY)
+        return networks
+    weights = inception_weights()
     if weights is None:
         found.notes.append(
-            "Inception v3's weights are not in torch's cache, so FID was not measured: add "
-            "--download-inception to fetch them (104 MB)"
+            "the weights of FID's Inception v3 are not in torch's cache, so FID was not measured: "
+            "add --download-inception to fetch them (96 MB)"
         )
         return networks
     return [*networks, inception_network(weights, run.device)]

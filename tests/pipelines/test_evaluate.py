@@ -213,8 +213,19 @@ def test_run_without_labels_goes_without_classifier(unlabelled_run):
         "the data have no labels, so there is neither a feature classifier nor a classification "
         "accuracy score"
     )
-    assert evaluation.notes[1].startswith("Inception v3's weights are not in torch's cache, so FID")
+    assert (
+        "not in torch's cache, so FID was not measured: add --download-inception"
+        in (evaluation.notes[1])
+    )
     assert not (unlabelled_run.parent / ".feature-networks").exists()
+
+
+def test_without_torch_fidelity_there_is_no_fid(unlabelled_run, monkeypatch, capsys):
+    for module in (run_evaluation, feature_networks):
+        monkeypatch.setattr(module, "has_torch_fidelity", lambda: False)
+    cure = "FID needs torch-fidelity, which is not installed: run pip install torch-fidelity"
+    assert evaluate(unlabelled_run).notes[1] == cure
+    assert refused(capsys, "--run", unlabelled_run, "--download-inception") == f"{cure}\n"
 
 
 def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
@@ -227,7 +238,7 @@ def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
         num_features=4,
         features=lambda images: torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :4],
     )
-    monkeypatch.setattr(run_evaluation, "inception_weights", lambda **_: "weights.pth")
+    monkeypatch.setattr(run_evaluation, "inception_weights", lambda: "weights.pth")
     monkeypatch.setattr(run_evaluation, "inception_network", lambda *_: network)
     evaluation = evaluate(unlabelled_run)
     names = {figure.name for figure in evaluation.figures}
@@ -389,12 +400,12 @@ def test_figures_measured_otherwise_are_not_taken(other, known, capsys):
     if other == "inception":
         checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
-        (checkpoints / "inception_v3_google-12345678.pth").touch()
+        (checkpoints / "weights-inception-2015-12-05-6726825d.pth").touch()
     try:
         assert agreeing(known, *options) is None
     finally:
         if other == "inception":
-            (checkpoints / "inception_v3_google-12345678.pth").unlink()
+            (checkpoints / "weights-inception-2015-12-05-6726825d.pth").unlink()
     what = "feature networks" if other in ("classifier", "inception") else "options or models"
     assert f"evaluation.json was made with other {what}: evaluating {known} again\n" in (
         capsys.readouterr().out

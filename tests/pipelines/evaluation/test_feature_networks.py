@@ -1,21 +1,25 @@
-"""Inception's features against torchvision itself, with random weights in the cache's place."""
+"""FID's network against torch-fidelity itself, with random weights in place of the published."""
 
 import hashlib
-import warnings
-from pathlib import Path
+from unittest import mock
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from torchvision.models import inception_v3
-from torchvision.transforms.v2 import functional as transforms
+from torch import nn
+from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from pipelines.evaluation import feature_networks
 from pipelines.evaluation.feature_networks import (
-    inception_input,
+    download_inception,
+    expected_inception_hash,
     inception_network,
     inception_weights,
 )
+
+PUBLISHED = "weights-inception-2015-12-05-6726825d.pth"
 
 
 @pytest.fixture
@@ -28,96 +32,112 @@ def checkpoints(tmp_path):
     torch.hub.set_dir(before)
 
 
-def test_missing_weights_are_not_downloaded(checkpoints):
-    assert inception_weights(download=False) is None
-    assert list(checkpoints.iterdir()) == []
+@pytest.fixture
+def publish(checkpoints, monkeypatch):
+    """Makes a content the published one; returns where it belongs."""
+
+    def publish(content):
+        name = f"weights-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+        monkeypatch.setattr(feature_networks, "_URL", f"https://example.org/{name}")
+        return checkpoints / name
+
+    return publish
 
 
-def test_weights_are_recognised_by_their_hash(checkpoints):
-    digest = hashlib.sha256(b"weights").hexdigest()
-    path = checkpoints / f"inception_v3_google-{digest[:8]}.pth"
+def test_weights_are_those_that_torch_fidelity_downloads():
+    assert feature_networks._URL == feature_extractor_inceptionv3.URL_INCEPTION_V3
+
+
+def test_weights_are_recognised_by_their_hash(publish):
+    path = publish(b"weights")
+    assert inception_weights() is None
+    assert expected_inception_hash() is None
     path.write_bytes(b"weights")
-    assert inception_weights(download=False) == path
-
-
-def test_weights_are_downloaded_when_asked_for(checkpoints, monkeypatch):
-    asked = []
-
-    def download(url, path, hash_prefix):
-        asked.append((url, hash_prefix))
-        Path(path).write_bytes(b"not these")
-
-    checkpoints.rmdir()
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    # What was downloaded is checked like what was there.
-    with pytest.raises(ValueError, match="must begin as its name ends"):
-        inception_weights(download=True)
-    url = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
-    assert asked == [(url, "0cc3c7bd")]
-    assert (checkpoints / "inception_v3_google-0cc3c7bd.pth").exists()
+    assert inception_weights() == path
+    assert expected_inception_hash() == hashlib.sha256(b"weights").hexdigest()[:8]
 
 
 def test_weights_with_another_hash_are_refused(checkpoints):
-    (checkpoints / "inception_v3_google-0cc3c7bd.pth").write_bytes(b"half of the wei")
-    with pytest.raises(ValueError, match=r"must begin as its name ends, but it is .* damaged"):
-        inception_weights(download=False)
+    (checkpoints / PUBLISHED).write_bytes(b"half of the wei")
+    for refuse in (inception_weights, download_inception):
+        with pytest.raises(ValueError, match=f"{PUBLISHED} must begin as .* it is .* damaged"):
+            refuse()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_resized_and_normalised_as_torchvision_does(channels):
-    shape = (2, channels, 28, 20)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    rgb = torch.from_numpy(images).expand(-1, 3, -1, -1).float() / 255
-    resized = transforms.resize(
-        rgb, [299, 299], interpolation=transforms.InterpolationMode.BILINEAR, antialias=True
-    )
-    expected = transforms.normalize(resized, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    torch.testing.assert_close(inception_input(torch.from_numpy(images)), expected)
+def test_weights_are_downloaded_when_asked_for(publish, monkeypatch):
+    path = publish(b"weights")
+    download = mock.Mock(side_effect=lambda *_, **__: path.write_bytes(b"weights"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    path.parent.rmdir()
+    download_inception()
+    download_inception()  # they are there
+    address = f"https://example.org/{path.name}"
+    download.assert_called_once_with(address, str(path), hash_prefix=path.stem[-8:])
+    assert inception_weights() == path
 
 
-@pytest.fixture
-def random_weights(tmp_path):
-    """A file of random weights, and the model that they are of."""
-    with warnings.catch_warnings(), torch.random.fork_rng():
+def test_failed_download_says_where_the_file_belongs(checkpoints, monkeypatch):
+    download = mock.Mock(side_effect=URLError("no route"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(RuntimeError, match=rf"{PUBLISHED} .*no route.*: put .* into {checkpoints}"):
+        download_inception()
+
+
+def test_weights_are_no_use_without_torch_fidelity(publish, monkeypatch):
+    publish(b"weights").write_bytes(b"weights")
+    monkeypatch.setattr(feature_networks, "has_torch_fidelity", lambda: False)
+    assert expected_inception_hash() is None
+    with pytest.raises(RuntimeError, match="run pip install torch-fidelity"):
+        download_inception()
+
+
+class Code:
+    """Unpickling it makes a directory."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).mkdir, (self.path,)
+
+
+def test_file_that_holds_code_is_refused_and_the_code_not_run(tmp_path):
+    path = tmp_path / PUBLISHED
+    torch.save({"fc.bias": Code(tmp_path / "made")}, path)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        inception_network(path, torch.device("cpu"))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory):
+    """A file of random weights, and torch-fidelity's network with them."""
+    with (
+        mock.patch.object(feature_extractor_inceptionv3, "load_state_dict_from_url"),
+        mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict"),
+        torch.random.fork_rng(),
+    ):
         torch.manual_seed(0)
-        model = inception_v3(weights=None, init_weights=False, transform_input=True).eval()
-    path = tmp_path / "inception_v3_google-12345678.pth"
+        model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)  # features of the inputs' size
+    path = tmp_path_factory.mktemp("weights") / PUBLISHED
     torch.save(model.state_dict(), path)
     return path, model
 
 
-def test_features_are_those_of_the_pooling_layer(random_weights):
-    path, model = random_weights
-    images = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), dtype=np.uint8)
-    pooled = []
-    model.avgpool.register_forward_hook(lambda *arguments: pooled.append(arguments[2]))
-    with torch.no_grad():
-        model(inception_input(torch.from_numpy(images)))
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "count"), [(1, 2), (3, 1)])
+def test_features_are_those_of_torch_fidelity(random_inception, channels, count, monkeypatch):
+    monkeypatch.setattr(feature_networks, "_BATCH", 1)
+    path, model = random_inception
+    shape = (count, channels, 28, 20)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     network = inception_network(path, torch.device("cpu"))
     features = network.features(images)
-    assert features.shape == (2, 2048)
-    assert (network.frechet, network.kernel, network.hash) == ("FID", "KID", "12345678")
+    assert (network.frechet, network.kernel, network.hash) == ("FID", "KID", "6726825d")
+    assert features.shape == (count, network.num_features) == (count, 2048)
+    (expected,) = model(torch.from_numpy(images.repeat(3 // channels, axis=1)))
     # Channels last sums in another order.
-    torch.testing.assert_close(features, pooled[0].flatten(1), rtol=1e-3, atol=1e-4)
-
-
-def test_first_convolution_sees_pixels_from_minus_one_to_one(random_weights, monkeypatch):
-    # What the weights were trained on, and what torchvision gives them: 2 x - 1 of x in [0, 1].
-    seen = []
-
-    def hooked(**options):
-        model = inception_v3(**options)
-        model.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        return model
-
-    monkeypatch.setattr(torchvision.models, "inception_v3", hooked)
-    images = np.random.default_rng(0).integers(0, 256, (1, 3, 28, 20), dtype=np.uint8)
-    inception_network(random_weights[0], torch.device("cpu")).features(images)
-    resized = transforms.resize(
-        torch.from_numpy(images).float() / 255,
-        [299, 299],
-        interpolation=transforms.InterpolationMode.BILINEAR,
-        antialias=True,
-    )
-    # Two normalisations after one another round a few times in float32.
-    torch.testing.assert_close(seen[0], 2 * resized - 1, rtol=0, atol=1e-5)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
