@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_PROBE_BYTES = 64 * 1024  # a full disk may still take the name of an empty file
 
 
 @contextmanager
@@ -42,8 +45,35 @@ def refuse_existing(path: Path) -> None:
     Raises:
         FileExistsError: `path` exists.
     """
-    if path.exists():
+    if os.path.lexists(path):  # unlike Path.exists, also where the system does not take the name
         raise FileExistsError(
             f"a new path is required for the output, but {path} exists: "
             "choose another one or remove it first"
         )
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Makes sure before any work that a file or directory can be written at `path`.
+
+    Some KiB are written to the nearest directory that exists, and removed again: permission bits
+    neither bind root nor tell of a read-only or full disk. An existing directory must take new
+    files itself. Nothing is made.
+
+    Raises:
+        OSError: The directory refuses, is none, or does not take the name.
+    """
+    above = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path(path.anchor))
+    directory = path.parent if above == path and not path.is_dir() else above
+    try:
+        for name in path.relative_to(above).parts:
+            with suppress(FileNotFoundError):
+                (directory / name).lstat()  # fails where the system does not take such a name
+        with tempfile.TemporaryFile(dir=directory, prefix=".probe.partial-") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise type(error)(
+            f"{path} cannot be written in {directory} ({error.strerror or error}): choose another "
+            "path, or make that a directory with room that can be written"
+        ) from error

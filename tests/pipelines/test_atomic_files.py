@@ -1,8 +1,14 @@
 """Files and directories that are whole or not there."""
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
-from pipelines.atomic_files import atomic_path, refuse_existing, write_text
+from pipelines.atomic_files import atomic_path, refuse_existing, refuse_unwritable, write_text
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="made of what only Linux has")
 
 
 class KilledError(BaseException):
@@ -74,4 +80,60 @@ def test_existing_output_is_refused(tmp_path, kind):
 
 def test_new_output_is_accepted(tmp_path):
     refuse_existing(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["a.png", "new/directories/a.png", ".", "there", "there/a.png"])
+def test_writable_output_is_accepted_and_nothing_is_made(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    refuse_unwritable(Path(path))
+    refuse_unwritable(tmp_path / path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_file_to_be_replaced_is_accepted_and_kept(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    refuse_unwritable(tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("below", ["", "no/such/directories/"])
+def test_name_that_the_system_does_not_take_is_refused(tmp_path, below):
+    path = tmp_path / f"{below}{'n' * 300}.png"
+    refuse_existing(path)  # asked first by every command
+    with pytest.raises(OSError, match=f"^{path} cannot be .*name too long"):
+        refuse_unwritable(path)
+
+
+@pytest.mark.parametrize("below", ["a.png", "b/a.png"])
+def test_output_below_a_file_is_refused(tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=f"^{tmp_path}/file/{below} .*Not a directory"):
+        refuse_unwritable(tmp_path / "file" / below)
+
+
+def test_output_below_a_link_to_nothing_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(OSError, match=f"^{tmp_path}/link/a.png cannot be written"):
+        refuse_unwritable(tmp_path / "link" / "a.png")
+
+
+@on_linux  # which lets nobody make files in /proc, root included, whatever the permission bits say
+def test_directory_that_takes_no_files_is_refused():
+    with pytest.raises(OSError, match=r"^/proc/new/a.png cannot be written in /proc \("):
+        refuse_unwritable(Path("/proc/new/a.png"))
+
+
+@on_linux
+def test_full_disk_is_refused(tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path}/a cannot be written")):
+            refuse_unwritable(tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
