@@ -1,42 +1,137 @@
-"""Files that are whole or not there at all."""
+"""Files and directories that are whole or not there at all, also after a kill or a power cut."""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+if sys.platform != "win32":
+    import fcntl
+
+_PARTIAL = ".*.partial-*"
+_PREFIX_LENGTH = 24  # characters of a name; some systems allow 143 bytes for the whole
 _PROBE_BYTES = 64 * 1024  # a full disk may still take the name of an empty file
+_NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP}
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to make a file or directory at.
+def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path]:
+    """Yields a temporary path at which to make the file or directory that `path` becomes.
 
-    It takes its name once the block succeeds; an exception or a kill leaves what was at `path`
-    before. Parents are made.
+    It is renamed to `path` when the block succeeds, after everything in it is on the disk. An
+    exception or a kill leaves at `path` what was there before. Parents are made.
+
+    Args:
+        path: A new path, or a file, which is replaced.
+        replace_directory: Whether a directory at `path` is replaced too. A kill between the two
+            renames that this takes leaves nothing at `path`.
+
+    Raises:
+        OSError: The disk is full or refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    with writing(path):
+        make_directories(path.parent)
+        with _temporary_directory(path) as directory:
+            partial = directory / path.name
+            yield partial
+            flush_to_disk(partial)
+            if replace_directory and path.is_dir():
+                _exchange(partial, path, directory / "replaced")
+            else:
+                partial.replace(path)
+            flush_directory(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names `path` and what to do in the system's errors while it is written.
+
+    Raises:
+        OSError: The disk is full or refuses. Errors that concern other files pass through.
+    """
     try:
-        yield partial
-        if partial.is_file():
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())  # a name must not outlive a power cut that its bytes do not
-        partial.replace(path)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None or not _concerns(error, path.absolute()):
+            raise
+        raise type(error)(
+            f"{path} could not be written ({error.strerror}): make room or choose a place that "
+            "can be written, then run the command again (a training with --resume)"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole text file, replacing what was there."""
+    """Writes a UTF-8 file as a whole, replacing what was there.
+
+    Surrogates, which stand for bytes of file names that are no UTF-8, are written as escapes.
+    """
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def make_directories(path: Path) -> None:
+    """Makes a directory and its parents, so that they survive a power cut."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        flush_directory(made.parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Removes a directory that nobody ever sees half-removed under its name."""
+    partial = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}")
+    path.rename(partial)  # takes no room, which removal may be meant to make
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_partial(directory: Path) -> None:
+    """Removes what kills left behind at any depth, but nothing that is still being written."""
+    for path in sorted(directory.rglob(_PARTIAL)):
+        if path.is_dir() and not path.is_symlink():
+            if not _is_held(path):
+                shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def is_empty(path: Path) -> bool:
+    """Whether `path` is a directory with nothing in it but what kills left behind."""
+    return path.is_dir() and set(path.glob(_PARTIAL)).issuperset(path.iterdir())
+
+
+def flush_to_disk(path: Path) -> None:
+    """Waits until a file, or a directory with all that is in it, would survive a power cut."""
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for inner in path.iterdir():
+            flush_to_disk(inner)
+        flush_directory(path)
+        return
+    with path.open("r+b") as file:  # Windows flushes only what is open for writing
+        os.fsync(file.fileno())
+
+
+def flush_directory(directory: Path) -> None:
+    """Makes the names in `directory` survive a power cut, where the system can do that."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # Windows opens no directories
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_FSYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def refuse_existing(path: Path) -> None:
@@ -77,3 +172,66 @@ def refuse_unwritable(path: Path) -> None:
             f"{path} cannot be written in {directory} ({error.strerror or error}): choose another "
             "path, or make that a directory with room that can be written"
         ) from error
+
+
+@contextmanager
+def _temporary_directory(path: Path) -> Iterator[Path]:
+    """A directory beside `path` that no other process uses, held and in the end removed."""
+    directory = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+    try:
+        with _held(directory):
+            yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _prefix(path: Path) -> str:
+    """What temporary names for `path` begin with; short, since systems limit the length."""
+    return f".{path.name[:_PREFIX_LENGTH]}.partial-"
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Holds a lock by which other processes see that a directory is in use; a kill releases it."""
+    if sys.platform == "win32":  # where directories cannot be locked
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of file systems without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(directory: Path) -> bool:
+    if sys.platform == "win32":
+        return False
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is of a write, which names no file, or names one on the way to `path`."""
+    if error.filename is None:
+        return True
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return named in path.parents or path.parent in named.parents
+
+
+def _exchange(partial: Path, path: Path, replaced: Path) -> None:
+    path.rename(replaced)
+    try:
+        partial.rename(path)
+    except BaseException:
+        replaced.rename(path)
+        raise

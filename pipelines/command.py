@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from pipelines.cli.standard_streams import protect_standard_streams
 from pipelines.config import RunConfig
 from pipelines.recipes import RECIPES, fashion_mnist_mini
 from pipelines.run_dir import LATEST, RunDirectory
@@ -40,35 +42,37 @@ def parse(options: type[T], *, default: T | None = None, description: str | None
         description: Head of the help; None takes the docstring of the class.
 
     Leaves the process with a message and a non-zero status where an option is unknown (naming the
-    nearest) or a value impossible.
+    nearest) or a value impossible. `~` in a path is the home directory, also where no shell sees
+    it, as in `--out=~/run`.
     """
     module = sys.modules["__main__"].__spec__
-    return tyro.cli(
+    given = tyro.cli(
         options,
         prog=f"python -m {module.name}" if module else None,
         description=description or options.__doc__,
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    expanded: T = _expanded(given)
+    return expanded
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Runs `main` and leaves the process; what a user can cause is one sentence, no traceback.
 
-    Set TRACEBACK=1 in the environment to see where an error comes from.
+    Nothing that is printed can fail the command. Set TRACEBACK=1 in the environment to see where an
+    error comes from.
     """
+    protect_standard_streams()
     try:
         main()
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has seen enough, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except _USER_ERRORS as error:
         if os.environ.get("TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_sentence(error)}\n")
         sys.exit(1)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # gloo's threads now and then abort an interpreter that is being torn down (torch 2.15),
@@ -83,6 +87,25 @@ def say(text: str) -> None:
     """Prints a line for the user, from one process of a run only."""
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)  # noqa: T201 - the one place where commands talk
+
+
+def _sentence(error: Exception) -> str:
+    """An error as one line; of the system's own errors the file and the reason, not the number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{file}{error.strerror}"
+    return str(error).replace("\n", " ")
+
+
+def _expanded(value: Any) -> Any:
+    """Options with the home directory in place of `~` in every path, at any depth."""
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))  # noqa: PTH111 - keeps the ~ of an unknown user
+    if isinstance(value, tuple):
+        return tuple(map(_expanded, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _expanded(getattr(value, f.name)) for f in fields(value)})
+    return value
 
 
 def option_value(argv: Sequence[str], name: str) -> str | None:
@@ -103,7 +126,7 @@ def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
         FileNotFoundError: There is no such run; help needs none.
         ValueError: Its config is damaged or of another version.
     """
-    directory = RunDirectory(option_value(argv, "--run") or LATEST)
+    directory = RunDirectory(_expanded(Path(option_value(argv, "--run") or LATEST)))
     if {"--help", "-h"}.intersection(argv) and not directory.config_file.exists():
         return directory, RunConfig()
     return directory, directory.config()

@@ -69,6 +69,7 @@ def dump_codes(
         ValueError: Images are too small for `augmentation`, or the codes that are there were made
             by another model.
     """
+    from pipelines.atomic_files import writing
     from pipelines.batches import labelled_batches
     from pipelines.training.distributed import barrier, is_main
     from stage1_vqvae.code_dump import write_code_dump
@@ -83,7 +84,8 @@ def dump_codes(
             view.name: (len(splits.train), _seen_as(view, splits.train, device))
             for view in augmentation.other_views
         }
-        write_code_dump(directory.codes, model, batches, splits.num_classes, other_views)
+        with writing(directory.codes):
+            write_code_dump(directory.codes, model, batches, splits.num_classes, other_views)
     barrier()
     dump = read_own_codes(directory, model)
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
@@ -127,7 +129,7 @@ def main() -> None:
             directory.begin_codes(config)
         barrier()
         dump_codes(directory, splits, model, device, config.augmentation)
-    say(f"next: python -m pipelines.train_prior --run {directory.path}")
+    say(f"next: python -m pipelines.train_prior {directory.option}")
 
 
 if __name__ == "__main__":

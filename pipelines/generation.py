@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.atomic_files import atomic_path
 from pipelines.holes import check_mask, fill_holes, known_places
+from pipelines.run_dir import RunDirectory
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings
@@ -211,6 +211,7 @@ class GenerationPipeline:
 
         Raises:
             FileExistsError: `directory` exists.
+            OSError: The disk is full or refuses.
         """
         directory = Path(directory)
         if directory.exists():
@@ -218,14 +219,10 @@ class GenerationPipeline:
                 f"a new directory is required to save to, but {directory} exists: "
                 "choose another path or remove it first"
             )
-        partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-        try:
+        with atomic_path(directory) as partial:
             self.vqvae.save_pretrained(partial / "vqvae")
             self.prior.save_pretrained(partial / "prior")
             (partial / "classes.json").write_text(json.dumps(self.class_names), encoding="utf-8")
-            partial.rename(directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -235,7 +232,7 @@ class GenerationPipeline:
             FileNotFoundError: A model is missing.
             ValueError: The files are damaged or do not belong together.
         """
-        directory = Path(directory)
+        directory = RunDirectory(directory).path
         if not directory.exists():
             raise FileNotFoundError(
                 f"a finished run is required, but {directory} does not exist: name one, or train "

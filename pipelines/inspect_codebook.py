@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -68,7 +64,8 @@ def main() -> None:
         "statistics": statistics.record(),
         "findings": [asdict(finding) for finding in findings],
     }
-    with renewed_directory(out) as partial:
+    with atomic_path(out, replace_directory=options.out is None) as partial:
+        partial.mkdir()
         figures = save_figures(partial, model, statistics)
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
         (partial / RECORD).write_text(text, encoding="utf-8")
@@ -96,22 +93,6 @@ def check_output(out: Path, *, renew: bool) -> None:
             f"{out} is for this command's output, but it holds something else: move that away or "
             "choose another directory with --out"
         )
-
-
-@contextmanager
-def renewed_directory(path: Path) -> Iterator[Path]:
-    """A new directory to fill, which replaces the one at `path` once the block succeeds.
-
-    An exception or a kill leaves at `path` the old directory, the new one, or, between two renames,
-    nothing; never a mixture.
-    """
-    with atomic_path(path) as partial:
-        partial.mkdir()
-        yield partial
-        old = path.with_name(f".{path.name}.partial-old-{os.getpid()}")
-        if path.exists():
-            path.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def table(statistics: CodebookStatistics) -> str:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.atomic_files import write_text
+from pipelines.atomic_files import atomic_path, is_empty, remove_partial, write_text
 from pipelines.config import RunConfig, differences
 
 FORMAT_VERSION = 1
@@ -33,7 +33,16 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         # `latest` may name another run before a long command ends: follow it once.
         path = Path(path)
-        self.path = path.parent / path.readlink() if path.is_symlink() else path
+        if path.is_symlink():
+            path = path.parent / path.readlink()
+        elif path.name == LATEST.name and path.is_file():
+            path = path.parent / os.fsdecode(path.read_bytes().strip())
+        self.path = path
+
+    @property
+    def option(self) -> str:
+        """`--run PATH`, quoted as a shell takes it."""
+        return f"--run {shlex.quote(self.path.as_posix())}"
 
     @property
     def config_file(self) -> Path:
@@ -98,7 +107,7 @@ class RunDirectory:
             ValueError: As `check`.
         """
         self.check(config, data, resume=resume)
-        self._remove_unfinished()
+        remove_partial(self.path)
         if not self.config_file.exists():
             self._write(config, data)
 
@@ -109,7 +118,7 @@ class RunDirectory:
             FileExistsError: As `check_codes`.
         """
         self.check_codes(config)
-        self._remove_unfinished()
+        remove_partial(self.path)
         if config != self.config():
             self._write(config, self.data())
 
@@ -138,6 +147,7 @@ class RunDirectory:
             ValueError: As `check_prior`.
         """
         self.check_prior(config, resume=resume)
+        remove_partial(self.path)
         if not resume:
             self._write(config, self.data())
 
@@ -187,7 +197,7 @@ class RunDirectory:
                 f"a new run needs a new directory, but {self.path} holds a run: add --resume to go "
                 "on with it, or name another with --out"
             )
-        elif self.path.exists() and not self._is_empty():
+        elif self.path.exists() and not is_empty(self.path):
             raise FileExistsError(
                 f"a run needs a new or empty directory, but {self.path} holds something else: name "
                 "another with --out"
@@ -212,18 +222,20 @@ class RunDirectory:
     def mark_latest(self) -> None:
         """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
 
-        A file system without symbolic links goes without: a run is whole without the comfort.
+        Where symbolic links cannot be made, as by most users of Windows, it is a file that holds
+        the run's name. A run is whole without the comfort.
         """
         if self.path.resolve().parent.name != RUNS.name:
             return
         link = self.path.resolve().parent / LATEST.name
-        if link.exists() and not link.is_symlink():
+        if link.is_dir() and not link.is_symlink():
             return  # a user's own directory of that name stays
-        partial = link.with_name(f".latest.partial-{os.getpid()}")
-        with suppress(OSError, NotImplementedError):
-            partial.unlink(missing_ok=True)  # of a killed process that had our number
-            partial.symlink_to(self.path.resolve().name, target_is_directory=True)
-            partial.replace(link)
+        name = self.path.resolve().name
+        with suppress(OSError), atomic_path(link) as partial:
+            try:
+                partial.symlink_to(name, target_is_directory=True)
+            except (OSError, NotImplementedError):
+                partial.write_bytes(os.fsencode(name))
 
     def _read(self) -> dict[str, Any]:
         if not self.config_file.exists():
@@ -257,17 +269,3 @@ class RunDirectory:
         """A prior, finished or in training."""
         paths = (self.prior, self.checkpoints / self.prior.name)
         return next((path for path in paths if path.exists()), None)
-
-    def _remove_unfinished(self) -> None:
-        for path in self._unfinished():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-    def _unfinished(self) -> set[Path]:
-        """What a kill left behind of files and directories that were being written."""
-        return set(self.path.glob(".*.partial-*"))
-
-    def _is_empty(self) -> bool:
-        return self.path.is_dir() and self._unfinished().issuperset(self.path.iterdir())

@@ -43,7 +43,7 @@ def train_all(options: TrainOptions) -> None:
             run.mark_latest()
             _report(run, splits.test, device)
     say(f"images: {run.samples} (drawn by the prior), {run.reconstructions} (by stage one)")
-    say(f"next: python -m pipelines.sample --run {run.path} --n 64")
+    say(f"next: python -m pipelines.sample {run.option} --n 64")
 
 
 def _report(run: RunDirectory, test: ImageSet, device: torch.device) -> None:

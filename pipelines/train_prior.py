@@ -58,6 +58,7 @@ def train_prior(
     """
     import torch
 
+    from pipelines.atomic_files import writing
     from pipelines.batches import code_batches
     from pipelines.summaries import describe_fit, say_training, test_row
     from pipelines.tasks import PriorTask
@@ -111,8 +112,8 @@ def train_prior(
     }
     if is_main():
         metrics.write(test_row("prior", result, values))
-        prior.save_pretrained(directory.prior)
-    metrics.close()
+        with writing(directory.prior):
+            prior.save_pretrained(directory.prior)
     say_training("prior", result, values, "on the test split")
     say(describe_fit("prior", result, trainer.task.monitor))
     return prior
@@ -171,7 +172,7 @@ def main() -> None:
         train_prior(config, directory, dump, device, resume=options.resume)
         if is_main():
             directory.mark_latest()
-    say(f"next: python -m pipelines.sample --run {directory.path}")
+    say(f"next: python -m pipelines.sample {directory.option}")
 
 
 if __name__ == "__main__":

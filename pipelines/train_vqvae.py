@@ -116,6 +116,7 @@ def train_vqvae(
     """
     import torch
 
+    from pipelines.atomic_files import writing
     from pipelines.batches import image_batches
     from pipelines.image_files import save_reconstructions
     from pipelines.summaries import say_training, test_row
@@ -159,8 +160,8 @@ def train_vqvae(
         save_reconstructions(
             directory.reconstructions, model, splits.test.images[:_SHOWN_RECONSTRUCTIONS]
         )
-        model.save_pretrained(directory.vqvae)
-    metrics.close()
+        with writing(directory.vqvae):
+            model.save_pretrained(directory.vqvae)
     say_training("vqvae", result, values, "on the test split")
     return model
 
@@ -179,7 +180,7 @@ def main() -> None:
         if options.dry_run:
             return
         train_vqvae(options.run, options.directory, splits, device, resume=options.resume)
-    say(f"next: python -m pipelines.dump_codes --run {options.directory.path}")
+    say(f"next: python -m pipelines.dump_codes {options.directory.option}")
 
 
 if __name__ == "__main__":

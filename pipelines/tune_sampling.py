@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -284,7 +283,7 @@ def main() -> None:
     tuning = tune(directory, options)
     say(describe_choice(tuning))
     chosen = arguments(tuning.nearest.settings)
-    say(f"next: python -m pipelines.evaluate --run {shlex.quote(str(directory.path))}{chosen}")
+    say(f"next: python -m pipelines.evaluate {directory.option}{chosen}")
 
     from pipelines.report.page import write_report
 

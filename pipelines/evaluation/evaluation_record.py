@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pipelines.atomic_files import write_text
+from pipelines.run_dir import RunDirectory
 
 EVALUATION_FILE = "evaluation.json"
 _FORMAT_VERSION = 1
@@ -93,7 +94,7 @@ class Evaluation:
         if not path.exists():
             raise FileNotFoundError(
                 f"an evaluated run is required, but {path} does not exist: evaluate the run with "
-                f"`python -m pipelines.evaluate --run {path.parent}`"
+                f"`python -m pipelines.evaluate {RunDirectory(path.parent).option}`"
             )
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -106,7 +107,7 @@ class Evaluation:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): evaluate the run again with "
-                f"`python -m pipelines.evaluate --run {path.parent}`"
+                f"`python -m pipelines.evaluate {RunDirectory(path.parent).option}`"
             ) from error
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipelines.atomic_files import writing
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
 from stage1_vqvae.artifact import (
@@ -229,7 +230,8 @@ def cached_classifier(
             precision=precision,
             training=training,
         )
-        save_artifact(path, _KIND, config, model)
+        with writing(path):
+            save_artifact(path, _KIND, config, model)
         return model, _key(path, weights_hash(model.state_dict()))
     model = FeatureClassifier(images.shape[1], num_classes)
     try:

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.training.device import float64_device
+
 # Pixels moved to [-128, 127] have products of at most 2^14, and float32 holds whole numbers up to
 # 2^24: sums over this many pixels are exact, in whatever order and precision they are multiplied.
 _EXACT_PIXELS = 1024
@@ -53,6 +55,7 @@ def nearest_training_images(images: Tensor, training: NDArray[np.uint8]) -> Near
             "images and training images must be at least one each and of one shape, got "
             f"{tuple(images.shape)} and {training.shape}"
         )
+    images = images.to(float64_device(images.device))
     pixels = training[0].size
     chunk = max(1, min(_MAX_CHUNK, _CHUNK_PIXELS // pixels))
     # |x - y|^2 = |x|^2 + |y|^2 - 2 x y, all in whole numbers.

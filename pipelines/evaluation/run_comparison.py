@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from pipelines.atomic_files import atomic_path, refuse_existing
+from pipelines.atomic_files import atomic_path, refuse_existing, write_text
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
 from pipelines.evaluation.evaluation_table import escaped, number_text, with_spread
 
@@ -49,8 +49,8 @@ def write_comparison(evaluations: Sequence[Evaluation], directory: Path) -> Path
     refuse_existing(directory)
     with atomic_path(directory) as partial:
         partial.mkdir()
-        (partial / TABLE).write_text(to_markdown(evaluations), encoding="utf-8")
-        (partial / VALUES).write_text(to_csv(evaluations), encoding="utf-8")
+        write_text(partial / TABLE, to_markdown(evaluations))
+        write_text(partial / VALUES, to_csv(evaluations))
         drawing = comparison_figure(evaluations)
         drawing.savefig(partial / PICTURE, format="png", dpi=_DOTS_PER_INCH)
     return directory

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.atomic_files import write_text
+from pipelines.atomic_files import is_empty, remove_partial, write_text
 from pipelines.config import RunConfig, differences, with_newer_settings
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.run_dir import RunDirectory
@@ -123,7 +123,7 @@ class SweepDirectory:
                 f"a new sweep needs a new directory, but {self.path} holds a sweep: add --resume "
                 "to go on with it, or name another with --out"
             )
-        elif self.path.exists() and not self._is_empty():
+        elif self.path.exists() and not is_empty(self.path):
             raise FileExistsError(
                 f"a sweep needs a new or empty directory, but {self.path} holds something else: "
                 "name another with --out"
@@ -136,8 +136,7 @@ class SweepDirectory:
             options: As for `check`, which must have passed.
             precision: What the number format `auto` came to; None if no stage asks for it.
         """
-        for path in self._unfinished():
-            path.unlink()
+        remove_partial(self.path)
         record = {"format_version": FORMAT_VERSION, "precision": precision, "options": options}
         write_text(self.record_file, json.dumps(record, indent=2) + "\n")
 
@@ -162,13 +161,6 @@ class SweepDirectory:
                 f"software reads {FORMAT_VERSION}: use the version that wrote it"
             )
         return record
-
-    def _unfinished(self) -> set[Path]:
-        """What a kill left behind of files that were being written."""
-        return set(self.path.glob(".*.partial-*"))
-
-    def _is_empty(self) -> bool:
-        return self.path.is_dir() and self._unfinished().issuperset(self.path.iterdir())
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

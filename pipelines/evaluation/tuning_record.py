@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.atomic_files import write_text
+from pipelines.run_dir import RunDirectory
 from stage2_prior.config import SamplingSettings
 
 TUNING_FILE = "sampling_tuning.json"
@@ -115,7 +116,7 @@ class SamplingTuning:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): try again with "
-                f"`python -m pipelines.tune_sampling --run {path.parent}`"
+                f"`python -m pipelines.tune_sampling {RunDirectory(path.parent).option}`"
             ) from error
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from pipelines.atomic_files import atomic_path, remove_directory, remove_partial
+
 FORMAT_VERSION = 1
 _NAME = re.compile(r"step-(\d{8,})")
-_TEMPORARY_PREFIX = ".unfinished-"
 
 logger = logging.getLogger(__name__)
 
@@ -75,23 +75,19 @@ class CheckpointStore:
         Raises:
             RuntimeError: If the disk is full or refuses; the checkpoints there before are intact.
         """
-        temporary = self.directory / f"{_TEMPORARY_PREFIX}{self.path(step).name}"
+        remove_partial(self.directory)
         try:
-            self.remove_unfinished()
-            temporary.mkdir(parents=True)
-            _write_files(temporary, step, tensors, state)
-            self._replace(temporary, self.path(step))
+            # There is one already after a damaged one was skipped and its steps were repeated.
+            with atomic_path(self.path(step), replace_directory=True) as partial:
+                partial.mkdir()
+                _write_files(partial, step, tensors, state)
         except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             left = self.steps()
-            raise RuntimeError(
-                f"the checkpoint of step {step} could not be written to {self.directory} "
-                f"({error.strerror or error}): make room or fix the directory, then resume from "
-                f"{f'step {left[-1]}, which is intact' if left else 'the start'}"
-            ) from error
-        self.remove_unfinished()
+            intact = f"the checkpoint of step {left[-1]} is intact" if left else "there is none yet"
+            raise RuntimeError(f"{error}; {intact}") from error
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old), ignore_errors=True)
+            with suppress(OSError):
+                remove_directory(self.path(old))
 
     def load_newest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read, or None if there is none at all.
@@ -116,17 +112,6 @@ class CheckpointStore:
             )
         return None
 
-    def remove_unfinished(self) -> None:
-        """Removes what interrupted writing left behind."""
-        for path in self.directory.glob(f"{_TEMPORARY_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-    def _replace(self, temporary: Path, final: Path) -> None:
-        if final.exists():  # only after a damaged checkpoint was skipped and its steps repeated
-            final.rename(self.directory / f"{_TEMPORARY_PREFIX}old-{final.name}")
-        temporary.rename(final)
-        _flush_directory(self.directory)
-
 
 class _DamagedError(ValueError):
     """A checkpoint whose files are missing, truncated or altered."""
@@ -138,11 +123,10 @@ def _write_files(
     files = {}
     for group, members in tensors.items():
         content = safetensors.torch.save({n: _plain(tensor) for n, tensor in members.items()})
-        _write_flushed(directory / f"{group}.safetensors", content)
+        (directory / f"{group}.safetensors").write_bytes(content)
         files[group] = {"bytes": len(content), "crc32": zlib.crc32(content)}
     record = {"format_version": FORMAT_VERSION, "step": step, "files": files, "state": state}
-    _write_flushed(directory / "state.json", json.dumps(record, indent=2).encode())
-    _flush_directory(directory)
+    (directory / "state.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -178,21 +162,3 @@ def _read_tensors(path: Path, expected: Mapping[str, int]) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except SafetensorError as error:
         raise _DamagedError(f"{path} is not a safetensors file") from error
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(directory: Path) -> None:
-    """Makes the names in `directory` survive a power cut, where the system can do that."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

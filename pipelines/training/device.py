@@ -36,6 +36,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Where to compute in float64 what lies on `device`: there, or on the CPU (MPS has none)."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"

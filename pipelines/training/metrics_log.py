@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.atomic_files import (
+    atomic_path,
+    flush_directory,
+    flush_to_disk,
+    make_directories,
+    writing,
+)
+
 if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
+    from pipelines.training.event_file import EventFile
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +52,9 @@ class MetricsRow:
 class MetricsLog:
     """Appends rows to a JSON-lines file and, if wanted, to TensorBoard.
 
+    The file is a result of the run, and what cannot be written to it is an error. TensorBoard is a
+    comfort: where it fails, a warning is logged and the training goes on without it.
+
     Args:
         path: The file, created at the first row; several phases may share it.
         tensorboard_directory: Where TensorBoard's event files go, one sub-directory per phase. None
@@ -51,18 +64,20 @@ class MetricsLog:
     def __init__(self, path: Path, tensorboard_directory: Path | None = None) -> None:
         self.path = path
         self._tensorboard_directory = tensorboard_directory
-        self._writers: dict[str, SummaryWriter] = {}
+        self._writers: dict[str, EventFile] = {}
         self._purge_after: dict[str, int] = {}
 
     def write(self, row: MetricsRow) -> None:
-        """Appends `row`; it is in the file when this returns."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(_as_json(row), allow_nan=False) + "\n")
-        writer = self._writer(row.phase)
-        if writer is not None:
-            for name, value in row.values.items():
-                writer.add_scalar(f"{row.kind}/{name}", value, row.step)
+        """Appends `row`; it is in the file when this returns.
+
+        Raises:
+            OSError: The disk is full or refuses; `trim` removes what there is of the row.
+        """
+        with writing(self.path):
+            make_directories(self.path.parent)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_as_json(row), allow_nan=False) + "\n")
+        self._show(row)
 
     def trim(self, phase: str, last_step: int) -> None:
         """Drops the rows of `phase` beyond `last_step`, and a line that a kill cut short.
@@ -73,46 +88,49 @@ class MetricsLog:
         self._purge_after[phase] = last_step
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_bytes().splitlines(keepends=True)
         kept = [line for line in lines if _is_kept(line, phase, last_step)]
         if kept != lines:
-            temporary = self.path.with_name(f".{self.path.name}.unfinished")
-            with temporary.open("w") as file:
-                file.writelines(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            with atomic_path(self.path) as partial:
+                partial.write_bytes(b"".join(kept))
 
     def flush(self) -> None:
         """Brings everything written to the disk, so that a checkpoint is never ahead of its log."""
         if self.path.exists():
-            with self.path.open("a") as file:
-                os.fsync(file.fileno())
-        for writer in self._writers.values():
-            writer.flush()
+            with writing(self.path):
+                flush_to_disk(self.path)
+                flush_directory(self.path.parent)
 
-    def close(self) -> None:
-        """Ends TensorBoard's files; the JSON file is never left open."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+    def _show(self, row: MetricsRow) -> None:
+        """Gives `row` to TensorBoard, and no later one once that has failed."""
+        try:
+            writer = self._writer(row.phase)
+            if writer is not None:
+                values = {f"{row.kind}/{name}": value for name, value in row.values.items()}
+                writer.add_scalars(values, row.step)
+        except Exception as error:  # noqa: BLE001 - of any library that TensorBoard stands on
+            logger.warning(
+                "TensorBoard is switched off, since its files could not be written to %s (%s)",
+                self._tensorboard_directory,
+                error,
+            )
+            self._tensorboard_directory = None
 
-    def _writer(self, phase: str) -> SummaryWriter | None:
+    def _writer(self, phase: str) -> EventFile | None:
         if self._tensorboard_directory is None or not importlib.util.find_spec("tensorboard"):
             return None
         if phase not in self._writers:
-            from torch.utils.tensorboard.writer import SummaryWriter  # seconds to import
+            from pipelines.training.event_file import EventFile
 
-            self._writers[phase] = SummaryWriter(
-                str(self._tensorboard_directory / phase),
-                purge_step=self._purge_after.get(phase, -1) + 1,
+            self._writers[phase] = EventFile(
+                self._tensorboard_directory / phase, self._purge_after.get(phase, -1) + 1
             )
         return self._writers[phase]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file as dictionaries, in the order of writing."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _as_json(row: MetricsRow) -> dict[str, Any]:
@@ -123,12 +141,12 @@ def _as_json(row: MetricsRow) -> dict[str, Any]:
     return record
 
 
-def _is_kept(line: str, phase: str, last_step: int) -> bool:
-    if not line.endswith("\n"):
+def _is_kept(line: bytes, phase: str, last_step: int) -> bool:
+    if not line.endswith(b"\n"):
         return False
     try:
         row = json.loads(line)
         is_later = row["step"] > last_step or row["kind"] == "test"
         return not (row["phase"] == phase and is_later)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

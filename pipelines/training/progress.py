@@ -135,8 +135,13 @@ class LineProgress:
 
 
 def progress_for(stream: TextIO | None = None) -> Progress:
-    """A bar where `stream` (None: standard error) is a terminal, lines where it is not."""
+    """A bar where `stream` (None: standard error) is a terminal, lines where it is not.
+
+    Nothing where there is no standard error, as in a program without a console.
+    """
     stream = sys.stderr if stream is None else stream
+    if stream is None:
+        return NoProgress()
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)
 
 

@@ -1,14 +1,23 @@
 """Files and directories that are whole or not there."""
 
-import re
-import sys
+import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
+from faulty_disks import PowerCut, full_disk, on_linux
+from tiny_runs import tree
 
-from pipelines.atomic_files import atomic_path, refuse_existing, refuse_unwritable, write_text
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="made of what only Linux has")
+from pipelines.atomic_files import (
+    atomic_path,
+    refuse_existing,
+    refuse_unwritable,
+    remove_directory,
+    remove_partial,
+    write_text,
+    writing,
+)
 
 
 class KilledError(BaseException):
@@ -127,13 +136,168 @@ def test_directory_that_takes_no_files_is_refused():
 
 @on_linux
 def test_full_disk_is_refused(tmp_path):
-    import resource
+    with full_disk(), pytest.raises(OSError, match=f"^{tmp_path}/a cannot be .*File too large"):
+        refuse_unwritable(tmp_path / "a")
+    assert tree(tmp_path) == []
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(OSError, match=re.escape(f"{tmp_path}/a cannot be written")):
-            refuse_unwritable(tmp_path / "a")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(tmp_path.iterdir()) == []
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_directory_is_replaced_only_once_the_new_one_is_complete(existing, tmp_path):
+    target = tmp_path / "codebook"
+    if existing:
+        target.mkdir()
+        (target / "old").touch()
+    with atomic_path(target, replace_directory=True) as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+        assert (tree(target) == ["old"]) if existing else not target.exists()
+    assert tree(tmp_path) == ["codebook", "codebook/new"]
+
+
+def test_directory_that_cannot_be_replaced_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    rename = Path.rename
+
+    def rename_once(path, target):
+        if target == tmp_path / "a" and (path / "new").exists():
+            raise KilledError
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_once)
+    with pytest.raises(KilledError):
+        write_directory(tmp_path / "a", replace_directory=True)
+    assert tree(tmp_path) == ["a", "a/old"]
+
+
+def test_directory_is_not_replaced_unasked(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine").touch()
+    with pytest.raises(OSError, match=f"^{tmp_path}/a could not be written .*not empty"):
+        write_directory(tmp_path / "a")
+    assert tree(tmp_path) == ["a", "a/mine"]
+
+
+def write_directory(path, **options):
+    with atomic_path(path, **options) as partial:
+        partial.mkdir()
+        (partial / "new").write_text("content")
+
+
+def test_two_writers_of_one_path_do_not_meet(tmp_path):
+    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first"
+    assert tree(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".txt"])
+def test_leftover_of_the_own_process_number_is_no_obstacle(tmp_path, suffix):
+    """A container starts again with the numbers that it had."""
+    (tmp_path / f".a.partial-{os.getpid()}{suffix}" / "half").mkdir(parents=True)
+    write_text(tmp_path / f"a{suffix}", "whole")
+    assert (tmp_path / f"a{suffix}").read_text() == "whole"
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".txt", "日" * 83 + ".txt"])
+def test_name_as_long_as_the_system_takes_can_be_written(tmp_path, name):
+    write_text(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_leftovers_are_removed_at_any_depth_but_not_what_is_being_written(tmp_path):
+    (tmp_path / ".codes.partial-17" / "half").mkdir(parents=True)
+    (tmp_path / ".config.partial-17.json").touch()
+    (tmp_path / "samples" / ".1.partial-x1").mkdir(parents=True)
+    (tmp_path / ".mine").touch()
+    with atomic_path(tmp_path / "samples" / "2") as partial:
+        partial.touch()
+        remove_partial(tmp_path)
+        assert partial.exists()
+    assert tree(tmp_path) == [".mine", "samples", "samples/2"]
+
+
+def test_directory_killed_while_it_is_removed_is_gone_from_its_name(tmp_path, monkeypatch):
+    (tmp_path / "step-1").mkdir()
+    (tmp_path / "step-1" / "model").touch()
+
+    def killed(*_, **__):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KilledError):
+            remove_directory(tmp_path / "step-1")
+    assert not (tmp_path / "step-1").exists()
+    remove_partial(tmp_path)
+    assert tree(tmp_path) == []
+
+
+@on_linux
+@pytest.mark.parametrize("write", [lambda path: write_text(path, "content"), write_directory])
+def test_what_has_its_name_survives_a_power_cut(tmp_path, monkeypatch, write):
+    disk = PowerCut(monkeypatch)
+    write(tmp_path / "new" / "folders" / "a")
+    assert disk.survives(tmp_path / "new")
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_directories_are_flushed_where_the_system_can_do_that(tmp_path, monkeypatch, number, fails):
+    def flush(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    if fails:
+        with pytest.raises(OSError, match=f"^{tmp_path}/a could not be written"):
+            write_text(tmp_path / "a", "content")
+    else:
+        write_text(tmp_path / "a", "content")
+        assert (tmp_path / "a").read_text() == "content"
+
+
+def test_directories_are_not_flushed_where_they_cannot_be_opened(tmp_path, monkeypatch):
+    """As on Windows."""
+    real = os.open
+
+    def open_files(path, *arguments, **keywords):
+        if Path(path).is_dir() and path == tmp_path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", open_files)
+    write_text(tmp_path / "a", "content")
+    assert (tmp_path / "a").read_text() == "content"
+
+
+@on_linux
+def test_full_disk_is_a_sentence_with_path_and_cure_and_loses_nothing(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    message = rf"^{tmp_path}/a.txt could not be written \(File too large\): make room"
+    with full_disk(free=100), pytest.raises(OSError, match=message):
+        write_text(tmp_path / "a.txt", "new" * 1000)
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert tree(tmp_path) == ["a.txt"]
+
+
+@on_linux
+def test_directory_that_takes_no_files_is_a_sentence_with_the_path():
+    with pytest.raises(OSError, match=r"^/proc/a/b could not be written \(No such file"):
+        write_text(Path("/proc/a/b"), "")
+
+
+def test_errors_of_other_files_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, writing(tmp_path / "out" / "a"):
+        (tmp_path / "images" / "0.png").read_bytes()
+    assert caught.value.filename == str(tmp_path / "images" / "0.png")
+
+
+def test_errors_with_a_sentence_of_their_own_pass_through(tmp_path):
+    with pytest.raises(FileExistsError, match=r"^a new path is required"), writing(tmp_path / "a"):
+        refuse_existing(tmp_path)
+
+
+def test_text_with_names_that_are_no_utf8_is_written_with_escapes(tmp_path):
+    write_text(tmp_path / "a", "caf\udce9")
+    assert (tmp_path / "a").read_bytes() == rb"caf\udce9"

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 
-from pipelines import inspect_codebook
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluation import codebook_figures
@@ -317,15 +316,3 @@ def test_data_that_changed_since_training_are_refused(changed_run, capsys):
 def test_unknown_split_is_refused(rgb_run, capsys):
     assert status("inspect_codebook", "--run", rgb_run, "--split", "all") == 2
     assert "train" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("existing", [False, True])
-def test_directory_is_renewed_only_once_it_is_complete(existing, tmp_path):
-    target = tmp_path / "codebook"
-    if existing:
-        target.mkdir()
-        (target / "old").touch()
-    with inspect_codebook.renewed_directory(target) as partial:
-        (partial / "new").touch()
-        assert (tree(target) == ["old"]) if existing else not target.exists()
-    assert tree(tmp_path) == ["codebook", "codebook/new"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,18 @@ def test_resume_removes_what_a_kill_left_half_written(begun):
     (begun.path / ".mine").touch()
     begun.begin(CONFIG, DATA, resume=True)
     assert tree(begun.path) == [".mine", "config.json"]
+
+
+def test_new_prior_removes_what_a_kill_left_half_written(begun):
+    (begun.path / ".prior.partial-17").mkdir()
+    (begun.path / "samples" / ".0001.partial-17").mkdir(parents=True)
+    begun.begin_prior(CONFIG, resume=False)
+    assert tree(begun.path) == ["config.json", "samples"]
+
+
+def test_option_can_be_pasted_into_a_shell(tmp_path):
+    directory = RunDirectory(tmp_path / "it's my run")
+    assert shlex.split(directory.option) == ["--run", str(directory.path)]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -265,3 +278,17 @@ class TestLatest:
         with pytest.raises(KeyboardInterrupt):
             begun.mark_latest()
         assert os.readlink(link) == "gone"  # noqa: PTH115 - Path.readlink gives a Path
+
+
+def no_links(*_, **__):
+    raise OSError(1314, "A required privilege is not held by the client")  # as Windows says it
+
+
+def test_latest_is_a_file_where_links_cannot_be_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.symlink_to", no_links)
+    for name in ("first", "zweiter ü \udce9"):
+        run = RunDirectory(tmp_path / "runs" / name)
+        run.begin(CONFIG, DATA, resume=False)
+        run.mark_latest()
+        assert RunDirectory(tmp_path / "runs" / "latest").path == run.path
+    assert (tmp_path / "runs" / "latest").is_file()

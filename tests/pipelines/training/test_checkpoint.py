@@ -2,14 +2,15 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 import torch
+from faulty_disks import PowerCut, on_linux
 
-from pipelines.training import checkpoint
 from pipelines.training.checkpoint import CheckpointStore
 
 
@@ -122,7 +123,7 @@ def test_store_refuses_another_format(store):
 
 @pytest.mark.parametrize(
     ("saved_before", "advice"),
-    [(True, "resume from step 5, which is intact"), (False, "the start")],
+    [(True, "the checkpoint of step 5 is intact"), (False, "there is none yet")],
 )
 def test_store_survives_a_full_disk(store, monkeypatch, saved_before, advice):
     if saved_before:
@@ -131,8 +132,8 @@ def test_store_survives_a_full_disk(store, monkeypatch, saved_before, advice):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
-    with pytest.raises(RuntimeError, match=f"step 10 .*No space left on device.*{advice}"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RuntimeError, match=f"step-00000010 .*No space left on device.*{advice}"):
         save(store, 10)
     assert names(store) == (["step-00000005"] if saved_before else [])
 
@@ -155,7 +156,7 @@ def test_store_interrupted_while_writing_keeps_the_checkpoint_before(
         flush(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", killing_flush)
+        patch.setattr(os, "fsync", killing_flush)
         with pytest.raises(KilledError):
             save(store, 10)
     assert store.load_newest().step == 5
@@ -163,14 +164,41 @@ def test_store_interrupted_while_writing_keeps_the_checkpoint_before(
     assert names(store) == ["step-00000005", "step-00000010"]
 
 
+def test_store_killed_while_removing_an_old_checkpoint_has_no_half_of_it(store, monkeypatch):
+    remove = shutil.rmtree
+
+    def half_remove(path, **options):
+        for file in path.rglob("*.safetensors"):
+            file.unlink()
+            raise KilledError
+        remove(path, **options)
+
+    save(store, 5)
+    save(store, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half_remove)
+        with pytest.raises(KilledError):
+            save(store, 15)
+    assert store.steps() == [10, 15]
+    save(store, 20)  # cleans up what the kill left behind
+    assert names(store) == ["step-00000015", "step-00000020"]
+
+
+@on_linux
+def test_checkpoint_survives_a_power_cut(store, monkeypatch):
+    disk = PowerCut(monkeypatch)
+    save(store, 5)
+    assert disk.survives(store.directory)
+
+
 KILL_ITSELF = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from pipelines.training import checkpoint
-store = checkpoint.CheckpointStore(Path(sys.argv[1]))
+from pipelines.training.checkpoint import CheckpointStore
+store = CheckpointStore(Path(sys.argv[1]))
 store.save(5, {"model": {"w": torch.full((3,), 5.0)}}, {})
-checkpoint._flush_directory = lambda directory: os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 store.save(10, {"model": {"w": torch.full((3,), 10.0)}}, {})
 """
 

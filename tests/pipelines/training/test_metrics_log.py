@@ -1,7 +1,9 @@
 import importlib.util
 import json
+import logging
 
 import pytest
+from faulty_disks import PowerCut, full_disk, on_linux
 
 from pipelines.training.metrics_log import MetricsLog, MetricsRow, read_metrics
 
@@ -85,21 +87,22 @@ def test_log_works_where_tensorboard_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     log = MetricsLog(tmp_path / "m", tensorboard_directory=tmp_path / "tensorboard")
     log.write(row("vqvae", 5))
-    log.close()
     assert written(tmp_path / "m") == [("vqvae", 5)]
     assert not (tmp_path / "tensorboard").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own imports
+needs_tensorboard = pytest.mark.skipif(
+    importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard"
+)
+
+
+@needs_tensorboard
 def test_log_gives_tensorboard_each_step_once_after_a_resume(tmp_path):
     for steps, last_step in [((5, 10, 15), 0), ((10, 15), 5)]:
         log = MetricsLog(tmp_path / "m", tensorboard_directory=tmp_path / "tensorboard")
         log.trim("vqvae", last_step)
         for step in steps:
             log.write(row("vqvae", step, loss=1.0 / step))
-        log.flush()
-        log.close()
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -108,3 +111,62 @@ def test_log_gives_tensorboard_each_step_once_after_a_resume(tmp_path):
     scalars = events.Scalars("train/loss")
     assert [scalar.step for scalar in scalars] == [5, 10, 15]
     assert [scalar.value for scalar in scalars] == pytest.approx([1 / 5, 1 / 10, 1 / 15])
+
+
+@on_linux
+def test_full_disk_is_a_sentence_and_the_next_start_repairs_the_log(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    log.write(row("vqvae", 5))
+    message = rf"^{tmp_path}/m could not be written \(File too large\): make room"
+    with (
+        full_disk(free=(tmp_path / "m").stat().st_size + 10),
+        pytest.raises(OSError, match=message),
+    ):
+        log.write(row("vqvae", 10))
+    log.trim("vqvae", 5)
+    log.write(row("vqvae", 10))
+    assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10)]
+
+
+@on_linux
+def test_flushed_log_survives_a_power_cut(tmp_path, monkeypatch):
+    disk = PowerCut(monkeypatch)
+    log = MetricsLog(tmp_path / "run" / "m")
+    log.write(row("vqvae", 5))
+    log.flush()
+    assert disk.survives(tmp_path / "run")
+
+
+def test_trim_drops_a_line_that_is_no_text(tmp_path):
+    (tmp_path / "m").write_bytes(b"\xff\n" + b"[" * 100_000 + b"\n")
+    MetricsLog(tmp_path / "m").trim("vqvae", 5)
+    assert (tmp_path / "m").read_bytes() == b""
+
+
+@needs_tensorboard
+@on_linux
+def test_tensorboard_that_cannot_write_is_switched_off_with_one_warning(tmp_path, caplog):
+    log = MetricsLog(tmp_path / "m", tensorboard_directory=tmp_path / "tensorboard")
+    log.write(row("vqvae", 5, loss=0.5))
+    (tmp_path / "m").unlink()
+    with full_disk(free=200), caplog.at_level(logging.WARNING):  # as long as a row
+        log.write(row("vqvae", 10, **{f"curve_{i}": 0.5 for i in range(5)}))
+    log.write(row("vqvae", 15, loss=0.5))
+    log.write(row("prior", 5, loss=0.5))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"TensorBoard is switched off, since its files could not be written to {tmp_path}/" in (
+        caplog.text
+    )
+    assert written(tmp_path / "m") == [("vqvae", 10), ("vqvae", 15), ("prior", 5)]
+
+
+@needs_tensorboard
+def test_tensorboard_in_a_file_is_switched_off_with_one_warning(tmp_path, caplog):
+    (tmp_path / "tensorboard").touch()
+    log = MetricsLog(tmp_path / "m", tensorboard_directory=tmp_path / "tensorboard")
+    with caplog.at_level(logging.WARNING):
+        log.write(row("vqvae", 5, loss=0.5))
+        log.write(row("vqvae", 10, loss=0.5))
+    assert len(caplog.records) == 1
+    assert "Not a directory" in caplog.text
+    assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10)]

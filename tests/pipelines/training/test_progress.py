@@ -37,6 +37,11 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere():
     assert isinstance(progress_for(io.StringIO()), LineProgress)
 
 
+def test_progress_is_nothing_without_standard_error(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    assert isinstance(progress_for(), NoProgress)
+
+
 def test_lines_have_rate_and_time_left_of_this_session(clock):
     stream = io.StringIO()
     lines = LineProgress(stream, interval=30.0)

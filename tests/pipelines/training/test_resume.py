@@ -12,7 +12,6 @@ import pytest
 import torch
 from toy_tasks import NetTask, QuadraticTask, small_config, trainer_for
 
-from pipelines.training import checkpoint
 from pipelines.training.metrics_log import read_metrics
 
 CALLS_OF_A_RUN = 1 + 12 * 3 + 3
@@ -113,7 +112,7 @@ def test_resume_after_a_kill_while_saving_equals_uninterrupted(
         flush(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", killing_flush)
+        patch.setattr(os, "fsync", killing_flush)
         with pytest.raises(KilledError):
             fit(tmp_path, resume=False)
     assert_same(fit(tmp_path, resume=True), uninterrupted)
