@@ -1,13 +1,16 @@
 """Options, messages and exit statuses that all commands share."""
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pytest
 from tiny_runs import python, status
 
 from pipelines.command import (
+    named_run,
     option_value,
+    parse,
     recipe_defaults,
     run_command,
     say,
@@ -376,6 +379,23 @@ def test_bug_keeps_its_traceback(bug):
     assert caught.value is bug
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory", "a/b"),
+            "a/b: No such file or directory",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("class a\nb is unknown"), "class a b is unknown"),
+    ],
+)
+def test_error_of_the_system_or_of_several_lines_is_one_line_without_numbers(error, line, capsys):
+    with pytest.raises(SystemExit):
+        run_command(raising(error))
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
 def test_user_error_with_traceback_asked_for_is_raised(monkeypatch):
     monkeypatch.setenv("TRACEBACK", "1")
     with pytest.raises(ValueError, match="a must be b"):
@@ -393,22 +413,6 @@ def test_success_exits_with_0():
     with pytest.raises(SystemExit) as leaving:
         run_command(lambda: None)
     assert leaving.value.code == 0
-
-
-BROKEN_PIPE = """
-import os
-from pipelines.command import run_command, say
-read, write = os.pipe()
-os.dup2(write, 1)
-os.close(read)
-run_command(lambda: say("nobody reads this"))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently there")
-def test_reader_that_leaves_early_ends_the_command_quietly():
-    ended = python("-c", BROKEN_PIPE)
-    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_module_run_as_a_script_says_one_line_for_an_error():
@@ -434,3 +438,46 @@ def test_say_prints_from_one_process_only(rank, text, monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
     say("hello")
     assert capsys.readouterr().out == text
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Options below others."""
+
+    path: Path = Path("~/inner")
+    """Of a default too."""
+
+
+@dataclass(frozen=True)
+class WithPaths:
+    """Options with paths."""
+
+    out: Path | None = None
+    """One."""
+    run: tuple[Path, ...] = ()
+    """Several."""
+    inner: Inner = Inner()
+    """Others."""
+    name: str = "~"
+    """Not a path."""
+
+
+def test_home_directory_is_expanded_in_every_path_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    argv = ["--out=~/r", "--run", "~/a", "b~", "~nobody-of-this-name/c", "--name=~/r"]
+    monkeypatch.setattr(sys, "argv", ["command", *argv])
+    home = Path("/home/me")
+    assert parse(WithPaths) == WithPaths(
+        out=home / "r",
+        run=(home / "a", Path("b~"), Path("~nobody-of-this-name/c")),
+        inner=Inner(home / "inner"),
+        name="~/r",
+    )
+
+
+def test_home_directory_is_expanded_in_the_run_whose_settings_are_read_first(monkeypatch, rgb_run):
+    monkeypatch.setenv("HOME", str(rgb_run.parent))
+    monkeypatch.setenv("USERPROFILE", str(rgb_run.parent))
+    directory, _ = named_run([f"--run=~/{rgb_run.name}"])
+    assert directory.path == rgb_run
