@@ -62,8 +62,8 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno is None or not _concerns(error, path.absolute()):
             raise
         raise type(error)(
-            f"{path} could not be written ({error.strerror}): make room or choose a place that "
-            "can be written, then run the command again (a training with --resume)"
+            f"{path} could not be written ({os.strerror(error.errno)}): make room or choose a "
+            "place that can be written, then run the command again (a training with --resume)"
         ) from error
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,9 +55,14 @@ class SafetensorsWriter:
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
         self._file = path.open("xb")
-        self._file.write(struct.pack("<Q", len(text)) + text)
-        self._data_start = self._file.tell()
-        self._file.truncate(self._data_start + end)
+        self._data_start = 8 + len(text)
+        try:
+            self._file.write(struct.pack("<Q", len(text)) + text)
+            self._file.truncate(self._data_start + end)
+        except OSError:
+            with suppress(OSError):  # of the same full disk
+                self._file.close()
+            raise
 
     def append(self, rows: Mapping[str, Tensor]) -> None:
         """Writes the next rows, (n, ...) of every tensor of the layout.

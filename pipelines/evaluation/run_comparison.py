@@ -57,8 +57,8 @@ def write_comparison(evaluations: Sequence[Evaluation], directory: Path) -> Path
 
 
 def run_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The runs' names, numbered where they are the same."""
-    names = [evaluation.run for evaluation in evaluations]
+    """The runs' names, numbered where they are the same; bytes that are no UTF-8 are escaped."""
+    names = [e.run.encode("utf-8", "backslashreplace").decode() for e in evaluations]
     return [
         f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name
         for i, name in enumerate(names)
@@ -196,7 +196,8 @@ def comparison_figure(evaluations: Sequence[Evaluation]) -> Drawing:
         axes = drawing.add_subplot(rows, columns, number)
         _draw_bars(axes, figures)
         is_first = number % columns == 1 or columns == 1
-        axes.set_yticks(range(len(names)), names if is_first else [""] * len(names))
+        labels = names if is_first else [""] * len(names)
+        axes.set_yticks(range(len(names)), labels, parse_math=False)
     return drawing
 
 

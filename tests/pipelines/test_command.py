@@ -1,5 +1,6 @@
 """Options, messages and exit statuses that all commands share."""
 
+import re
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import python, status
 
+import pipelines
 from pipelines.command import (
     named_run,
     option_value,
@@ -481,3 +483,9 @@ def test_home_directory_is_expanded_in_the_run_whose_settings_are_read_first(mon
     monkeypatch.setenv("USERPROFILE", str(rgb_run.parent))
     directory, _ = named_run([f"--run=~/{rgb_run.name}"])
     assert directory.path == rgb_run
+
+
+def test_no_command_line_is_printed_with_a_path_that_is_not_quoted():
+    sources = (Path(pipelines.__file__).parent).rglob("*.py")
+    unquoted = re.compile(r"--(run|out|images|mask)[ =]{(?!shlex)")
+    assert [path for path in sources if unquoted.search(path.read_text(encoding="utf-8"))] == []

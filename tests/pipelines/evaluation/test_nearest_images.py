@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pipelines.evaluation import nearest_images
 from pipelines.evaluation.nearest_images import judge_memorisation, nearest_training_images
@@ -102,3 +105,24 @@ def test_threshold_is_the_lowest_first_percentile():
 def test_judgement_without_innocent_images_is_refused(innocents):
     with pytest.raises(ValueError, match="at least one sample and one test image are required"):
         judge_memorisation(torch.ones(3), innocents)
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Refuses float64 on the device that has none."""
+
+    def __torch_dispatch__(self, function, _types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for tensor in tree_leaves(result):
+            if torch.is_tensor(tensor) and tensor.device.type == "mps":
+                assert tensor.dtype != torch.float64, function
+        return result
+
+
+def test_nearest_images_are_found_for_images_on_mps():
+    training = np.zeros((5, 1, 4, 4), np.uint8)
+    # Tensors without content, which may lie on any device.
+    with FakeTensorMode(allow_non_fake_inputs=True), WithoutFloat64():
+        images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8, device="mps")
+        found = nearest_training_images(images, training)
+    assert found.distance.shape == (3,)
+    assert found.distance.device.type == "cpu"

@@ -184,6 +184,16 @@ def test_comparison_is_written_to_a_new_directory(tmp_path):
         image.verify()
 
 
+def test_names_of_runs_are_drawn_whatever_their_characters(tmp_path):
+    names = ["caf\udce9", r"$\frac$"]
+    runs = [replace(A, run=name) for name in names]
+    directory = write_comparison(runs, tmp_path / "new")
+    assert (directory / "comparison.png").is_file()
+    assert rb"caf\udce9" in (directory / "comparison.csv").read_bytes()
+    labels = [label.get_text() for label in comparison_figure(runs).axes[0].get_yticklabels()]
+    assert labels == [r"caf\udce9", r"$\frac$"]
+
+
 def test_one_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least two evaluated runs, got 1: name more runs"):
         write_comparison([A], tmp_path / "one")
