@@ -16,6 +16,7 @@ if sys.platform != "win32":
     import fcntl
 
 _PARTIAL = ".*.partial-*"
+_LOCK = ".partial-lock"
 _PREFIX_LENGTH = 24  # characters of a name; some systems allow 143 bytes for the whole
 _PROBE_BYTES = 64 * 1024  # a full disk may still take the name of an empty file
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP}
@@ -43,7 +44,7 @@ def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path
             yield partial
             flush_to_disk(partial)
             if replace_directory and path.is_dir():
-                _exchange(partial, path, directory / "replaced")
+                _exchange(partial, path, directory / ".partial-old")
             else:
                 partial.replace(path)
             flush_directory(path.parent)
@@ -94,11 +95,11 @@ def remove_directory(path: Path) -> None:
 def remove_partial(directory: Path) -> None:
     """Removes what kills left behind at any depth, but nothing that is still being written."""
     for path in sorted(directory.rglob(_PARTIAL)):
-        if path.is_dir() and not path.is_symlink():
-            if not _is_held(path):
-                shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # of a read-only disk, or where another process is faster
+            if not path.is_dir():
+                path.unlink()
+            elif not _is_held(path):
+                shutil.rmtree(path)
 
 
 def is_empty(path: Path) -> bool:
@@ -193,22 +194,22 @@ def _prefix(path: Path) -> str:
 @contextmanager
 def _held(directory: Path) -> Iterator[None]:
     """Holds a lock by which other processes see that a directory is in use; a kill releases it."""
-    if sys.platform == "win32":  # where directories cannot be locked
+    if sys.platform == "win32":
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT)
     try:
         with suppress(OSError):  # of file systems without locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
 def _is_held(directory: Path) -> bool:
-    if sys.platform == "win32":
+    if sys.platform == "win32" or not (directory / _LOCK).exists():
         return False
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory / _LOCK, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

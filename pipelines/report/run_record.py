@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ class RunRecord:
         # The longest first: one may lie within another.
         named = {str(p): name for q, name in known.items() for p in (q.resolve(), q.absolute(), q)}
         for local in sorted(named, key=len, reverse=True):
-            if "/" in local:
+            if os.sep in local:
                 sentence = sentence.replace(local, named[local])
         return sentence
 
