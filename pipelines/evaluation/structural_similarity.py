@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from pipelines.training.device import float64_device
+
 _WINDOW = 11
 
 
@@ -34,6 +36,7 @@ def structural_similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float | Non
             others.float(), images.float(), data_range=255.0, return_full_image=True
         )
         inner: Tensor = local[..., margin:-margin, margin:-margin]
-        total += inner.double().mean(dim=(1, 2, 3)).sum().item()
+        inner = inner.to(float64_device(inner.device)).double()
+        total += inner.mean(dim=(1, 2, 3)).sum().item()
         count += len(images)
     return total / count

@@ -6,6 +6,8 @@ import os
 
 import torch
 
+_WITHOUT_FLOAT64 = ("mps",)
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device called `name`.
@@ -37,8 +39,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Where to compute in float64 what lies on `device`: there, or on the CPU (MPS has none)."""
-    return torch.device("cpu") if device.type == "mps" else device
+    """Where to compute in float64 what lies on `device`: there, or on the CPU."""
+    return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
 
 
 def _best_device() -> str:

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from fake_gpu import FAKE_GPU, fake_gpu_without_float64
 
 from pipelines.evaluation import nearest_images
 from pipelines.evaluation.nearest_images import judge_memorisation, nearest_training_images
@@ -107,22 +105,10 @@ def test_judgement_without_innocent_images_is_refused(innocents):
         judge_memorisation(torch.ones(3), innocents)
 
 
-class WithoutFloat64(TorchDispatchMode):
-    """Refuses float64 on the device that has none."""
-
-    def __torch_dispatch__(self, function, _types, arguments=(), keywords=None):
-        result = function(*arguments, **(keywords or {}))
-        for tensor in tree_leaves(result):
-            if torch.is_tensor(tensor) and tensor.device.type == "mps":
-                assert tensor.dtype != torch.float64, function
-        return result
-
-
-def test_nearest_images_are_found_for_images_on_mps():
+def test_nearest_images_are_found_for_images_on_a_gpu_without_float64():
     training = np.zeros((5, 1, 4, 4), np.uint8)
-    # Tensors without content, which may lie on any device.
-    with FakeTensorMode(allow_non_fake_inputs=True), WithoutFloat64():
-        images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8, device="mps")
+    with fake_gpu_without_float64():
+        images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8, device=FAKE_GPU)
         found = nearest_training_images(images, training)
     assert found.distance.shape == (3,)
     assert found.distance.device.type == "cpu"

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from fake_gpu import FAKE_GPU, fake_gpu_without_float64
 from slow_similarity import slow_ssim, smooth_images
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from pipelines.evaluation.structural_similarity import structural_similarity
 
@@ -27,3 +29,12 @@ def test_that_of_equal_images_is_1():
 def test_images_smaller_than_the_window_have_none(shape):
     images = torch.zeros(2, *shape, dtype=torch.uint8)
     assert structural_similarity([(images, images)]) is None
+
+
+def test_images_on_a_gpu_without_float64_are_averaged_elsewhere():
+    # It comes as far as the number itself, which tensors without content do not have.
+    with (
+        fake_gpu_without_float64(),
+        pytest.raises(DataDependentOutputException, match="local_scalar_dense"),
+    ):
+        structural_similarity([(torch.zeros(1, 1, 12, 12, device=FAKE_GPU),) * 2])

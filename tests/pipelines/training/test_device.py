@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipelines.training.device import choose_device
+from pipelines.training.device import choose_device, float64_device
 
 
 @pytest.fixture
@@ -49,3 +49,10 @@ def test_a_missing_device_is_refused(gpus, name):
     gpus(2)
     with pytest.raises(ValueError, match=f"device '{name}' is not available"):
         choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
+)
+def test_float64_is_computed_where_there_is_some(name, expected):
+    assert float64_device(torch.device(name)) == torch.device(expected)
