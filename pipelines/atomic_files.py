@@ -1,4 +1,4 @@
-"""Files and directories that are whole or not there at all, also after a kill or a power cut."""
+"""Atomic writes: files and directories are whole or absent, also after a kill or a power cut."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP}
 
 @contextmanager
 def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path]:
-    """Yields a temporary path at which to make the file or directory that `path` becomes.
+    """Yields a temporary path for a new file or directory, and renames it to `path` at the end.
 
-    It is renamed to `path` when the block succeeds, after everything in it is on the disk. An
-    exception or a kill leaves at `path` what was there before. Parents are made.
+    It is renamed when the block succeeds and everything in it is on the disk. An exception or a
+    kill leaves at `path` what was there before. Parents are created.
 
     Args:
         path: A new path, or a file, which is replaced.
@@ -52,10 +52,10 @@ def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names `path` and what to do in the system's errors while it is written.
+    """Replaces system errors by a sentence that names `path` and what to do.
 
     Raises:
-        OSError: The disk is full or refuses. Errors that concern other files pass through.
+        OSError: The disk is full or refuses. Errors that concern other files pass unchanged.
     """
     try:
         yield
@@ -78,7 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Makes a directory and its parents, so that they survive a power cut."""
+    """Creates a directory and its parents, and flushes their names to the disk."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for made in missing:
@@ -86,14 +86,14 @@ def make_directories(path: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Removes a directory that nobody ever sees half-removed under its name."""
+    """Removes a directory, which is renamed first so that a kill leaves no half of it."""
     partial = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}")
     path.rename(partial)  # takes no room, which removal may be meant to make
     shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_partial(directory: Path) -> None:
-    """Removes what kills left behind at any depth, but nothing that is still being written."""
+    """Removes unfinished writes of killed processes at any depth; those in progress are kept."""
     for path in sorted(directory.rglob(_PARTIAL)):
         with suppress(OSError):  # of a read-only disk, or where another process is faster
             if not path.is_dir():
@@ -103,12 +103,12 @@ def remove_partial(directory: Path) -> None:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether `path` is a directory with nothing in it but what kills left behind."""
+    """Whether `path` is a directory with nothing in it but unfinished writes."""
     return path.is_dir() and set(path.glob(_PARTIAL)).issuperset(path.iterdir())
 
 
 def flush_to_disk(path: Path) -> None:
-    """Waits until a file, or a directory with all that is in it, would survive a power cut."""
+    """Flushes a file, or a directory with everything in it, to the disk."""
     if path.is_symlink():
         return
     if path.is_dir():
@@ -121,7 +121,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def flush_directory(directory: Path) -> None:
-    """Makes the names in `directory` survive a power cut, where the system can do that."""
+    """Flushes the names in `directory` to the disk, where the system can do that."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except PermissionError:  # Windows opens no directories
@@ -151,9 +151,9 @@ def refuse_existing(path: Path) -> None:
 def refuse_unwritable(path: Path) -> None:
     """Makes sure before any work that a file or directory can be written at `path`.
 
-    Some KiB are written to the nearest directory that exists, and removed again: permission bits
-    neither bind root nor tell of a read-only or full disk. An existing directory must take new
-    files itself. Nothing is made.
+    Some KiB are written to the nearest existing directory and removed again: permission bits do
+    not bind root and do not show a read-only or full disk. If `path` is a directory, files must be
+    writable in it. Nothing is created.
 
     Raises:
         OSError: The directory refuses, is none, or does not take the name.
@@ -177,7 +177,7 @@ def refuse_unwritable(path: Path) -> None:
 
 @contextmanager
 def _temporary_directory(path: Path) -> Iterator[Path]:
-    """A directory beside `path` that no other process uses, held and in the end removed."""
+    """Yields a new directory beside `path`, locked while it is used and removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     try:
         with _held(directory):
@@ -187,13 +187,13 @@ def _temporary_directory(path: Path) -> Iterator[Path]:
 
 
 def _prefix(path: Path) -> str:
-    """What temporary names for `path` begin with; short, since systems limit the length."""
+    """The first part of a temporary name for `path`, short since systems limit the length."""
     return f".{path.name[:_PREFIX_LENGTH]}.partial-"
 
 
 @contextmanager
 def _held(directory: Path) -> Iterator[None]:
-    """Holds a lock by which other processes see that a directory is in use; a kill releases it."""
+    """Locks a directory against `remove_partial` of other processes; a kill releases the lock."""
     if sys.platform == "win32":
         yield
         return

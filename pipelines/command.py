@@ -90,15 +90,15 @@ def say(text: str) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """An error as one line; of the system's own errors the file and the reason, not the number."""
-    if isinstance(error, OSError) and error.errno is not None:
+    """The message of an error on one line; of a system error, the file and the reason."""
+    if isinstance(error, OSError) and error.strerror is not None:
         file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{file}{error.strerror}"
     return str(error).replace("\n", " ")
 
 
 def _expanded(value: Any) -> Any:
-    """Options with the home directory in place of `~` in every path, at any depth."""
+    """Replaces `~` by the home directory in every path of (nested) options."""
     if isinstance(value, Path):
         return Path(os.path.expanduser(value))  # noqa: PTH111 - keeps the ~ of an unknown user
     if isinstance(value, tuple):

@@ -223,7 +223,7 @@ class RunDirectory:
         """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
 
         Where symbolic links cannot be made, as by most users of Windows, it is a file that holds
-        the run's name. A run is whole without the comfort.
+        the run's name. Failing is no error.
         """
         if self.path.resolve().parent.name != RUNS.name:
             return

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def protect_standard_streams() -> None:
-    """Makes sure that nothing printed raises, here and in every library.
+    """Makes printing never raise, in this process's own code and in libraries.
 
-    Characters that the encoding lacks are printed as escapes. What cannot be written, since the
-    reader of a pipe has left or a disk is full, is dropped. A stream that was closed at the start
-    is the null device, also for libraries that write to file descriptors 1 and 2; otherwise the
-    first files of the command would take these numbers.
+    Characters that the encoding lacks are escaped. Output is dropped where it cannot be written,
+    for example to a pipe whose reader has ended or to a full disk. A stream that is closed at the
+    start becomes the null device, and so does its file descriptor: the first file that is opened
+    would get it, and with it what libraries print.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-    # Streams that others put there, such as notebooks and tests, are theirs.
+    # Streams that a notebook or a test has put there are not ours to replace.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _protected(sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -31,7 +31,7 @@ def protect_standard_streams() -> None:
 
 
 class _DroppingWriter(io.RawIOBase):
-    """Writes bytes to `raw`, and drops those that it does not take."""
+    """Writes bytes to `raw` and drops those that cannot be written."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw

@@ -52,8 +52,8 @@ class MetricsRow:
 class MetricsLog:
     """Appends rows to a JSON-lines file and, if wanted, to TensorBoard.
 
-    The file is a result of the run, and what cannot be written to it is an error. TensorBoard is a
-    comfort: where it fails, a warning is logged and the training goes on without it.
+    A row that cannot be written to the file is an error. If TensorBoard's files cannot be written,
+    a warning is logged and the training goes on without them.
 
     Args:
         path: The file, created at the first row; several phases may share it.
@@ -102,7 +102,7 @@ class MetricsLog:
                 flush_directory(self.path.parent)
 
     def _show(self, row: MetricsRow) -> None:
-        """Gives `row` to TensorBoard, and no later one once that has failed."""
+        """Writes `row` for TensorBoard, which is switched off once that fails."""
         try:
             writer = self._writer(row.phase)
             if writer is not None:
