@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,8 @@ def load_artifact(directory: str | Path, kind: str) -> tuple[dict[str, Any], dic
             f"{FORMAT_VERSION}: use the version that wrote it"
         )
     try:
-        state = load_file(directory / WEIGHTS_FILE)
+        with utf8_path(directory / WEIGHTS_FILE) as path:
+            state = load_file(path)
     except SafetensorError as error:
         raise ValueError(
             f"{directory / WEIGHTS_FILE} must be a whole safetensors file, but it is damaged "
@@ -151,6 +154,23 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], directory: str |
                 f"{given.get(name, 'none (missing)')}: restore the pair that was saved together"
             )
     model.load_state_dict(state)
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Yields a path to the same file whose name is UTF-8, which safetensors requires.
+
+    Linux allows other names. They are reached by a temporary link.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as directory:
+            link = Path(directory) / "link"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stage1_vqvae.artifact import utf8_path
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.safetensors_stream import SafetensorsWriter
 
@@ -232,7 +233,7 @@ def _read_split(
     if not path.exists():
         raise FileNotFoundError(f"a code dump needs {path}, which is missing: dump the codes again")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
             codes = tuple(file.get_tensor(f"codes.{i}") for i in range(len(sizes)))
             labels = None if num_classes is None else file.get_tensor("labels")
     except SafetensorError as error:
