@@ -143,20 +143,28 @@ def _require_seal(content: bytes) -> None:
 def _first_error(error: ValidationError) -> str:
     """The first error in one sentence; of a union, that of the member whose kind was named."""
     errors = error.errors(include_url=False)
-    other_kinds = [e["loc"][:-1] for e in errors if e["loc"][-1] == "kind"]
-    of_named_kind = [e for e in errors if not any(_starts(e["loc"], k) for k in other_kinds)]
-    first = (of_named_kind or errors)[0]
+    # Of the members of unions that are not of the kind that was named.
+    others = [e["loc"] for e in errors if e["type"] == "literal_error" and e["loc"][-1] == "kind"]
+    reached = [e for e in errors if not any(_is_beside(e["loc"], kind) for kind in others)]
+    of_named_kind = [e for e in reached if e["loc"] not in others]
+    if of_named_kind:
+        first = of_named_kind[0]
+        reason = first["msg"].removeprefix("Value error, ")
+    else:
+        first = max(reached, key=lambda e: len(e["loc"]))
+        union = first["loc"][:-2]
+        known = [e["ctx"]["expected"] for e in reached if e["loc"][:-2] == union]
+        reason = f"must be {', '.join(known)}"
     # The list around the record and the names of a union's classes are no part of the path.
     path = ".".join(str(p) for p in first["loc"][1:] if not str(p)[:1].isupper())
-    known = ", ".join(e.get("ctx", {}).get("expected", "") for e in errors)
-    reason = first["msg"].removeprefix("Value error, ") if of_named_kind else f"must be {known}"
     given = first["input"]
     shown = f", got {given!r}" if isinstance(given, bool | int | float | str | None) else ""
     return f"{path}: {reason}{_shortened(shown)}" if path else reason
 
 
-def _starts(path: tuple[int | str, ...], start: tuple[int | str, ...]) -> bool:
-    return path[: len(start)] == start
+def _is_beside(path: tuple[int | str, ...], kind: tuple[int | str, ...]) -> bool:
+    """Whether an error lies in the member of a union whose wrong kind is at `kind`."""
+    return path != kind and path[: len(kind) - 1] == kind[:-1]
 
 
 def _shortened(text: str, length: int = 80) -> str:

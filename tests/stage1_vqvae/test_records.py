@@ -72,6 +72,7 @@ def test_convert_builds_nested_dataclasses():
         (changed(shape={"kind": "circle", "radius": 1.0, "side": 1.0}), r"shape\.side"),
         (changed(shape={"kind": "triangle"}), "shape.*'square', 'circle'.*'triangle'"),
         (changed(shape={"radius": 1.0}), r"shape"),
+        (changed(kind="picture"), "kind: Unexpected"),
         ({k: v for k, v in VALUES.items() if k != "levels"}, "levels"),
     ],
 )
