@@ -12,7 +12,8 @@ from pipelines.augmentation import AugmentationConfig
 from pipelines.data.config import DataConfig
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
-from stage2_prior.config import PriorConfig, TransformerConfig, prior_config_from_dict
+from stage1_vqvae.records import convert
+from stage2_prior.config import PriorConfig, TransformerConfig
 
 _T = typing.TypeVar("_T")
 RecipeName = Literal[
@@ -71,10 +72,10 @@ class RunConfig:
             seed=values["seed"],
             device=values["device"],
             data=_flat_from_dict(DataConfig, values["data"]),
-            vqvae=VQVAEConfig.from_dict(values["vqvae"]),
+            vqvae=convert(values["vqvae"], VQVAEConfig),
             vqvae_training=_flat_from_dict(TrainingConfig, values["vqvae_training"]),
             augmentation=_flat_from_dict(AugmentationConfig, values["augmentation"]),
-            prior=prior_config_from_dict(values["prior"]),
+            prior=convert(values["prior"], PriorConfig),  # type: ignore[arg-type]  # a union
             prior_training=_flat_from_dict(TrainingConfig, values["prior_training"]),
         )
 

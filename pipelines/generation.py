@@ -30,7 +30,7 @@ class GenerationPipeline:
 
     Args:
         vqvae: Decodes.
-        prior: Samples; must have been trained on this VQ-VAE's codes.
+        prior: Samples; its `vqvae_hash` must be that of this VQ-VAE, whose codes it was trained on.
         class_names: What the labels mean; empty where that is not known.
 
     Raises:
@@ -38,7 +38,12 @@ class GenerationPipeline:
     """
 
     def __init__(self, vqvae: VQVAE, prior: CodePrior, class_names: tuple[str, ...] = ()) -> None:
-        if prior.vqvae_hash is not None and prior.vqvae_hash != vqvae.weights_hash():
+        if prior.vqvae_hash is None:
+            raise ValueError(
+                "the prior does not say on which VQ-VAE's codes it was trained: set its vqvae_hash "
+                "to the weights_hash() of that one"
+            )
+        if prior.vqvae_hash != vqvae.weights_hash():
             raise ValueError(
                 "the prior was trained on the codes of another VQ-VAE (the weights' hash differs): "
                 "use the pair that was trained together"

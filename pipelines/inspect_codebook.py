@@ -60,7 +60,7 @@ def main() -> None:
         "format_version": FORMAT_VERSION,
         "split": options.split,
         "vqvae_sha256": model.weights_hash(),
-        "quantizer": model.config.to_dict()["quantizer"],
+        "quantizer": asdict(model.config.quantizer),
         "statistics": statistics.record(),
         "findings": [asdict(finding) for finding in findings],
     }

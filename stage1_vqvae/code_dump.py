@@ -23,8 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stage1_vqvae.artifact import utf8_path
 from stage1_vqvae.model import VQVAE
+from stage1_vqvae.safetensors_reader import utf8_path
 from stage1_vqvae.safetensors_stream import SafetensorsWriter
 
 FORMAT_VERSION = 1

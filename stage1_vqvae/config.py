@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
-from stage1_vqvae.config_checks import require, require_fields
-from stage1_vqvae.quantizer_config import (
-    EMAQuantizerConfig,
-    QuantizerConfig,
-    quantizer_config_from_dict,
-)
+from stage1_vqvae.config_checks import MAX_LAYERS, MAX_WIDTH, require, require_between
+from stage1_vqvae.quantizer_config import EMAQuantizerConfig, QuantizerConfig
 
 Likelihood: TypeAlias = Literal["mse", "l1", "bernoulli"]
 
@@ -45,28 +40,13 @@ class VQVAEConfig:
         require(
             self.downsampling in (2, 4, 8, 16), "downsampling", "2, 4, 8 or 16", self.downsampling
         )
-        require(self.width >= 1, "width", "at least 1", self.width)
-        require(self.fine_width >= 1, "fine_width", "at least 1", self.fine_width)
-        require(self.num_layers >= 0, "num_layers", "at least 0", self.num_layers)
-        require(self.fine_layers >= 0, "fine_layers", "at least 0", self.fine_layers)
+        require_between("width", self.width, 1, MAX_WIDTH)
+        require_between("fine_width", self.fine_width, 1, MAX_WIDTH)
+        require_between("num_layers", self.num_layers, 0, MAX_LAYERS)
+        require_between("fine_layers", self.fine_layers, 0, MAX_LAYERS)
         require(
             self.likelihood in ("mse", "l1", "bernoulli"),
             "likelihood",
             "mse, l1 or bernoulli",
             self.likelihood,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The config as JSON-ready values."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> VQVAEConfig:
-        """Rebuilds a config from `to_dict()`; every field must be there and none left over.
-
-        Raises:
-            ValueError: A field is missing, unknown or out of range.
-        """
-        quantizer = quantizer_config_from_dict(values.get("quantizer"))
-        require_fields(VQVAEConfig, values)
-        return VQVAEConfig(**{**values, "quantizer": quantizer})

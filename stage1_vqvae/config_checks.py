@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+
+# Far above what anyone trains, but low enough that a config from a stranger can neither keep the
+# construction of its model busy nor overflow the size of a tensor.
+MAX_LAYERS = 256
+MAX_WIDTH = 1 << 16
+MAX_CODEBOOK_DIM = 1 << 12  # SimVQ starts from an orthogonal matrix, which takes D^3
+MAX_CODEBOOK_SIZE = 1 << 24  # float32, in which the search ranks the codes, counts exactly so far
+MAX_GRIDS = 256
+MAX_BATCHES = 1_000_000
+MAX_CLASSES = 1 << 24
+MAX_SIDE = 1 << 16  # of an image; also channels
+MAX_POSITIONS = 1 << 18  # of a code grid
 
 
 def require(holds: bool, name: str, requirement: str, value: object) -> None:
@@ -16,6 +25,16 @@ def require(holds: bool, name: str, requirement: str, value: object) -> None:
     """
     if not holds:
         raise ValueError(f"{name} must be {requirement}, got {value}")
+
+
+def require_between(name: str, value: int, least: int, most: int) -> None:
+    """Refuses a whole number out of its range.
+
+    Raises:
+        ValueError: It is below `least` or above `most`.
+    """
+    require(value >= least, name, f"at least {least}", value)
+    require(value <= most, name, f"at most {most:,}", value)
 
 
 def require_directions(unit_length: bool, codebook_dim: int, name: str = "cosine") -> None:
@@ -40,18 +59,3 @@ def require_temperatures(start: float, end: float) -> None:
     """
     require(0 < start < math.inf, "temperature", "above 0", start)
     require(0 < end <= start, "final_temperature", f"above 0, at most temperature={start}", end)
-
-
-def require_fields(cls: type[Any], values: Mapping[str, Any]) -> None:
-    """Refuses a saved config with other fields than the class has.
-
-    Raises:
-        ValueError: A field is missing or unknown.
-    """
-    expected = {f.name for f in fields(cls)}
-    if expected != values.keys():
-        raise ValueError(
-            f"a {cls.__name__} must have exactly the fields it was saved with, but "
-            f"{sorted(expected ^ values.keys())} are missing or unknown: "
-            "the config is of another version"
-        )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.artifact import load_artifact, load_weights, save_artifact, weights_hash
+from stage1_vqvae.artifact import ArtifactRecord, load_artifact, save_artifact, weights_hash
 from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.config_checks import MAX_SIDE
 from stage1_vqvae.decoder import Decoder
 from stage1_vqvae.encoder import Encoder
 from stage1_vqvae.images import pad_to_multiple, to_float, to_uint8
@@ -18,6 +19,16 @@ from stage1_vqvae.likelihoods import LIKELIHOODS
 from stage1_vqvae.quantizers import QuantizerOutput, build_quantizer
 
 ARTIFACT_KIND = "vqvae"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VQVAERecord(ArtifactRecord):
+    """The `config.json` of a saved VQ-VAE."""
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of the training images."""
+    model: VQVAEConfig
+    """Networks, quantizer, likelihood."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +58,15 @@ class VQVAE(nn.Module):
         image_shape: (C, H, W) of the training images.
 
     Raises:
-        ValueError: A side of `image_shape` is below 1.
+        ValueError: A side of `image_shape` is below 1 or above 65,536.
     """
 
     def __init__(self, config: VQVAEConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape must be (C, H, W), each at least 1, got {image_shape}")
+        if len(image_shape) != 3 or not 1 <= min(image_shape) <= max(image_shape) <= MAX_SIDE:
+            raise ValueError(
+                f"image_shape must be (C, H, W), each from 1 to {MAX_SIDE:,}, got {image_shape}"
+            )
         self.config = config
         self.image_shape = image_shape
         self.encoder = Encoder(config, image_shape[0])
@@ -147,9 +160,11 @@ class VQVAE(nn.Module):
 
         Raises:
             FileExistsError: `directory` exists.
+            OSError: The disk is full or refuses.
+            ValueError: Weights are not float32.
         """
-        config = {"image_shape": list(self.image_shape), "model": self.config.to_dict()}
-        save_artifact(directory, ARTIFACT_KIND, config, self)
+        fields = {"image_shape": self.image_shape, "model": asdict(self.config)}
+        save_artifact(directory, ARTIFACT_KIND, fields, self)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -159,21 +174,9 @@ class VQVAE(nn.Module):
             FileNotFoundError: A file is missing.
             ValueError: The files are damaged or do not belong together.
         """
-        config, state = load_artifact(directory, ARTIFACT_KIND)
-        if config.keys() != {"image_shape", "model"}:
-            raise ValueError(
-                f"config.json in {directory} must have image_shape and model, got "
-                f"{sorted(config)}: restore it or train the model again"
-            )
-        try:
-            channels, height, width = config["image_shape"]
-            model = cls(VQVAEConfig.from_dict(config["model"]), (channels, height, width))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"config.json in {directory} must describe a VQ-VAE, but {error}: "
-                "restore it or train the model again"
-            ) from error
-        load_weights(model, state, directory)
+        model = load_artifact(
+            directory, ARTIFACT_KIND, VQVAERecord, lambda saved: cls(saved.model, saved.image_shape)
+        )
         return model.to(memory_format=torch.channels_last).eval()
 
     @property

@@ -13,14 +13,19 @@ The kinds that look codes up in a codebook share fields by inheritance, from the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from stage1_vqvae.config_checks import (
+    MAX_BATCHES,
+    MAX_CODEBOOK_DIM,
+    MAX_CODEBOOK_SIZE,
+    MAX_GRIDS,
+    MAX_WIDTH,
     require,
+    require_between,
     require_directions,
-    require_fields,
     require_temperatures,
 )
 
@@ -40,8 +45,8 @@ class CodebookConfig:
         Raises:
             ValueError: A value is out of range.
         """
-        require(self.codebook_size >= 2, "codebook_size", "at least 2", self.codebook_size)
-        require(self.codebook_dim >= 1, "codebook_dim", "at least 1", self.codebook_dim)
+        require_between("codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
+        require_between("codebook_dim", self.codebook_dim, 1, MAX_CODEBOOK_DIM)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +170,7 @@ class SimVQConfig(NearestCodebookConfig):
         """
         NearestCodebookConfig.__post_init__(self)
         require(self.codebook_weight > 0, "codebook_weight", "above 0", self.codebook_weight)
-        require(self.moment_batches >= 0, "moment_batches", "at least 0", self.moment_batches)
+        require_between("moment_batches", self.moment_batches, 0, MAX_BATCHES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -303,7 +308,7 @@ class FiniteScalarConfig:
         Raises:
             ValueError: A value is out of range, or the levels do not give the codebook size.
         """
-        require(self.codebook_size >= 2, "codebook_size", "at least 2", self.codebook_size)
+        require_between("codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
         if self.levels is None:
             balanced_levels(self.codebook_size)
             return
@@ -352,8 +357,9 @@ class LookupFreeConfig:
         Raises:
             ValueError: A value is out of range.
         """
+        require_between("codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
         require(
-            self.codebook_size >= 2 and self.codebook_size.bit_count() == 1,
+            self.codebook_size.bit_count() == 1,
             "codebook_size",
             "a power of two for the lookup_free quantizer",
             self.codebook_size,
@@ -407,7 +413,7 @@ class ResidualConfig:
         Raises:
             ValueError: A value is out of range, or the base has no residual to pass on.
         """
-        require(self.num_quantizers >= 1, "num_quantizers", "at least 1", self.num_quantizers)
+        require_between("num_quantizers", self.num_quantizers, 1, MAX_GRIDS)
         require(
             0 <= self.quantizer_dropout < 1,
             "quantizer_dropout",
@@ -461,11 +467,12 @@ class ProductConfig:
         Raises:
             ValueError: A value is out of range, or the dimensions do not fit the groups.
         """
-        require(self.groups >= 1, "groups", "at least 1", self.groups)
+        require_between("groups", self.groups, 1, MAX_GRIDS)
+        require_between("codebook_dim", self.codebook_dim, 1, MAX_WIDTH)
         require(
-            self.codebook_dim >= 1 and self.codebook_dim % self.groups == 0,
+            self.codebook_dim % self.groups == 0,
             "codebook_dim",
-            f"a positive multiple of groups={self.groups}",
+            f"a multiple of groups={self.groups}",
             self.codebook_dim,
         )
         require(
@@ -493,41 +500,6 @@ QUANTIZER_CONFIGS: dict[str, type[QuantizerConfig]] = {
     "residual": ResidualConfig,
     "product": ProductConfig,
 }
-
-# Fields that later versions added, with the value that keeps what a model saved without them does.
-_ADDED_LATER: dict[str, Any] = {
-    "rotation_trick": False,
-    "entropy_weight": 0.0,
-    "entropy_temperature": 0.1,
-    "online_clustering": False,
-}
-_KINDS_BEFORE_THEM = ("ema", "gradient")
-
-
-def quantizer_config_from_dict(
-    values: Any, kinds: Mapping[str, type[QuantizerConfig]] = QUANTIZER_CONFIGS
-) -> QuantizerConfig:
-    """Rebuilds a config from its fields as JSON holds them; none may be missing or left over.
-
-    Raises:
-        ValueError: The kind is unknown, or a field is missing, unknown or out of range.
-    """
-    kind = values.get("kind") if isinstance(values, Mapping) else None
-    if not isinstance(values, Mapping) or not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(
-            f"quantizer.kind must be one of {', '.join(kinds)}, got {kind!r}: "
-            "the config is of another version"
-        )
-    cls = kinds[kind]
-    values = dict(values)
-    if kind in _KINDS_BEFORE_THEM:
-        values = _ADDED_LATER | values
-    require_fields(cls, values)
-    if "base" in values:
-        values["base"] = quantizer_config_from_dict(values["base"], SINGLE_QUANTIZER_CONFIGS)
-    if isinstance(values.get("levels"), list):
-        values["levels"] = tuple(values["levels"])
-    return cls(**values)
 
 
 def kinds_with(option: str) -> list[str]:
@@ -624,7 +596,7 @@ def require_revival(config: LearnedCodebookConfig | SoftCodebookConfig) -> None:
         ValueError: A value is out of range.
     """
     require(0 < config.decay < 1, "decay", "in (0, 1)", config.decay)
-    require(config.kmeans_batches >= 0, "kmeans_batches", "at least 0", config.kmeans_batches)
+    require_between("kmeans_batches", config.kmeans_batches, 0, MAX_BATCHES)
     threshold, until = config.restart_threshold, config.restart_until
     require(0 <= threshold < 1, "restart_threshold", "in [0, 1)", threshold)
     require(0 <= until <= 1, "restart_until", "in [0, 1]", until)

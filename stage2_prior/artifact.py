@@ -1,5 +1,10 @@
 """A model on disk: a directory with `config.json` and `model.safetensors` that belong together.
 
+`config.json` is a sealed record (see `records`) of format version 2. Beside what rebuilds the
+model it holds `weights_sha256`, the hash of the tensors, and `header_sha256`, that of the bytes
+before them. A safetensors file has no others, so that a change of any byte of either file is
+noticed.
+
 Each stage carries its own copy of this file, so that it can be used without the other; a test
 keeps the copies identical.
 """
@@ -7,23 +12,45 @@ keeps the copies identical.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-FORMAT_VERSION = 1
+from stage2_prior.atomic_directory import atomic_directory, write_file
+from stage2_prior.records import decode_record, encode_record
+from stage2_prior.safetensors_reader import header_hash, one_line, read_tensors, require_layout
+
+T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound="ArtifactRecord")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+
+# A network is float32; batch normalisation also counts its batches.
+_TYPES = {torch.float32: "F32", torch.int64: "I64"}
+_MAX_CONFIG_BYTES = 1 << 16  # some ten times what the longest config takes
+_CONFIG_CURE = "name another path, restore it or train the model again"
+_PAIR_CURE = "restore the pair that was saved together"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactRecord:
+    """The `config.json` of a saved model; each kind of model adds the fields that rebuild it."""
+
+    weights_sha256: str
+    """`weights_hash` of the weights."""
+    header_sha256: str
+    """SHA-256 of the bytes of `model.safetensors` before its tensors."""
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
@@ -37,54 +64,60 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def save_artifact(
-    directory: str | Path, kind: str, config: Mapping[str, Any], model: nn.Module
+    directory: str | Path, kind: str, fields: Mapping[str, Any], model: nn.Module
 ) -> None:
     """Writes `model` and what rebuilds it to `directory`, whole or not at all.
 
     Args:
         directory: Must not exist yet; its parents are made.
-        kind: What the artifact is; `load_artifact` asks for it again.
-        config: JSON-ready settings, stored beside the format version and the weights' hash.
+        kind: The kind of model; `load_artifact` asks for it again.
+        fields: JSON-ready values of the record's fields besides the hashes.
         model: The weights are taken from its `state_dict()`.
 
     Raises:
         FileExistsError: `directory` exists; nothing is ever overwritten.
+        OSError: The disk is full or refuses.
+        ValueError: Weights are not float32.
     """
-    directory = Path(directory)
-    if directory.exists():
-        raise FileExistsError(
-            f"a new directory is required to save to, but {directory} exists: "
-            "choose another path or remove it first"
-        )
     # Contiguous copies: safetensors stores neither strides (channels_last) nor shared memory.
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    header = {
-        "format_version": FORMAT_VERSION,
-        "kind": kind,
+    for name, tensor in state.items():
+        if tensor.dtype not in _TYPES:
+            raise ValueError(
+                f"weights must be float32 to be saved, but {name} is {tensor.dtype}: convert the "
+                "model with .float()"
+            )
+    # Not safetensors' own `save_file`: what it makes, only its owner can read.
+    weights = save(state, metadata={"format": "pt"})
+    hashes = {
         "weights_sha256": weights_hash(state),
-        **config,
+        "header_sha256": header_hash(io.BytesIO(weights)),
     }
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir()
-        # Not safetensors' own `save_file`: what it makes, only its owner can read.
-        _write(partial / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
-        _write(partial / CONFIG_FILE, (json.dumps(header, indent=2) + "\n").encode())
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    config = encode_record(kind, FORMAT_VERSION, {**hashes, **fields}, sealed=True)
+    with atomic_directory(Path(directory)) as partial:
+        write_file(partial / WEIGHTS_FILE, weights)
+        write_file(partial / CONFIG_FILE, config)
 
 
-def load_artifact(directory: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads what `save_artifact` wrote, refusing anything that is not whole and matching.
+def load_artifact(
+    directory: str | Path,
+    kind: str,
+    cls: type[RecordT],
+    build: Callable[[RecordT], ModuleT],
+) -> ModuleT:
+    """Loads what `save_artifact` wrote, on the CPU; refuses all that is not whole and matching.
+
+    What the config asks for is compared with what the weights' file holds before any of it is
+    allocated.
 
     Args:
         directory: The artifact's directory.
-        kind: The kind it must be.
+        kind: The kind of model it must be.
+        cls: The dataclass of its record.
+        build: Makes the model, with fresh weights, from the record.
 
     Returns:
-        The config as it was given to `save_artifact`, and the weights by name, on the CPU.
+        The model, with the saved weights.
 
     Raises:
         FileNotFoundError: The directory or one of its two files is missing.
@@ -92,90 +125,101 @@ def load_artifact(directory: str | Path, kind: str) -> tuple[dict[str, Any], dic
             config and weights were not saved together.
     """
     directory = Path(directory)
-    for path in (directory, directory / CONFIG_FILE, directory / WEIGHTS_FILE):
-        if not path.exists():
+    config, weights = directory / CONFIG_FILE, directory / WEIGHTS_FILE
+    for path in (directory, config, weights):
+        if not (path.is_dir() if path == directory else path.is_file()):
             raise FileNotFoundError(
-                f"a saved {kind} is required in {directory}, but {path} does not exist: "
-                "check the path, or train the model first"
+                f"a saved {kind} is required in {directory}, but {path} "
+                f"{'is of another type' if path.exists() else 'does not exist'}: check the path, "
+                "or train the model first"
             )
-    try:
-        config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-        version, found = config.pop("format_version"), config.pop("kind")
-        expected_hash = config.pop("weights_sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{directory / CONFIG_FILE} must be the JSON config of a saved {kind}, but it is "
-            f"damaged ({error}): save the model again"
-        ) from error
-    if found != kind:
-        raise ValueError(
-            f"{directory} must hold a {kind}, but it holds a {found}: name another path"
-        )
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{directory} has format version {version}, but this version of the software reads "
-            f"{FORMAT_VERSION}: use the version that wrote it"
-        )
-    try:
-        with utf8_path(directory / WEIGHTS_FILE) as path:
-            state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{directory / WEIGHTS_FILE} must be a whole safetensors file, but it is damaged "
-            f"({error}): restore or train it again"
-        ) from error
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(
-                f"weights must be finite, but {name} in {directory / WEIGHTS_FILE} has NaN or "
-                "infinite entries: restore or train it again"
-            )
-    if weights_hash(state) != expected_hash:
-        raise ValueError(
-            f"{CONFIG_FILE} and {WEIGHTS_FILE} in {directory} do not belong together (the weights' "
-            "hash differs from the config's): restore the pair that was saved together"
-        )
-    return config, state
+    record = read_config(config, kind, FORMAT_VERSION, cls, cure=_CONFIG_CURE)
+    with _float32_on_cpu():
+        try:
+            with torch.device("meta"), _NoRandomNumbers():
+                expected = build(record).state_dict()
+        except ValueError as error:
+            raise ValueError(_unusable(config, kind, error, _CONFIG_CURE)) from error
+        layout = {n: (_TYPES[t.dtype], tuple(t.shape)) for n, t in expected.items()}
+        require_layout(weights, layout, cure=_PAIR_CURE)
+        state = _read_weights(weights, record)
+        model = build(record)
+    model.load_state_dict(state)
+    return model
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], directory: str | Path) -> None:
-    """Copies `state` into `model`; names and shapes must agree exactly.
+def read_config(path: Path, kind: str, version: int, cls: type[T], *, cure: str) -> T:
+    """Reads the sealed record of a directory's `config.json`.
+
+    Args:
+        path: The file.
+        kind: The kind it must be.
+        version: The format version it must have.
+        cls: The dataclass of the record.
+        cure: What to do where it is not, as the end of a sentence.
 
     Raises:
-        ValueError: A tensor is missing, left over, or of another shape.
+        ValueError: It is damaged, of another kind or version, or does not fit `cls`.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted(expected.keys() | given.keys()):
-        if expected.get(name) != given.get(name):
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_CONFIG_BYTES + 1)
+        if len(content) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {_MAX_CONFIG_BYTES} bytes")
+        return decode_record(content, kind, version, cls, sealed=True)
+    except ValueError as error:
+        raise ValueError(_unusable(path, kind, error, cure)) from error
+
+
+def _read_weights(path: Path, record: ArtifactRecord) -> dict[str, Tensor]:
+    """The tensors that `record` is of.
+
+    Raises:
+        ValueError: The file holds others, or they are not finite.
+    """
+    state = read_tensors(path)
+    with path.open("rb") as file:
+        hashes = weights_hash(state), header_hash(file)
+    if hashes != (record.weights_sha256, record.header_sha256):
+        raise ValueError(
+            f"{CONFIG_FILE} and {WEIGHTS_FILE} in {path.parent} do not belong together (the "
+            f"weights' hash differs from the config's): {_PAIR_CURE}"
+        )
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
             raise ValueError(
-                f"weights in {directory} do not fit its config: {name} must have shape "
-                f"{expected.get(name, 'none (no such tensor)')}, got "
-                f"{given.get(name, 'none (missing)')}: restore the pair that was saved together"
+                f"weights must be finite, but {name} in {path} has NaN or infinite entries: "
+                "restore or train it again"
             )
-    model.load_state_dict(state)
+    return state
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves new tensors without values, as those of the meta device are anyway.
+
+    To fill them with none, torch would first import sympy and more, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 @contextmanager
-def utf8_path(path: Path) -> Iterator[Path]:
-    """Yields a path to the same file whose name is UTF-8, which safetensors requires.
-
-    Linux allows other names. They are reached by a temporary link.
-    """
+def _float32_on_cpu() -> Iterator[None]:
+    """New tensors are float32 on the CPU, whatever defaults the program has chosen."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory() as directory:
-            link = Path(directory) / "link"
-            link.symlink_to(path.absolute())
-            yield link
-    else:
-        yield path
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whose bytes are on the disk before its directory takes its final name."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _unusable(config: Path, kind: str, error: ValueError, cure: str) -> str:
+    return f"{config} must be the config of a saved {kind}, but {one_line(error)}: {cure}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,19 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage2_prior.artifact import CONFIG_FILE, load_artifact, load_weights, save_artifact
-from stage2_prior.config import (
-    PriorConfig,
-    SamplingSettings,
-    prior_config_from_dict,
-    prior_config_to_dict,
-)
+from stage2_prior.artifact import ArtifactRecord, load_artifact, save_artifact
+from stage2_prior.config import PriorConfig, SamplingSettings
 from stage2_prior.grids import (
     GridSpec,
     check_codes,
+    check_grids,
     check_known,
-    grids_from_list,
-    grids_to_list,
     split_by_grid,
     to_grids,
     to_sequence,
@@ -43,9 +38,20 @@ from stage2_prior.request import (
 from stage2_prior.row_filling import ROW_MULTIPLE, num_missing
 
 ARTIFACT_KIND = "prior"
-_CONFIG_FIELDS = {"grids", "num_classes", "vqvae_sha256", "model"}
-# Absent in what older versions saved: those priors know no context and no views.
-_OPTIONAL_FIELDS = {"context_grids", "num_views"}
+_MAX_CLASSES = 1 << 24
+_MAX_VIEWS = 1 << 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorRecord(ArtifactRecord):
+    """The `config.json` of a saved prior; the fields are the arguments of `CodePrior`."""
+
+    grids: tuple[GridSpec, ...]
+    num_classes: int | None
+    vqvae_sha256: str | None
+    context_grids: tuple[GridSpec, ...]
+    num_views: int
+    model: PriorConfig
 
 
 @runtime_checkable
@@ -96,7 +102,8 @@ class CodePrior(nn.Module, ABC):
             the only one that log-probabilities and samples are of.
 
     Raises:
-        ValueError: There are no grids, or num_classes or num_views is below 1.
+        ValueError: There are no grids or too many (see `check_grids`), or num_classes or num_views
+            is out of range.
     """
 
     def __init__(
@@ -111,10 +118,14 @@ class CodePrior(nn.Module, ABC):
         super().__init__()
         if not grids:
             raise ValueError("at least one grid is required, got none")
-        if num_classes is not None and not (isinstance(num_classes, int) and num_classes >= 1):
-            raise ValueError(f"num_classes must be at least 1 or None, got {num_classes!r}")
-        if not (isinstance(num_views, int) and num_views >= 1):
-            raise ValueError(f"num_views must be at least 1, got {num_views!r}")
+        check_grids(grids)
+        check_grids(context_grids, "context_grids")
+        if num_classes is not None and not _is_between(num_classes, 1, _MAX_CLASSES):
+            raise ValueError(
+                f"num_classes must be from 1 to {_MAX_CLASSES:,}, or None, got {num_classes!r}"
+            )
+        if not _is_between(num_views, 1, _MAX_VIEWS):
+            raise ValueError(f"num_views must be from 1 to {_MAX_VIEWS:,}, got {num_views!r}")
         self.config = config
         self.grids = grids
         self.num_classes = num_classes
@@ -406,16 +417,18 @@ class CodePrior(nn.Module, ABC):
 
         Raises:
             FileExistsError: `directory` exists.
+            OSError: The disk is full or refuses.
+            ValueError: Weights are not float32.
         """
-        config = {
-            "grids": grids_to_list(self.grids),
+        fields = {
+            "grids": [asdict(grid) for grid in self.grids],
             "num_classes": self.num_classes,
             "vqvae_sha256": self.vqvae_hash,
-            "context_grids": grids_to_list(self.context_grids),
+            "context_grids": [asdict(grid) for grid in self.context_grids],
             "num_views": self.num_views,
-            "model": prior_config_to_dict(self.config),
+            "model": asdict(self.config),
         }
-        save_artifact(directory, ARTIFACT_KIND, config, self)
+        save_artifact(directory, ARTIFACT_KIND, fields, self)
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> CodePrior:
@@ -427,22 +440,17 @@ class CodePrior(nn.Module, ABC):
         """
         from stage2_prior.build import build_prior  # it imports the kinds, which import this file
 
-        config, state = load_artifact(directory, ARTIFACT_KIND)
-        if differing := (config.keys() - _OPTIONAL_FIELDS) ^ _CONFIG_FIELDS:
-            raise ValueError(
-                f"{CONFIG_FILE} in {directory} must have the fields of a saved prior, but "
-                f"{sorted(differing)} are missing or unknown: save it again"
+        def build(saved: PriorRecord) -> CodePrior:
+            return build_prior(
+                saved.model,
+                saved.grids,
+                saved.num_classes,
+                saved.vqvae_sha256,
+                saved.context_grids,
+                saved.num_views,
             )
-        prior = build_prior(
-            prior_config_from_dict(config["model"]),
-            grids_from_list(config["grids"]),
-            config["num_classes"],
-            config["vqvae_sha256"],
-            grids_from_list(config.get("context_grids", [])),
-            config.get("num_views", 1),
-        )
-        load_weights(prior, state, directory)
-        return prior.eval()
+
+        return load_artifact(directory, ARTIFACT_KIND, PriorRecord, build).eval()
 
     @property
     def _device(self) -> torch.device:
@@ -529,3 +537,7 @@ class CodePrior(nn.Module, ABC):
         return decide_compilation(
             settings, num_draws, self._device, possible=self.has_sampler_options
         )
+
+
+def _is_between(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and least <= value <= most

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 GuidanceSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
 """How classifier-free guidance is spread over the codes of an image."""
 
+# Far above what anyone trains, but low enough that a config from a stranger can neither keep the
+# construction of its model busy nor overflow the size of a tensor.
+_MAX_LAYERS = 256
+_MAX_WIDTH = 1 << 16
+_MAX_KERNEL_SIZE = 255
 # So that guided logits stay finite in float32.
 _MAX_GUIDANCE_SCALE = 1e6
 
@@ -45,14 +49,15 @@ class TransformerConfig:
         Raises:
             ValueError: A value is out of range.
         """
-        _require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
+        _require_between("num_layers", self.num_layers, 1, _MAX_LAYERS)
         for name in ("random_order_until", "random_order_share"):
             _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
-        _require(self.num_heads >= 1, "num_heads", "at least 1", self.num_heads)
+        _require_between("num_heads", self.num_heads, 1, _MAX_WIDTH)
+        _require_between("width", self.width, 1, _MAX_WIDTH)
         _require(
-            self.width >= 1 and self.width % self.num_heads == 0,
+            self.width % self.num_heads == 0,
             "width",
-            f"a positive multiple of num_heads ({self.num_heads})",
+            f"a multiple of num_heads ({self.num_heads})",
             self.width,
         )
         _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
@@ -87,14 +92,10 @@ class PixelCNNConfig:
         Raises:
             ValueError: A value is out of range.
         """
-        _require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
-        _require(self.width >= 1, "width", "at least 1", self.width)
-        _require(
-            self.kernel_size >= 3 and self.kernel_size % 2 == 1,
-            "kernel_size",
-            "odd and at least 3",
-            self.kernel_size,
-        )
+        _require_between("num_layers", self.num_layers, 1, _MAX_LAYERS)
+        _require_between("width", self.width, 1, _MAX_WIDTH)
+        _require_between("kernel_size", self.kernel_size, 3, _MAX_KERNEL_SIZE)
+        _require(self.kernel_size % 2 == 1, "kernel_size", "odd", self.kernel_size)
         _require(self.attention_every >= 0, "attention_every", "at least 0", self.attention_every)
         _require(
             self.attention_every <= self.num_layers,
@@ -102,7 +103,7 @@ class PixelCNNConfig:
             f"at most num_layers ({self.num_layers})",
             self.attention_every,
         )
-        _require(self.num_heads >= 1, "num_heads", "at least 1", self.num_heads)
+        _require_between("num_heads", self.num_heads, 1, _MAX_WIDTH)
         _require(
             not self.attention_every or self.width % self.num_heads == 0,
             "width",
@@ -118,51 +119,6 @@ PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
     "transformer": TransformerConfig,
     "pixelcnn": PixelCNNConfig,
 }
-
-# What priors saved before these fields existed did: their configs do not have them.
-_BEFORE_THEY_EXISTED: dict[str, dict[str, Any]] = {
-    "transformer": {"any_order": False, "random_order_until": 0.5, "random_order_share": 0.1},
-    "pixelcnn": {"attention_every": 0, "num_heads": 4},
-}
-
-
-def prior_config_to_dict(config: PriorConfig) -> dict[str, Any]:
-    """The config as JSON-ready values."""
-    return asdict(config)
-
-
-def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
-    """Rebuilds a config from `prior_config_to_dict`; every field must be there and none left over.
-
-    Only fields that are younger than the format may be missing; they take the value that keeps the
-    behaviour of that time.
-
-    Raises:
-        ValueError: A field is missing, unknown or out of range.
-    """
-    kind = values.get("kind") if isinstance(values, Mapping) else None
-    if not isinstance(kind, str) or kind not in PRIOR_CONFIGS:
-        raise ValueError(
-            f"kind must be one of {', '.join(PRIOR_CONFIGS)}, got {kind!r}: "
-            "the config is of another version"
-        )
-    cls = PRIOR_CONFIGS[kind]
-    values = {**_BEFORE_THEY_EXISTED[kind], **values}
-    expected = {f.name for f in fields(cls)}
-    if expected != values.keys():
-        raise ValueError(
-            f"a {cls.__name__} must have exactly the fields it was saved with, but "
-            f"{sorted(expected ^ values.keys())} are missing or unknown: "
-            "the config is of another version"
-        )
-    for f in fields(cls):
-        accepted = (float, int) if isinstance(f.default, float) else (type(f.default),)
-        if type(values[f.name]) not in accepted:
-            raise ValueError(
-                f"{f.name} of a {cls.__name__} must be of type {accepted[0].__name__}, got "
-                f"{values[f.name]!r}: the config is damaged"
-            )
-    return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,3 +243,8 @@ class SamplingSettings:
 def _require(holds: bool, name: str, requirement: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{name} must be {requirement}, got {value}")
+
+
+def _require_between(name: str, value: int, least: int, most: int) -> None:
+    _require(value >= least, name, f"at least {least}", value)
+    _require(value <= most, name, f"at most {most:,}", value)

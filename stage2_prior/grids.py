@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+# As of the network's settings: see `config`.
+_MAX_CODEBOOK_SIZE = 1 << 24
+_MAX_GRIDS = 256
+_MAX_CODES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class GridSpec:
     """Shape and range of one code grid.
 
     Raises:
-        ValueError: A side or the codebook size is below 1.
+        ValueError: A side or the codebook size is below 1, or the codebook size above 2^24.
     """
 
     height: int
@@ -30,6 +33,8 @@ class GridSpec:
         """Checks the ranges."""
         if min(self.height, self.width, self.codebook_size) < 1:
             raise ValueError(f"height, width and codebook_size must be at least 1, got {self}")
+        if self.codebook_size > _MAX_CODEBOOK_SIZE:
+            raise ValueError(f"codebook_size must be at most {_MAX_CODEBOOK_SIZE:,}, got {self}")
 
     @property
     def num_codes(self) -> int:
@@ -37,29 +42,22 @@ class GridSpec:
         return self.height * self.width
 
 
-def grids_to_list(grids: tuple[GridSpec, ...]) -> list[dict[str, Any]]:
-    """The grids as JSON-ready values."""
-    return [asdict(grid) for grid in grids]
+def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
+    """Makes sure that a network over grids can be built.
 
-
-def grids_from_list(values: Any) -> tuple[GridSpec, ...]:
-    """Rebuilds grids from what `grids_to_list` gave.
+    Args:
+        grids: The specs.
+        name: What an error message calls them.
 
     Raises:
-        ValueError: The values are of another form, or out of range.
+        ValueError: There are more than 256, or more than 2^18 codes in them.
     """
-    names = {f.name for f in fields(GridSpec)}
-    if not isinstance(values, list) or not all(
-        isinstance(grid, Mapping)
-        and grid.keys() == names
-        and all(type(value) is int for value in grid.values())
-        for grid in values
-    ):
+    num_codes = sum(grid.num_codes for grid in grids)
+    if len(grids) > _MAX_GRIDS or num_codes > _MAX_CODES:
         raise ValueError(
-            "grids must be a list of {height, width, codebook_size}, all integers, "
-            f"got {values!r}: save the prior again"
+            f"{name} must be at most {_MAX_GRIDS} with {_MAX_CODES:,} codes in all, got "
+            f"{len(grids)} with {num_codes:,}"
         )
-    return tuple(GridSpec(**grid) for grid in values)
 
 
 def split_by_grid(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
@@ -73,12 +71,12 @@ def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
     Returns:
         int64 (L, 3): grid, row and column.
     """
-    return torch.cat(
+    return torch.tensor(
         [
-            torch.cartesian_prod(
-                torch.tensor([i]), torch.arange(grid.height), torch.arange(grid.width)
-            ).view(-1, 3)
+            (i, row, column)
             for i, grid in enumerate(grids)
+            for row in range(grid.height)
+            for column in range(grid.width)
         ]
     )
 

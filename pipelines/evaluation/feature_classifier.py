@@ -20,8 +20,8 @@ from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
 from stage1_vqvae.artifact import (
     CONFIG_FILE,
+    ArtifactRecord,
     load_artifact,
-    load_weights,
     save_artifact,
     weights_hash,
 )
@@ -59,6 +59,22 @@ class ClassifierTraining:
         per_epoch = num_images / min(self.batch_size, num_images)
         steps = min(max(self.epochs * per_epoch, self.min_steps), self.max_epochs * per_epoch)
         return max(2, round(steps))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierRecord(ArtifactRecord):
+    """The `config.json` of a saved classifier."""
+
+    data_fingerprint: str
+    """Of the data it was trained on."""
+    version: int
+    """`VERSION` when it was trained."""
+    channels: int
+    """C of its images."""
+    num_classes: int
+    """Number of classes."""
+    training: ClassifierTraining
+    """How it was trained."""
 
 
 class FeatureClassifier(nn.Module):
@@ -233,18 +249,20 @@ def cached_classifier(
         with writing(path):
             save_artifact(path, _KIND, config, model)
         return model, _key(path, weights_hash(model.state_dict()))
-    model = FeatureClassifier(images.shape[1], num_classes)
-    try:
-        found, state = load_artifact(path, _KIND)
-        if found != config:
+
+    def build(saved: ClassifierRecord) -> FeatureClassifier:
+        if asdict(saved) | config != asdict(saved):
             raise ValueError("its settings are not those of its name")
-        load_weights(model, state, path)
+        return FeatureClassifier(saved.channels, saved.num_classes)
+
+    try:
+        model = load_artifact(path, _KIND, ClassifierRecord, build)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"{path} must hold a whole feature classifier, but it is damaged ({error}): remove "
             "that directory, and the next evaluation trains it again"
         ) from error
-    return model.to(device).eval(), _key(path, weights_hash(state))
+    return model.to(device).eval(), _key(path, weights_hash(model.state_dict()))
 
 
 def cached_key(folder: Path, *, fingerprint: str, channels: int, num_classes: int) -> str | None:

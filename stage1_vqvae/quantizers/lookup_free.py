@@ -35,7 +35,8 @@ class LookupFreeQuantizer(Quantizer):
         self.codebook_dim = config.codebook_dim
         self.codebook_sizes = (config.codebook_size,)
         self._magnitude = self.codebook_dim**-0.5 if config.spherical else 1.0
-        self.register_buffer("bits", 2 ** torch.arange(self.codebook_dim), persistent=False)
+        bits = [1 << i for i in range(self.codebook_dim)]
+        self.register_buffer("bits", torch.tensor(bits), persistent=False)
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
         """z_e itself, or its direction if spherical."""
@@ -74,7 +75,7 @@ class LookupFreeQuantizer(Quantizer):
         return 0.5
 
     def _values(self, signs: Tensor) -> Tensor:
-        return (2.0 * signs - 1) * self._magnitude
+        return (2 * signs.float() - 1) * self._magnitude
 
     def _codes(self, signs: Tensor) -> Tensor:
         return (signs * self.bits[:, None, None]).sum(dim=1)

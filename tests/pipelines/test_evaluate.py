@@ -20,6 +20,7 @@ from pipelines.evaluation.run_comparison import different_conditions
 from pipelines.generation import GenerationPipeline
 from pipelines.run_dir import RunDirectory
 from pipelines.training.metrics_log import read_metrics
+from stage1_vqvae.artifact import load_artifact
 from stage2_prior.config import SamplingSettings
 
 SIDE = 6  # the size of the test split
@@ -143,13 +144,12 @@ def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
 
 
 def loaded_classifier(folder, splits):
-    from stage1_vqvae.artifact import load_artifact, load_weights
+    def build(saved):
+        assert saved.data_fingerprint == splits.fingerprint
+        return feature_classifier.FeatureClassifier(3, 2)
 
-    config, state = load_artifact(folder, "feature_classifier")
-    assert config["data_fingerprint"] == splits.fingerprint
-    model = feature_classifier.FeatureClassifier(3, 2)
-    load_weights(model, state, folder)
-    return model
+    record = feature_classifier.ClassifierRecord
+    return load_artifact(folder, "feature_classifier", record, build)
 
 
 def test_evaluation_writes_record_table_and_report_alone(evaluated, rgb_run):

@@ -50,7 +50,7 @@ def pipeline():
 def unlabelled():
     vqvae = tiny_vqvae()
     config = PixelCNNConfig(num_layers=2, width=4, kernel_size=3)
-    return GenerationPipeline(vqvae, tiny_prior(num_classes=None, config=config))
+    return GenerationPipeline(vqvae, tiny_prior(vqvae.weights_hash(), None, config=config))
 
 
 def assert_same_images(images, expected):
@@ -144,11 +144,18 @@ def test_prior_of_another_vqvae_is_refused():
         GenerationPipeline(tiny_vqvae(seed=1), tiny_prior(tiny_vqvae(seed=0).weights_hash()))
 
 
+def test_prior_of_an_unknown_vqvae_is_refused(tmp_path):
+    tiny_vqvae().save_pretrained(tmp_path / "vqvae")
+    tiny_prior().save_pretrained(tmp_path / "prior")
+    with pytest.raises(ValueError, match=r"does not say on which VQ-VAE's .* weights_hash\(\)"):
+        GenerationPipeline.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("grid", [(3, 2, 8), (2, 3, 9)])
 def test_prior_over_other_grids_is_refused(grid):
     shape, size = grid[:2], grid[2]
     with pytest.raises(ValueError, match=r"the same code grids, got .* and .*: use the pa") as e:
-        GenerationPipeline(tiny_vqvae(), tiny_prior(grid=grid))
+        GenerationPipeline(tiny_vqvae(), tiny_prior(tiny_vqvae().weights_hash(), grid=grid))
     assert f"got ({shape},) of ({size},) codes and ((2, 3),) of (8,)" in str(e.value)
 
 
@@ -159,6 +166,19 @@ def test_saved_pipeline_gives_the_same_images(kind, request, tmp_path):
     loaded = GenerationPipeline.from_pretrained(tmp_path / "new" / "saved")
     assert loaded.class_names == pipeline.class_names
     assert loaded(5, seed=2).equal(pipeline(5, seed=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_default_dtype_does_not_matter(pipeline, tmp_path, dtype):
+    pipeline.save_pretrained(tmp_path / "saved")
+    expected = pipeline(5, seed=2)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        images = GenerationPipeline.from_pretrained(tmp_path / "saved")(5, seed=2)
+    finally:
+        torch.set_default_dtype(before)
+    assert images.equal(expected)
 
 
 def test_saved_pipeline_is_two_models_and_the_classes(pipeline, tmp_path):

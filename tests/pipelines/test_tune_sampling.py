@@ -16,6 +16,7 @@ from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.generation import GenerationPipeline
 from pipelines.report.numbers import with_spread
 from pipelines.tune_sampling import arguments, describe_choice, table_row
+from stage1_vqvae.artifact import load_artifact
 from stage2_prior import SamplingSettings
 
 
@@ -40,9 +41,10 @@ def tune(run, *options):
 def kept_classifier(run):
     """The feature classifier that the command left beside the run."""
     (folder,) = (run.parent / ".feature-networks").iterdir()
-    network = feature_classifier.FeatureClassifier(3, 2)
-    network.load_state_dict(feature_classifier.load_artifact(folder, "feature_classifier")[1])
-    return network.eval()
+    record = feature_classifier.ClassifierRecord
+    return load_artifact(
+        folder, "feature_classifier", record, lambda _: feature_classifier.FeatureClassifier(3, 2)
+    ).eval()
 
 
 def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_file):

@@ -162,7 +162,9 @@ def test_encode_of_other_channels_is_refused():
         make_model((1, 8, 8)).encode(random_images(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize("shape", [(0, 8, 8), (1, 0, 8), (1, 8), (1, 8, -1)])
+@pytest.mark.parametrize("shape", [(0, 8, 8), (1, 0, 8), (1, 8), (1, 8, -1), (1, 8, 65_537)])
 def test_impossible_image_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\), each at least 1, got"):
+    with pytest.raises(
+        ValueError, match=r"image_shape must be \(C, H, W\), each from 1 to 65,536, got"
+    ):
         VQVAE(VQVAEConfig(width=4), shape)

@@ -1,5 +1,6 @@
 """Settings of quantizers: what is refused and how, what is recommended, and JSON."""
 
+import json
 import math
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_vqvae import CASES, KINDS, LEARNED
+from tiny_vqvae import CASES, KINDS
 
+from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
@@ -26,13 +28,18 @@ from stage1_vqvae.quantizer_config import (
     StochasticConfig,
     balanced_levels,
     kinds_with,
-    quantizer_config_from_dict,
     recommended_quantizer,
 )
+from stage1_vqvae.records import convert
 
 NAN = float("nan")
 SIZE = {"codebook_size": 1}, "codebook_size must be at least 2, got 1"
-CODEBOOK = [SIZE, ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0")]
+CODEBOOK = [
+    SIZE,
+    ({"codebook_size": 2**24 + 1}, "codebook_size must be at most 16,777,216, got 16777217"),
+    ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0"),
+    ({"codebook_dim": 4097}, "codebook_dim must be at most 4,096, got 4097"),
+]
 NEAREST = [
     *CODEBOOK,
     ({"commitment_weight": -0.1}, "commitment_weight must be at least 0, got -0.1"),
@@ -98,6 +105,7 @@ REFUSALS = {
     StochasticConfig: [*CODEBOOK, *TEMPERATURES, KMEANS],
     FiniteScalarConfig: [
         SIZE,
+        ({"codebook_size": 2**25}, "codebook_size must be at most 16,777,216, got 33554432"),
         (
             {"codebook_size": 22},
             "codebook_size must be a product of levels from 2 to 8, got 22: take another size, or "
@@ -111,12 +119,12 @@ REFUSALS = {
         ),
     ],
     LookupFreeConfig: [
-        *(
-            (
-                {"codebook_size": size},
-                f"codebook_size must be a power of two for the lookup_free quantizer, got {size}",
-            )
-            for size in (1, 0, -4, 12)
+        SIZE,
+        ({"codebook_size": -4}, "codebook_size must be at least 2, got -4"),
+        ({"codebook_size": 2**25}, "codebook_size must be at most 16,777,216, got 33554432"),
+        (
+            {"codebook_size": 12},
+            "codebook_size must be a power of two for the lookup_free quantizer, got 12",
         ),
         ({"commitment_weight": -1.0}, "commitment_weight must be at least 0, got -1.0"),
         ({"entropy_weight": -1.0}, "entropy_weight must be at least 0, got -1.0"),
@@ -128,6 +136,7 @@ REFUSALS = {
     ],
     ResidualConfig: [
         ({"num_quantizers": 0}, "num_quantizers must be at least 1, got 0"),
+        ({"num_quantizers": 257}, "num_quantizers must be at most 256, got 257"),
         ({"quantizer_dropout": 1.0}, r"quantizer_dropout must be in \[0, 1\), got 1.0"),
         ({"quantizer_dropout": -0.1}, r"quantizer_dropout must be in \[0, 1\), got -0.1"),
         (
@@ -158,8 +167,9 @@ REFUSALS = {
     ],
     ProductConfig: [
         ({"groups": 0}, "groups must be at least 1, got 0"),
-        ({"codebook_dim": 0}, "codebook_dim must be a positive multiple of groups=2, got 0"),
-        ({"codebook_dim": 7}, "codebook_dim must be a positive multiple of groups=2, got 7"),
+        ({"groups": 257}, "groups must be at most 256, got 257"),
+        ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0"),
+        ({"codebook_dim": 7}, "codebook_dim must be a multiple of groups=2, got 7"),
         (
             {"groups": 4},
             r"the dimension of base \(ema\) must be codebook_dim / groups = 8 / 4 = 2, got 4",
@@ -367,82 +377,30 @@ def test_recommended_settings_of_impossible_sizes_are_refused(kind, size, messag
 # --- JSON
 
 
-def as_json(config):
-    """A config as JSON gives it back: lists for tuples."""
-    values = asdict(config)
-    for part in (values, values.get("base", {})):
-        if part.get("levels"):
-            part["levels"] = list(part["levels"])
-    return values
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_from_dict_inverts_json(name):
-    config = quantizer_config_from_dict(as_json(CASES[name]))
+def test_convert_inverts_json(name):
+    values = json.loads(json.dumps({"quantizer": asdict(CASES[name])}))
+    config = convert({**asdict(VQVAEConfig()), **values}, VQVAEConfig).quantizer
     assert config == CASES[name]
     assert hash(config) == hash(CASES[name])  # levels are a tuple again
 
 
-@pytest.mark.parametrize("kind", LEARNED)
-def test_from_dict_of_a_config_before_the_switches_has_them_off(kind):
-    added = ("rotation_trick", "entropy_weight", "entropy_temperature", "online_clustering")
-    old = {k: v for k, v in asdict(QUANTIZER_CONFIGS[kind]()).items() if k not in added}
-    assert quantizer_config_from_dict(old) == QUANTIZER_CONFIGS[kind](
-        rotation_trick=False, entropy_weight=0.0, online_clustering=False
-    )
-
-
-def test_from_dict_keeps_switches_that_are_there():
-    values = asdict(EMAQuantizerConfig(entropy_weight=0.3, rotation_trick=True))
-    del values["online_clustering"]
-    assert quantizer_config_from_dict(values).entropy_weight == 0.3
-    assert quantizer_config_from_dict(values).rotation_trick is True
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LEARNED])
-def test_from_dict_of_a_new_kind_must_have_every_field(kind):
-    values = asdict(QUANTIZER_CONFIGS[kind]())
-    for name in set(values) - {"kind"}:
-        rest = {k: v for k, v in values.items() if k != name}
-        with pytest.raises(ValueError, match=rf"must have exactly .* \['{name}'\] are missing"):
-            quantizer_config_from_dict(rest)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_dict_of_an_unknown_field_is_refused(kind):
-    values = asdict(QUANTIZER_CONFIGS[kind]()) | {"beta": 1.0}
-    with pytest.raises(ValueError, match=r"\['beta'\] are missing or unknown"):
-        quantizer_config_from_dict(values)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (None, "quantizer.kind must be one of ema, .* got None: the config is of another version"),
-        ([], "got None"),
-        ({}, "got None"),
-        ({"kind": 3}, "got 3"),
-        ({"kind": "fsq"}, "got 'fsq'"),
-    ],
-)
-def test_from_dict_of_no_known_kind_is_refused(values, message):
-    with pytest.raises(ValueError, match=message):
-        quantizer_config_from_dict(values)
+def test_convert_of_a_missing_or_unknown_field_is_refused(kind):
+    values = asdict(QUANTIZER_CONFIGS[kind]())
+    fewer = [{k: v for k, v in values.items() if k != name} for name in set(values) - {"kind"}]
+    for wrong in (*fewer, values | {"beta": 1.0}):
+        (name,) = wrong.keys() ^ values.keys()
+        with pytest.raises(ValueError, match=rf"quantizer\.(base\.)?{name}"):
+            convert({**asdict(VQVAEConfig()), "quantizer": wrong}, VQVAEConfig)
 
 
 @pytest.mark.parametrize("kind", ["residual", "product"])
 @pytest.mark.parametrize("base", ["residual", "product"])
-def test_from_dict_of_grids_within_grids_is_refused(kind, base):
+def test_grids_within_grids_are_refused(kind, base):
     values = asdict(QUANTIZER_CONFIGS[kind]()) | {"base": asdict(QUANTIZER_CONFIGS[base]())}
-    with pytest.raises(ValueError, match=rf"must be one of ema, .*index_backprop, got '{base}'"):
-        quantizer_config_from_dict(values)
-
-
-def test_from_dict_checks_the_values_of_a_base():
-    values = asdict(ResidualConfig())
-    values["base"]["decay"] = 2.0
-    with pytest.raises(ValueError, match=r"decay must be in \(0, 1\), got 2.0"):
-        quantizer_config_from_dict(values)
+    with pytest.raises(ValueError, match=rf"'index_backprop'.*got '{base}'"):
+        convert({**asdict(VQVAEConfig()), "quantizer": values}, VQVAEConfig)
 
 
 # --- options

@@ -6,7 +6,6 @@ from tiny_vqvae import CASES, base_of, grids_of, make_model, random_images
 
 from stage1_vqvae import VQVAE
 from stage1_vqvae.code_dump import read_code_dump, write_code_dump
-from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float, to_uint8
 from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
 
@@ -38,11 +37,6 @@ def test_saved_model_gives_the_same_codes_and_images(tmp_path, model, images):
     assert loaded.config == model.config
     assert all(map(torch.equal, loaded.encode(images), codes))
     assert torch.equal(loaded.decode(codes), model.decode(codes))
-
-
-def test_config_survives_json(config):
-    model = VQVAEConfig(quantizer=config)
-    assert VQVAEConfig.from_dict(model.to_dict()) == model
 
 
 def test_encode_gives_one_grid_per_codebook(model, config, images):

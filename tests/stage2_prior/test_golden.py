@@ -25,7 +25,7 @@ def prior(kind):
 
 def test_golden_prior_has_its_kind_grids_and_classes(prior, kind):
     assert (prior.config.kind, prior.grids, prior.num_classes) == (kind, GRIDS, NUM_CLASSES)
-    assert (prior.context_grids, prior.any_order) == ((), False)  # which did not exist then
+    assert (prior.context_grids, prior.any_order) == ((), False)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,12 @@
 """Attention and context of a PixelCNN: their configs, parameters and pieces, and what is saved."""
 
-import json
+import dataclasses
 import math
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
-from make_golden import GOLDEN
 from pixelcnn_variants import (
     ATTENTION,
     EQUAL,
@@ -19,10 +17,10 @@ from pixelcnn_variants import (
     random_context,
 )
 from references import softmax
+from sealing import edit_record
 from tiny_priors import as_grids, random_labels, random_sequence
 
 from stage2_prior import CodePrior, GridSpec, PixelCNNConfig, build_prior
-from stage2_prior.config import prior_config_from_dict, prior_config_to_dict
 from stage2_prior.pixelcnn_context import ContextNetwork
 from stage2_prior.snail_attention import CausalAttentionBlock
 
@@ -47,25 +45,6 @@ def test_config_refuses_values_out_of_range(values, message):
 
 def test_heads_need_not_divide_the_width_where_there_is_no_attention():
     assert PixelCNNConfig(width=7, num_heads=4).width == 7
-
-
-def test_config_survives_json():
-    config = PixelCNNConfig(attention_every=5, num_heads=8)
-    assert prior_config_from_dict(json.loads(json.dumps(prior_config_to_dict(config)))) == config
-
-
-def test_config_from_before_attention_means_none():
-    values = prior_config_to_dict(PixelCNNConfig(width=7))
-    del values["attention_every"], values["num_heads"]
-    assert prior_config_from_dict(values) == PixelCNNConfig(width=7, attention_every=0)
-
-
-def test_saved_prior_from_before_the_options_has_none_of_their_parameters():
-    prior = CodePrior.from_pretrained(GOLDEN / "pixelcnn")
-    assert prior.config.attention_every == 0
-    assert prior.context_grids == ()
-    names = [name for name, _ in prior.named_parameters()]
-    assert not [name for name in names if "attention" in name or "context" in name]
 
 
 def test_fresh_weights_do_not_depend_on_options_that_are_off():
@@ -104,15 +83,11 @@ def test_saved_prior_is_loaded_with_its_options(tmp_path, name):
 
 
 def test_saved_prior_with_attention_refuses_weights_without(tmp_path):
-    make_pixelcnn(VARIANTS["attention"]).save_pretrained(tmp_path / "with")
-    make_pixelcnn(VARIANTS["plain"]).save_pretrained(tmp_path / "without")
-    config = json.loads((tmp_path / "with" / "config.json").read_text())
-    plain = json.loads((tmp_path / "without" / "config.json").read_text())
-    config["weights_sha256"] = plain["weights_sha256"]
-    shutil.copy(tmp_path / "without" / "model.safetensors", tmp_path / "with")
-    (tmp_path / "with" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"do not fit its config: attention_blocks\.0\."):
-        CodePrior.from_pretrained(tmp_path / "with")
+    make_pixelcnn(VARIANTS["plain"]).save_pretrained(tmp_path / "prior")
+    with_attention = dataclasses.asdict(make_pixelcnn(VARIANTS["attention"]).config)
+    edit_record(tmp_path / "prior" / "config.json", lambda c: c.update(model=with_attention))
+    with pytest.raises(ValueError, match=r"does not fit config\.json: attention_blocks\.0\."):
+        CodePrior.from_pretrained(tmp_path / "prior")
 
 
 @pytest.mark.parametrize("name", ["attention", "context", "context_and_attention_and_equal_grids"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sealing import edit_record
 from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree
 
 from pipelines.data.config import DataConfig
@@ -263,7 +264,7 @@ def test_names_of_classes_are_escaped(run):
 
 
 def test_prior_without_label_dropout_has_no_guidance(run):
-    edit_json(run / "prior" / "config.json", lambda c: c["model"].update(label_dropout=0.0))
+    edit_record(run / "prior" / "config.json", lambda c: c["model"].update(label_dropout=0.0))
     assert part(report(run), "strips").find("h2").text == "Temperature"
 
 
