@@ -2,35 +2,39 @@
 
 A dump is a directory:
 
-    codes/config.json             format version, codebook sizes, hash of the VQ-VAE, other views
+    codes/config.json             a sealed record (see `records`), version 2: `CodeDumpRecord`
     codes/train.safetensors       codes.0 int32 (N, h, w), codes.1 ..., labels int64 (N,)
     codes/validation.safetensors
     codes/test.safetensors
     codes/train-NAME.safetensors  the same of another view of the training images, if there are any
+
+The record holds the hash of each of the other files, so that a change of any byte is noticed.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stage1_vqvae.artifact import read_config
+from stage1_vqvae.atomic_directory import atomic_directory, write_file
+from stage1_vqvae.code_dump_record import SPLITS, CodeDumpRecord, require_view_name, view_file
+from stage1_vqvae.config_checks import MAX_POSITIONS, require_between
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.safetensors_reader import utf8_path
+from stage1_vqvae.records import encode_record
+from stage1_vqvae.safetensors_reader import Layout, read_tensors, require_layout
 from stage1_vqvae.safetensors_stream import SafetensorsWriter
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KIND = "code_dump"
 CONFIG_FILE = "config.json"
-SPLITS = ("train", "validation", "test")
+_CURE = "remove the codes and dump them again"
 
 
 @dataclass(frozen=True)
@@ -89,38 +93,33 @@ def write_code_dump(
 
     Raises:
         FileExistsError: `directory` exists; nothing is ever overwritten.
-        ValueError: A split is missing, or it or a view has more or fewer images than announced.
+        OSError: The disk is full or refuses.
+        ValueError: A split is missing, it or a view has more or fewer images than announced, or a
+            view's name is no part of a file's.
     """
-    directory = Path(directory)
-    if directory.exists():
-        raise FileExistsError(
-            f"a new directory is required for the code dump, but {directory} exists: "
-            "choose another path or remove it first"
-        )
     if set(splits) != set(SPLITS):
         raise ValueError(f"the splits {', '.join(SPLITS)} are required, got {sorted(splits)}")
     other_views = other_views or {}
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir()
-        model.eval()
-        files = {**splits, **{_view_file(name): view for name, view in other_views.items()}}
+    for name in other_views:
+        require_view_name(name)
+    files = {**splits, **{view_file(name): view for name, view in other_views.items()}}
+    model.eval()
+    with atomic_directory(Path(directory)) as partial:
+        hashes = {}
         for name, (size, batches) in files.items():
-            _write_split(partial / f"{name}.safetensors", model, size, batches, num_classes)
-        config = {
-            "format_version": FORMAT_VERSION,
-            "kind": KIND,
-            "vqvae_sha256": model.weights_hash(),
-            "codebook_sizes": list(model.codebook_sizes),
-            "num_classes": num_classes,
-            "num_images": {name: size for name, (size, _) in splits.items()},
-            "other_views": list(other_views),
-        }
-        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            path = partial / f"{name}.safetensors"
+            _write_split(path, model, size, batches, num_classes)
+            hashes[name] = _file_hash(path)
+        record = CodeDumpRecord(
+            vqvae_sha256=model.weights_hash(),
+            codebook_sizes=model.codebook_sizes,
+            num_classes=num_classes,
+            num_images={name: size for name, (size, _) in splits.items()},
+            other_views=tuple(other_views),
+            file_sha256=hashes,
+        )
+        config = encode_record(KIND, FORMAT_VERSION, asdict(record), sealed=True)
+        write_file(partial / CONFIG_FILE, config)
 
 
 def read_code_dump(directory: str | Path) -> CodeDump:
@@ -131,23 +130,19 @@ def read_code_dump(directory: str | Path) -> CodeDump:
         ValueError: A file is damaged, of another version, or holds impossible codes or labels.
     """
     directory = Path(directory)
-    config = _read_config(directory)
-    sizes, num_images = tuple(config["codebook_sizes"]), config["num_images"]
+    record = _read_record(directory)
     splits = {
-        name: _read_split(
-            directory / f"{name}.safetensors", num_images[name], sizes, config["num_classes"]
-        )
-        for name in SPLITS
+        name: _read_split(directory, name, record, record.num_images[name]) for name in SPLITS
     }
     shapes = {tuple(grid.shape[1:] for grid in split.codes) for split in splits.values()}
     if len(shapes) > 1:
-        raise ValueError(f"the splits in {directory} differ in grid shape: dump the codes again")
+        raise ValueError(f"the splits in {directory} differ in grid shape: {_CURE}")
     return CodeDump(
         splits,
-        sizes,
-        config["num_classes"],
-        config["vqvae_sha256"],
-        tuple(config["other_views"]),
+        record.codebook_sizes,
+        record.num_classes,
+        record.vqvae_sha256,
+        record.other_views,
     )
 
 
@@ -163,21 +158,17 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
         ValueError: A file is damaged or does not belong to the dump.
     """
     directory, train = Path(directory), dump.splits["train"]
-    for name in dump.other_views:
-        path = directory / f"{_view_file(name)}.safetensors"
-        view = _read_split(path, len(train), dump.codebook_sizes, dump.num_classes)
+    record = _read_record(directory)
+    for name in record.other_views:
+        view = _read_split(directory, view_file(name), record, len(train))
         shapes, labels = ([grid.shape for grid in view.codes], view.labels)
         same_labels = labels is None or train.labels is None or labels.equal(train.labels)
         if shapes != [grid.shape for grid in train.codes] or not same_labels:
             raise ValueError(
-                f"{path} must have the shapes and labels of the training images' codes, but they "
-                "differ: dump the codes again"
+                f"the view {name} in {directory} must have the shapes and labels of the training "
+                f"images' codes, but they differ: {_CURE}"
             )
         yield view
-
-
-def _view_file(name: str) -> str:
-    return f"train-{name}"
 
 
 def _write_split(
@@ -202,67 +193,55 @@ def _write_split(
             writer.append(rows)
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
+def _read_record(directory: Path) -> CodeDumpRecord:
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"a code dump is required in {directory}, but {path} does not exist: "
             "run `python -m pipelines.dump_codes` first"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        version = config["format_version"]
-        known = {"vqvae_sha256", "codebook_sizes", "num_classes", "num_images"} <= config.keys()
-        config.setdefault("other_views", [])  # older versions knew none
-        known &= all(isinstance(name, str) for name in config["other_views"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): dump the codes again") from error
-    if config.get("kind") != KIND or not known:
-        raise ValueError(f"{path} must be the config of a code dump: dump the codes again")
-    if version != FORMAT_VERSION:
+    return read_config(path, KIND, FORMAT_VERSION, CodeDumpRecord, cure=_CURE)
+
+
+def _read_split(directory: Path, name: str, record: CodeDumpRecord, num_images: int) -> SplitCodes:
+    path = directory / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"a code dump needs {path}, which is missing: {_CURE}")
+    if _file_hash(path) != record.file_sha256[name]:
         raise ValueError(
-            f"{directory} has format version {version}, but this version of the software reads "
-            f"{FORMAT_VERSION}: dump the codes again"
+            f"{path} was changed after it was written, or belongs to another dump (its hash "
+            f"differs from that in {CONFIG_FILE}): {_CURE}"
         )
-    return dict(config)
-
-
-def _read_split(
-    path: Path, num_images: int, sizes: tuple[int, ...], num_classes: int | None
-) -> SplitCodes:
-    if not path.exists():
-        raise FileNotFoundError(f"a code dump needs {path}, which is missing: dump the codes again")
-    try:
-        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
-            codes = tuple(file.get_tensor(f"codes.{i}") for i in range(len(sizes)))
-            labels = None if num_classes is None else file.get_tensor("labels")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): dump the codes again") from error
-    for grid, codebook_size in zip(codes, sizes, strict=True):
-        _require_layout(path, "codes", grid, (num_images, None, None), torch.int32)
-        _require_range(path, "codes", grid, codebook_size)
-    if labels is not None and num_classes is not None:
-        _require_layout(path, "labels", labels, (num_images,), torch.int64)
-        _require_range(path, "labels", labels, num_classes)
+    grids = [f"codes.{i}" for i in range(len(record.codebook_sizes))]
+    layout: Layout = dict.fromkeys(grids, ("I32", (num_images, None, None)))
+    if record.num_classes is not None:
+        layout = {**layout, "labels": ("I64", (num_images,))}
+    shapes = require_layout(path, layout, cure=_CURE)
+    for grid in grids:
+        require_between(
+            f"the codes of an image ({grid} in {path})",
+            math.prod(shapes[grid][1:]),
+            1,
+            MAX_POSITIONS,
+        )
+    tensors = read_tensors(path)
+    codes = tuple(tensors[grid] for grid in grids)
+    for values, codebook_size in zip(codes, record.codebook_sizes, strict=True):
+        _require_range(path, "codes", values, codebook_size)
+    labels = tensors.get("labels")
+    if labels is not None and record.num_classes is not None:
+        _require_range(path, "labels", labels, record.num_classes)
     return SplitCodes(codes, labels)
-
-
-def _require_layout(
-    path: Path, what: str, values: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype
-) -> None:
-    fits = values.ndim == len(shape) and all(
-        expected in (None, size) for expected, size in zip(shape, values.shape, strict=True)
-    )
-    if not fits or values.dtype != dtype:
-        raise ValueError(
-            f"{what} in {path} must be {dtype} {shape} (None is any size), got {values.dtype} "
-            f"{tuple(values.shape)}: dump the codes again"
-        )
 
 
 def _require_range(path: Path, what: str, values: Tensor, limit: int) -> None:
     if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < limit:
         raise ValueError(
             f"{what} in {path} must be in [0, {limit}), got {int(values.min())} to "
-            f"{int(values.max())}: dump the codes again"
+            f"{int(values.max())}: {_CURE}"
         )
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

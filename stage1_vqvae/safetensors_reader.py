@@ -39,7 +39,7 @@ def require_layout(path: Path, wanted: Layout, *, cure: str) -> dict[str, tuple[
             shape.
     """
     try:
-        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
+        with _utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
     except SafetensorError as error:
@@ -58,7 +58,7 @@ def require_layout(path: Path, wanted: Layout, *, cure: str) -> dict[str, tuple[
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file that `require_layout` accepts, by name, on the CPU."""
-    with utf8_path(path) as opened:
+    with _utf8_path(path) as opened:
         tensors: dict[str, Tensor] = load_file(opened)
         return tensors
 
@@ -76,7 +76,7 @@ def one_line(text: object) -> str:
 
 
 @contextmanager
-def utf8_path(path: Path) -> Iterator[Path]:
+def _utf8_path(path: Path) -> Iterator[Path]:
     """Yields a path to the same file whose name is UTF-8, which safetensors requires.
 
     Linux allows other names. They are reached by a temporary link.

@@ -100,9 +100,11 @@ class SafetensorsWriter:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
         expected = next(iter(self._layout.values()))[1][0]
         if exception is None and self._rows != expected:
             raise ValueError(f"{expected} rows were announced for {self._path}, got {self._rows}")

@@ -88,7 +88,7 @@ def test_model_with_another_ones_weights_is_refused(run, capsys):
 def test_model_with_a_damaged_config_is_refused(run, capsys):
     (run / "prior" / "config.json").write_text("{")
     sentence = refused(capsys, "sample", "--run", run)
-    assert sentence.startswith(f"{run}/prior/config.json must be the JSON config of a saved prior")
+    assert sentence.startswith(f"{run}/prior/config.json must be the config of a saved prior")
 
 
 @pytest.mark.parametrize("name", ["dump_codes", "train_prior", "reconstruct"])
@@ -112,8 +112,8 @@ def test_truncated_codes_are_refused(run, capsys):
     path.write_bytes(path.read_bytes()[:-10])
     before = tree(run)
     sentence = refused(capsys, "train_prior", "--run", run)
-    assert sentence.startswith(f"{path} is damaged")
-    assert sentence.endswith("dump the codes again")
+    assert sentence.startswith(f"{path} was changed after it was written")
+    assert sentence.endswith("remove the codes and dump them again")
     assert tree(run) == before
 
 
