@@ -526,7 +526,9 @@ class CodePrior(nn.Module, ABC):
         self, settings: SamplingSettings | None, num_draws: int, *, labelled: bool
     ) -> SamplingSettings:
         """The settings for drawing `num_draws` codes, all decided; see `check_settings`."""
-        settings = settings or SamplingSettings()
+        settings = SamplingSettings() if settings is None else settings
+        if not isinstance(settings, SamplingSettings):
+            raise TypeError(f"settings must be SamplingSettings, got {type(settings).__name__}")
         check_settings(
             settings,
             self.config,

@@ -94,6 +94,11 @@ def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...
     )
 
 
+def dtype_of(values: object) -> torch.dtype | str:
+    """The dtype of a tensor, and for a message the type of anything else."""
+    return values.dtype if isinstance(values, Tensor) else type(values).__name__
+
+
 def check_codes(
     codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...], name: str = "codes"
 ) -> None:
@@ -112,8 +117,9 @@ def check_codes(
         count = len(codes) if isinstance(codes, tuple) else type(codes).__name__
         raise ValueError(f"{name} must be a tuple of {len(grids)} grids, got {count}")
     for grid, spec in zip(codes, grids, strict=True):
-        if grid.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{name} must be int64, got {grid.dtype}: convert them with .long()")
+        dtype = dtype_of(grid)
+        if dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{name} must be int64 tensors, got {dtype}: convert them with .long()")
         if tuple(grid.shape[1:]) != (spec.height, spec.width):
             raise ValueError(
                 f"{name} must have shape (B, {spec.height}, {spec.width}), got "
@@ -140,8 +146,9 @@ def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
         count = len(known) if isinstance(known, tuple) else type(known).__name__
         raise ValueError(f"known must be a tuple of {len(grids)} grids, got {count}")
     for grid, spec in zip(known, grids, strict=True):
-        if grid.dtype != torch.bool:
-            raise TypeError(f"known must be bool, True for a code to keep, got {grid.dtype}")
+        dtype = dtype_of(grid)
+        if dtype != torch.bool:
+            raise TypeError(f"known must be bool tensors, True for a code to keep, got {dtype}")
         if tuple(grid.shape[1:]) != (spec.height, spec.width):
             raise ValueError(
                 f"known must have shape (B, {spec.height}, {spec.width}), got {tuple(grid.shape)}"

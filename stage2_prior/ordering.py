@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from stage2_prior.grids import dtype_of
+
 
 def random_orders(batch: int, num_codes: int, device: torch.device | None = None) -> Tensor:
     """A uniformly random order per image, from torch's global stream: int64 (B, L)."""
@@ -45,8 +47,9 @@ def check_order(order: Tensor, batch: int, num_codes: int) -> Tensor:
         TypeError: It is not of integers.
         ValueError: It has another shape, or does not name every position once.
     """
-    if order.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"order must be int64, got {order.dtype}: convert it with .long()")
+    dtype = dtype_of(order)
+    if dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"order must be an int64 tensor, got {dtype}: convert it with .long()")
     if order.shape not in ((num_codes,), (batch, num_codes)):
         raise ValueError(
             f"order must have shape ({num_codes},) or ({batch}, {num_codes}), "

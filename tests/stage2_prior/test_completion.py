@@ -296,7 +296,7 @@ def test_prior_that_promises_any_order_must_draw_open_codes(monkeypatch):
         (
             {"known": (torch.ones(2, 2, 2),)},
             TypeError,
-            "known must be bool, True for a code to keep, got torch.float32",
+            "known must be bool tensors, True for a code to keep, got torch.float32",
         ),
         (
             {"known": (torch.ones(2, 2, 3, dtype=torch.bool),)},

@@ -129,7 +129,7 @@ def test_saved_prior_keeps_its_context_grids(prior, tmp_path):
         (
             (torch.zeros(2, 2, 1), torch.zeros(2, 1, 3).long()),
             TypeError,
-            "context must be int64, got torch.float32: convert them with .long()",
+            "context must be int64 tensors, got torch.float32: convert them with .long()",
         ),
         (
             (torch.full((2, 2, 1), 4), torch.zeros(2, 1, 3).long()),

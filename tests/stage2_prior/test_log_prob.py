@@ -175,7 +175,16 @@ def test_log_prob_refuses_to_go_without_labels_where_that_was_never_trained():
     [
         (torch.zeros(1, 2, 2, dtype=torch.int64), ValueError, "a tuple of 1 grids, got Tensor"),
         ((torch.zeros(1, 2, 2).long(),) * 2, ValueError, "codes must be a tuple of 1 grids, got 2"),
-        ((torch.zeros(1, 2, 2),), TypeError, "codes must be int64, got torch.float32: convert"),
+        (
+            (torch.zeros(1, 2, 2),),
+            TypeError,
+            "codes must be int64 tensors, got torch.float32: convert",
+        ),
+        (
+            (np.zeros((1, 2, 2), int),),
+            TypeError,
+            "codes must be int64 tensors, got ndarray: convert",
+        ),
         (
             (torch.zeros(1, 2, 3).long(),),
             ValueError,

@@ -41,7 +41,8 @@ def test_order_for_all_images_is_given_to_each():
 @pytest.mark.parametrize(
     ("order", "error", "message"),
     [
-        (torch.zeros(3), TypeError, "order must be int64, got torch.float32: convert it with"),
+        (torch.zeros(3), TypeError, "order must be an int64 tensor, got torch.float32: convert it"),
+        ([0, 1, 2], TypeError, "order must be an int64 tensor, got list: convert it"),
         (torch.tensor([0, 1]), ValueError, "order must have shape (3,) or (2, 3), got (2,)"),
         (
             torch.arange(3).expand(4, 3),

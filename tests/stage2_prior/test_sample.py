@@ -166,6 +166,11 @@ def test_sample_refuses_labels_that_are_not_integers():
         prior.sample(1, torch.tensor([1.0]))
 
 
+def test_sample_refuses_settings_of_another_type():
+    with pytest.raises(TypeError, match="settings must be SamplingSettings, got dict"):
+        make_prior("transformer", GRIDS).sample(1, settings={"top_k": 3})
+
+
 @pytest.mark.parametrize(
     ("labels", "settings"), [(None, {}), (torch.tensor([1]), {"guidance_scale": 2.0})]
 )
