@@ -68,7 +68,7 @@ def decode_record(
         ValueError: The content is no record of this kind and version, was changed after it was
             sealed, or does not fit `cls`. The message names what is wrong, not the file.
     """
-    record = _parse(content)
+    record = parse_object(content)
     found_version, found_kind = (record.pop(name, None) for name in _HEADER)
     if type(found_version) is not int or not isinstance(found_kind, str):
         raise ValueError("format_version and kind are required")
@@ -101,25 +101,22 @@ def convert(values: Mapping[str, Any], cls: type[T]) -> T:
     adapter = _adapter(cls)  # type: ignore[arg-type]  # type[T] is hashable; mypy denies it
     value: T
     try:
-        (value,) = adapter.validate_json(json.dumps([values]))
+        (value,) = adapter.validate_python([values])
     except ValidationError as error:
         raise ValueError(_first_error(error)) from None
+    # Pydantic is lenient towards Python values, where a tuple is no list, and its own JSON parser
+    # refuses names that are not UTF-8. What it makes of them, written again, has to be the same.
     (written,) = adapter.dump_python([value], mode="json")
     _require_same(written, values, "")
     return value
 
 
-@cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, TypeAdapter
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Parses a JSON object of unknown fields.
 
-    # A list around it: pydantic takes no config for a dataclass itself, and passes that of the
-    # surrounding type on.
-    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-    return TypeAdapter(list[cls], config=config)
-
-
-def _parse(content: bytes) -> dict[str, Any]:
+    Raises:
+        ValueError: The content is something else.
+    """
     try:
         record = json.loads(content.decode())
     except RecursionError:
@@ -129,6 +126,16 @@ def _parse(content: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"a JSON object is required, got {type(record).__name__}")
     return record
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # A list around it: pydantic takes no config for a dataclass itself, and passes that of the
+    # surrounding type on.
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(list[cls], config=config)
 
 
 def _require_seal(content: bytes) -> None:
@@ -172,7 +179,7 @@ def _shortened(text: str, length: int = 80) -> str:
 
 
 def _require_same(read: Any, given: Any, path: str) -> None:
-    """Refuses what validation let through: a default for a missing field, another spelling.
+    """Refuses what validation let through: another type, a missing field, another spelling.
 
     Raises:
         ValueError: Written again, the record would differ.
@@ -186,7 +193,8 @@ def _require_same(read: Any, given: Any, path: str) -> None:
     elif isinstance(read, list) and isinstance(given, list) and len(read) == len(given):
         for i, (mine, theirs) in enumerate(zip(read, given, strict=True)):
             _require_same(mine, theirs, f"{path}{i}.")
-    else:
-        same_type = type(read) is type(given) or (type(read) is float and type(given) is int)
-        if not same_type or read != given:
-            raise ValueError(f"{path.rstrip('.')}: {read!r} is required, got {given!r}")
+    elif type(read) is not type(given) and not (type(read) is float and type(given) is int):
+        required = f"must be of type {type(read).__name__}"
+        raise ValueError(f"{path.rstrip('.')}: {required}{_shortened(f', got {given!r}')}")
+    elif read != given:
+        raise ValueError(f"{path.rstrip('.')}: {read!r} is required, got {given!r}")

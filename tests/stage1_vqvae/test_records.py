@@ -50,6 +50,14 @@ def changed(**values):
     return VALUES | values
 
 
+def nested(depth):
+    """A list in a list, and so on."""
+    values = []
+    for _ in range(depth):
+        values = [values]
+    return values
+
+
 def test_convert_builds_nested_dataclasses():
     assert convert(VALUES, Picture) == PICTURE
 
@@ -58,7 +66,7 @@ def test_convert_builds_nested_dataclasses():
     ("values", "name"),
     [
         (changed(extra=1), "extra"),
-        (changed(count=True), "count"),
+        (changed(count=True), "count: must be of type int, got True"),
         (changed(count=3.0), "count"),
         (changed(count="3"), "count"),
         (changed(levels=4.0), "levels"),
@@ -73,6 +81,9 @@ def test_convert_builds_nested_dataclasses():
         (changed(shape={"kind": "triangle"}), "shape.*'square', 'circle'.*'triangle'"),
         (changed(shape={"radius": 1.0}), r"shape"),
         (changed(kind="picture"), "kind: Unexpected"),
+        (changed(size=nested(250)), "size"),
+        (changed(size=nested(10_000)), "size"),
+        (changed(path="./a"), "path: 'a' is required, got './a'"),
         ({k: v for k, v in VALUES.items() if k != "levels"}, "levels"),
     ],
 )
@@ -80,6 +91,12 @@ def test_convert_refuses_what_does_not_fit(values, name):
     with pytest.raises(ValueError, match=name) as error:
         convert(values, Picture)
     assert "\n" not in str(error.value)
+
+
+def test_name_that_is_not_utf8_comes_back():
+    path = "caf\udce9"  # as Python names a file whose bytes are not UTF-8
+    content = encode_record("picture", 2, changed(path=path))
+    assert decode_record(content, "picture", 2, Picture).path == Path(path)
 
 
 @pytest.mark.parametrize("sealed", [False, True])
