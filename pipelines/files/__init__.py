@@ -1,0 +1,1 @@
+"""Files that a run consists of: how they are written whole and read strictly."""

@@ -1,0 +1,133 @@
+"""JSON records as files: dataclasses that are written whole and read strictly.
+
+Records themselves are stage one's; training and data, which know neither stage, have them from
+here.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+from pipelines.atomic_files import atomic_path
+from stage1_vqvae.records import convert, decode_record, encode_record, parse_object
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from pydantic_core import CoreSchema
+
+__all__ = [
+    "AnyFloat",
+    "convert",
+    "decode_record",
+    "encode_record",
+    "one_line",
+    "parse_object",
+    "read_record",
+    "to_json",
+    "write_record",
+]
+
+T = TypeVar("T")
+
+_LONGEST = 300
+_WORDS = ("inf", "-inf", "nan")
+
+
+def write_record(
+    path: Path, kind: str, version: int, value: DataclassInstance, *, sealed: bool = False
+) -> None:
+    """Writes a record, atomically; an older one is replaced.
+
+    Args:
+        path: The file.
+        kind: What the record describes; `read_record` asks for it again.
+        version: The version of this kind's format.
+        value: The record's fields; none may be called format_version, kind or sha256.
+        sealed: Whether to end with the hash of everything else.
+
+    Raises:
+        ValueError: `read_record` would refuse it.
+        OSError: The file cannot be written.
+    """
+    values = to_json(value)
+    convert(values, type(value))
+    content = encode_record(kind, version, values, sealed=sealed)
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
+def read_record(
+    path: Path, kind: str, version: int, cls: type[T], *, cure: str, sealed: bool = False
+) -> T:
+    """Reads what `write_record` wrote.
+
+    Args:
+        path: The file.
+        kind: The kind it must be.
+        version: The format version it must have.
+        cls: A dataclass with the record's fields.
+        cure: What the user can do where the file is missing or damaged, as the end of a sentence.
+        sealed: Whether it must end with the hash of everything else.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no record of this kind and version, or does not fit `cls`.
+        OSError: The system refuses.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the file {path} is required, but does not exist: {cure}")
+    try:
+        return decode_record(path.read_bytes(), kind, version, cls, sealed=sealed)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({one_line(error)}): {cure}") from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, which may quote a damaged file, as one line of a bearable length."""
+    return " ".join(f"{error}".split())[:_LONGEST]
+
+
+def to_json(value: DataclassInstance) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values, which `convert` turns back into it.
+
+    Tuples become lists, paths text, and numbers that are not finite the words inf, -inf and nan.
+    """
+    values: dict[str, Any] = _to_json(asdict(value))
+    return values
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _to_json(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(member) for member in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+class _OrWord:
+    """How pydantic reads and writes `AnyFloat`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            _to_float, serialization=core_schema.plain_serializer_function_ser_schema(_to_json)
+        )
+
+
+def _to_float(value: Any) -> float:
+    if value in _WORDS or (type(value) in (int, float) and abs(value) <= sys.float_info.max):
+        return float(value)
+    raise ValueError(f"a number or one of the words {', '.join(_WORDS)} is required")
+
+
+AnyFloat: TypeAlias = Annotated[float, _OrWord()]
+"""A float that need not be finite: a record holds inf, -inf and nan as words, since JSON has no
+such numbers. A plain `float` of a record must be finite."""
