@@ -104,6 +104,8 @@ def convert(values: Mapping[str, Any], cls: type[T]) -> T:
         (value,) = adapter.validate_python([values])
     except ValidationError as error:
         raise ValueError(_first_error(error)) from None
+    except OverflowError as error:  # in a `__post_init__`
+        raise ValueError(f"a number is too large ({error})") from None
     # Pydantic is lenient towards Python values, where a tuple is no list, and its own JSON parser
     # refuses names that are not UTF-8. What it makes of them, written again, has to be the same.
     (written,) = adapter.dump_python([value], mode="json")

@@ -25,6 +25,7 @@ class Circle:
     def __post_init__(self) -> None:
         if self.radius <= 0:
             raise ValueError(f"radius must be above 0, got {self.radius}")
+        int(self.radius / 1e-200)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,7 @@ def test_convert_builds_nested_dataclasses():
         (changed(shape={"kind": "circle", "radius": "x"}), r"shape\.radius"),
         (changed(shape={"kind": "circle", "radius": -1.0}), "radius must be above 0"),
         (changed(shape={"kind": "circle", "radius": float("nan")}), r"shape\.radius"),
+        (changed(shape={"kind": "circle", "radius": 1e200}), "a number is too large"),
         (changed(shape={"kind": "circle", "radius": 1.0, "side": 1.0}), r"shape\.side"),
         (changed(shape={"kind": "triangle"}), "shape.*'square', 'circle'.*'triangle'"),
         (changed(shape={"radius": 1.0}), r"shape"),
