@@ -28,6 +28,7 @@ __all__ = [
     "one_line",
     "parse_object",
     "read_record",
+    "record_bytes",
     "to_json",
     "write_record",
 ]
@@ -54,11 +55,22 @@ def write_record(
         ValueError: `read_record` would refuse it.
         OSError: The file cannot be written.
     """
-    values = to_json(value)
-    convert(values, type(value))
-    content = encode_record(kind, version, values, sealed=sealed)
+    content = record_bytes(kind, version, value, sealed=sealed)
     with atomic_path(path) as partial:
         partial.write_bytes(content)
+
+
+def record_bytes(
+    kind: str, version: int, value: DataclassInstance, *, sealed: bool = False
+) -> bytes:
+    """The content of the file that `write_record` writes.
+
+    Raises:
+        ValueError: `read_record` would refuse it.
+    """
+    values = to_json(value)
+    convert(values, type(value))
+    return encode_record(kind, version, values, sealed=sealed)
 
 
 def read_record(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import re
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -18,8 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.atomic_files import atomic_path, remove_directory, remove_partial
+from pipelines.files.records import decode_record, one_line, record_bytes
+from pipelines.training.run_state import TrainingState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{8,})")
 
 logger = logging.getLogger(__name__)
@@ -31,22 +32,41 @@ TensorGroups = Mapping[str, Mapping[str, Tensor]]
 class Checkpoint:
     """What one checkpoint holds."""
 
-    step: int
-    """Optimizer steps done."""
-
     tensors: dict[str, dict[str, Tensor]]
     """Tensors by group (the file's stem) and name, on the CPU."""
 
-    state: dict[str, Any]
-    """Everything else, as JSON gives it back."""
+    state: TrainingState
+    """Everything else."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.run.step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _TensorFile:
+    """What makes sure that a file of tensors is the one that was written."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _StateFile:
+    """What state.json holds."""
+
+    files: dict[str, _TensorFile]
+    """By group."""
+    state: TrainingState
 
 
 class CheckpointStore:
     """The newest checkpoints of one training run, each a directory `step-00000120`.
 
     A checkpoint is written under another name, flushed to the disk, and then renamed: whatever
-    interrupts the writing, the one before stays valid. `state.json` records size and CRC-32 of
-    every tensor file, so that a truncated or altered file is noticed and not trained on.
+    interrupts the writing, the one before stays valid. `state.json` records size and SHA-256 of
+    every tensor file and is sealed itself, so that no changed byte is trained on.
 
     Args:
         directory: Created when the first checkpoint is written.
@@ -69,18 +89,20 @@ class CheckpointStore:
         """Where the checkpoint of `step` is."""
         return self.directory / f"step-{step:08d}"
 
-    def save(self, step: int, tensors: TensorGroups, state: Mapping[str, Any]) -> None:
+    def save(self, tensors: TensorGroups, state: TrainingState) -> None:
         """Writes a checkpoint, then removes those that are older than the newest `keep`.
 
         Raises:
+            ValueError: There is a state that no training can have.
             RuntimeError: If the disk is full or refuses; the checkpoints there before are intact.
         """
+        step = state.run.step
         remove_partial(self.directory)
         try:
             # There is one already after a damaged one was skipped and its steps were repeated.
             with atomic_path(self.path(step), replace_directory=True) as partial:
                 partial.mkdir()
-                _write_files(partial, step, tensors, state)
+                _write_files(partial, tensors, state)
         except OSError as error:
             left = self.steps()
             intact = f"the checkpoint of step {left[-1]} is intact" if left else "there is none yet"
@@ -96,13 +118,13 @@ class CheckpointStore:
         a warning is logged.
 
         Raises:
-            ValueError: If there are checkpoints and none can be read, or one is of another format.
+            ValueError: If there are checkpoints and none can be read.
         """
         damage = []
         for step in reversed(self.steps()):
             try:
                 return _read_files(self.path(step), step)
-            except (_DamagedError, OSError) as error:
+            except (ValueError, OSError) as error:
                 logger.warning("skipping the checkpoint of step %d: %s", step, error)
                 damage.append(str(error))
         if damage:
@@ -113,20 +135,14 @@ class CheckpointStore:
         return None
 
 
-class _DamagedError(ValueError):
-    """A checkpoint whose files are missing, truncated or altered."""
-
-
-def _write_files(
-    directory: Path, step: int, tensors: TensorGroups, state: Mapping[str, Any]
-) -> None:
+def _write_files(directory: Path, tensors: TensorGroups, state: TrainingState) -> None:
     files = {}
     for group, members in tensors.items():
         content = safetensors.torch.save({n: _plain(tensor) for n, tensor in members.items()})
         (directory / f"{group}.safetensors").write_bytes(content)
-        files[group] = {"bytes": len(content), "crc32": zlib.crc32(content)}
-    record = {"format_version": FORMAT_VERSION, "step": step, "files": files, "state": state}
-    (directory / "state.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        files[group] = _TensorFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    record = record_bytes(_KIND, FORMAT_VERSION, _StateFile(files=files, state=state), sealed=True)
+    (directory / "state.json").write_bytes(record)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -135,30 +151,34 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _read_files(directory: Path, step: int) -> Checkpoint:
+    """The checkpoint of `step`.
+
+    Raises:
+        ValueError: A file was altered, or is that of another step or format.
+        OSError: A file is missing, or cannot be read.
+    """
+    path = directory / "state.json"
     try:
-        record = json.loads((directory / "state.json").read_bytes())
-        version, files, state = record["format_version"], record["files"], record["state"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _DamagedError(f"{directory / 'state.json'} is not a checkpoint's state") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{directory} must be a checkpoint of format {FORMAT_VERSION}, got {version}: resume "
-            "with the version of the code that wrote it"
-        )
+        record = decode_record(path.read_bytes(), _KIND, FORMAT_VERSION, _StateFile, sealed=True)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({one_line(error)})") from error
+    if record.state.run.step != step:
+        raise ValueError(f"{path} must be that of step {step}, got {record.state.run.step}")
     tensors = {
         group: _read_tensors(directory / f"{group}.safetensors", expected)
-        for group, expected in files.items()
+        for group, expected in record.files.items()
     }
-    return Checkpoint(step=step, tensors=tensors, state=state)
+    return Checkpoint(tensors=tensors, state=record.state)
 
 
-def _read_tensors(path: Path, expected: Mapping[str, int]) -> dict[str, Tensor]:
+def _read_tensors(path: Path, expected: _TensorFile) -> dict[str, Tensor]:
+    size = path.stat().st_size
+    if size != expected.bytes:
+        raise ValueError(f"{path} must have {expected.bytes} bytes, got {size}")
     content = path.read_bytes()
-    if len(content) != expected["bytes"]:
-        raise _DamagedError(f"{path} must have {expected['bytes']} bytes, got {len(content)}")
-    if zlib.crc32(content) != expected["crc32"]:
-        raise _DamagedError(f"{path} was altered after it was written")
+    if hashlib.sha256(content).hexdigest() != expected.sha256:
+        raise ValueError(f"{path} was altered after it was written")
     try:
         return safetensors.torch.load(content)
     except SafetensorError as error:
-        raise _DamagedError(f"{path} is not a safetensors file") from error
+        raise ValueError(f"{path} is not a safetensors file") from error

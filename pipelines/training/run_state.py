@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from pipelines.files.records import AnyFloat
 from pipelines.training.config import TrainingConfig
 from pipelines.training.distributed import world_size
+from pipelines.training.precision import Precision
 from pipelines.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,11 @@ _FIELDS_WITHOUT_EFFECT = ("checkpoint_every", "log_every")
 
 @dataclass(kw_only=True, slots=True)
 class RunState:
-    """The bookkeeping of one training; everything else a checkpoint holds is tensors."""
+    """How far one training is, and which of its validations was the best.
+
+    Raises:
+        ValueError: A number is negative, or there is a best validation after the last step.
+    """
 
     step: int = 0
     """Optimizer steps done."""
@@ -34,10 +39,10 @@ class RunState:
     best_step: int = 0
     """Step of the lowest monitored figure; 0 before the first validation."""
 
-    best_metrics: dict[str, float] = field(default_factory=dict)
+    best_metrics: dict[str, AnyFloat] = field(default_factory=dict)
     """All validation figures of `best_step`."""
 
-    last_metrics: dict[str, float] = field(default_factory=dict)
+    last_metrics: dict[str, AnyFloat] = field(default_factory=dict)
     """All figures of the newest validation."""
 
     validations_since_best: int = 0
@@ -45,6 +50,14 @@ class RunState:
 
     stopped_early: bool = False
     """Whether patience ran out."""
+
+    def __post_init__(self) -> None:
+        if min(self.step, self.seconds, self.best_step, self.validations_since_best) < 0:
+            raise ValueError(f"steps and seconds must be at least 0, got {self}")
+        if self.best_step > self.step or (self.best_step == 0) != (not self.best_metrics):
+            raise ValueError(
+                f"best_step must be at most step, and 0 without best_metrics, got {self}"
+            )
 
     def judge(self, metrics: Mapping[str, float], monitor: str) -> bool:
         """Takes note of a validation at `step` and says whether it is the best so far."""
@@ -56,25 +69,120 @@ class RunState:
         return is_best
 
 
-def fingerprint(task: Task, config: TrainingConfig, seed: int) -> dict[str, Any]:
-    """Everything that decides the result apart from the model and the machine, as JSON holds it."""
-    settings = dataclasses.asdict(config)
-    for name in _FIELDS_WITHOUT_EFFECT:
-        del settings[name]
-    settings |= {"seed": seed, "task": task.name, "monitor": task.monitor}
-    settings["num_training_examples"] = task.num_training_examples
-    normalised: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists
-    return normalised
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fingerprint:
+    """Everything that decides the result apart from the model and the machine.
+
+    Raises:
+        ValueError: There is no training example.
+    """
+
+    task: str
+    """Name of the task."""
+
+    monitor: str
+    """The figure that chooses the best weights."""
+
+    num_training_examples: int
+    """Size of the training split."""
+
+    seed: int
+    """Of data order and random draws."""
+
+    settings: TrainingConfig
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        if self.num_training_examples < 1:
+            raise ValueError(
+                f"num_training_examples must be at least 1, got {self.num_training_examples}"
+            )
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """By name, without the settings that have no effect on the weights."""
+        settings = asdict(self.settings)
+        for name in _FIELDS_WITHOUT_EFFECT:
+            del settings[name]
+        others = {name: value for name, value in asdict(self).items() if name != "settings"}
+        return settings | others
 
 
-def refuse_other_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """What of the machine the last bits of the result depend on."""
+
+    torch: str
+    """Its version."""
+
+    device: str
+    """Type of the device."""
+
+    threads: int
+    """Of one process, on the CPU."""
+
+    processes: int
+    """That train together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingState:
+    """All that a checkpoint holds besides tensors.
+
+    Raises:
+        ValueError: The parts contradict each other.
+    """
+
+    run: RunState
+    """How far the training is."""
+
+    sums: dict[str, AnyFloat]
+    """Of each training figure since the last line of the log; see `FigureWindow`."""
+
+    counts: dict[str, int]
+    """How many values each sum has."""
+
+    precision: Precision
+    """The number format it is trained in."""
+
+    fingerprint: Fingerprint
+    """What it may be resumed with."""
+
+    environment: Environment
+    """Where it was trained last."""
+
+    def __post_init__(self) -> None:
+        total = self.fingerprint.settings.total_steps(self.fingerprint.num_training_examples)
+        if self.run.step > total:
+            raise ValueError(f"step must be at most {total}, the last one, got {self.run.step}")
+        if self.sums.keys() != self.counts.keys() or min(self.counts.values(), default=1) < 1:
+            raise ValueError(f"each of sums must have a count of at least 1, got {self.counts}")
+        best = self.run.best_metrics
+        if best and not math.isfinite(best.get(self.fingerprint.monitor, math.nan)):
+            raise ValueError(
+                f"best_metrics must hold a finite {self.fingerprint.monitor}, got {best}"
+            )
+
+
+def fingerprint(task: Task, config: TrainingConfig, seed: int) -> Fingerprint:
+    """What decides the result of training `task`."""
+    return Fingerprint(
+        task=task.name,
+        monitor=task.monitor,
+        num_training_examples=task.num_training_examples,
+        seed=seed,
+        settings=config,
+    )
+
+
+def refuse_other_run(saved: Fingerprint, current: Fingerprint) -> None:
     """Refuses to continue a run with settings that would make it another one.
 
     Raises:
         ValueError: If any setting differs; the message names the first.
     """
-    for name in sorted(saved.keys() | current.keys()):
-        before, now = saved.get(name), current.get(name)
+    for name, before in sorted(saved.deciding.items()):
+        now = current.deciding[name]
         if before != now:
             raise ValueError(
                 f"cannot resume: {name} was {before} when the checkpoint was written and is {now} "
@@ -82,25 +190,25 @@ def refuse_other_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> No
             )
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What of the machine the last bits of the result depend on."""
-    return {
-        "torch": torch.__version__,
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "processes": world_size(),
-    }
+def environment(device: torch.device) -> Environment:
+    """What of this machine the last bits of the result depend on."""
+    return Environment(
+        torch=str(torch.__version__),
+        device=device.type,
+        threads=torch.get_num_threads(),
+        processes=world_size(),
+    )
 
 
-def warn_other_machine(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def warn_other_machine(saved: Environment, current: Environment) -> None:
     """Logs a warning where the resumed result will be close to the uninterrupted one only."""
-    for name, now in current.items():
-        before = saved.get(name)
-        if before != now:
+    before = asdict(saved)
+    for name, now in asdict(current).items():
+        if before[name] != now:
             logger.warning(
                 "resuming with %s %s instead of %s: the result will not be bit for bit that of an "
                 "uninterrupted run",
                 name,
                 now,
-                before,
+                before[name],
             )

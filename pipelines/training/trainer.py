@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from pipelines.training.randomness import derive_seed
 from pipelines.training.result import TrainingResult
 from pipelines.training.run_state import (
     RunState,
+    TrainingState,
     environment,
     fingerprint,
     refuse_other_run,
@@ -120,8 +121,8 @@ class Trainer:
                 f"0 step {main_step}: put {self._store.directory} on a shared file system"
             )
         if checkpoint is not None:
-            refuse_other_run(checkpoint.state["fingerprint"], self._fingerprint)
-            warn_other_machine(checkpoint.state["environment"], environment(self.device))
+            refuse_other_run(checkpoint.state.fingerprint, self._fingerprint)
+            warn_other_machine(checkpoint.state.environment, environment(self.device))
         return checkpoint
 
     def _start(self, checkpoint: Checkpoint | None) -> None:
@@ -151,7 +152,7 @@ class Trainer:
     def _precision(self, checkpoint: Checkpoint | None) -> Precision:
         """The checkpoint's precision or rank 0's: measured again, it could come out otherwise."""
         if checkpoint is not None:
-            return Precision(**checkpoint.state["precision"])
+            return checkpoint.state.precision
         precision = resolve_precision(self.config.precision, self.device)
         name: Literal["fp32", "bf16"] = (
             "bf16" if from_main(int(precision.name == "bf16"), self.device) else "fp32"
@@ -160,9 +161,9 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._optimisation.load(checkpoint.tensors)
-        self._state = RunState(**checkpoint.state["run"])
-        self._optimisation.figures.sums = checkpoint.state["figures"]["sums"]
-        self._optimisation.figures.counts = checkpoint.state["figures"]["counts"]
+        self._state = checkpoint.state.run
+        self._optimisation.figures.sums = checkpoint.state.sums
+        self._optimisation.figures.counts = checkpoint.state.counts
         if "best" in checkpoint.tensors:
             self._best = cloned(self._optimisation.average.tensors)
             copy_into(self._best, checkpoint.tensors["best"], "the checkpoint's best weights")
@@ -233,15 +234,16 @@ class Trainer:
                     f"its {group} tensors is not finite; the last checkpoint, if any, is intact"
                 )
         figures = self._optimisation.figures
-        state = {
-            "run": asdict(self._state) | {"seconds": self._seconds()},
-            "figures": {"sums": figures.sums, "counts": figures.counts},
-            "precision": asdict(self._optimisation.precision),
-            "fingerprint": self._fingerprint,
-            "environment": environment(self.device),
-        }
+        state = TrainingState(
+            run=replace(self._state, seconds=self._seconds()),
+            sums=figures.sums,
+            counts=figures.counts,
+            precision=self._optimisation.precision,
+            fingerprint=self._fingerprint,
+            environment=environment(self.device),
+        )
         self.metrics.flush()
-        self._store.save(self._state.step, tensors, state)
+        self._store.save(tensors, state)
 
     def _finish(self) -> TrainingResult:
         objective = self.task.objective.eval()

@@ -1,17 +1,23 @@
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from faulty_disks import PowerCut, on_linux
+from tiny_runs import edit_json
+from toy_tasks import state_at
 
 from pipelines.training.checkpoint import CheckpointStore
+from pipelines.training.run_state import RunState
+from stage1_vqvae.records import encode_record
 
 
 @pytest.fixture
@@ -20,7 +26,7 @@ def store(tmp_path):
 
 
 def save(store, step):
-    store.save(step, {"model": {"w": torch.full((3,), float(step))}}, {"note": step})
+    store.save({"model": {"w": torch.full((3,), float(step))}}, state_at(step))
 
 
 def names(store):
@@ -38,8 +44,9 @@ def test_store_gives_back_what_was_saved(store):
         "model": {"w": torch.randn(2, 3), "ids": torch.tensor([3]), "half": torch.ones(2).half()},
         "optimizer": {"exp_avg/w": torch.randn(2, 3)},
     }
-    state = {"best": {"mse": 0.1 + 0.2, "psnr": float("inf")}, "name": None}
-    store.save(7, tensors, state)
+    run = RunState(step=7, best_step=5, best_metrics={"mse": 0.1 + 0.2, "psnr": math.inf})
+    state = state_at(7, run=run, sums={"loss": -math.inf}, counts={"loss": 3})
+    store.save(tensors, state)
     loaded = store.load_newest()
     assert loaded.step == 7
     assert loaded.state == state
@@ -62,7 +69,7 @@ def test_store_keeps_the_newest_two(store):
 
 def test_store_takes_tied_weights_and_any_memory_format(store):
     weight = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    store.save(1, {"model": {"in": weight, "out": weight}}, {})
+    store.save({"model": {"in": weight, "out": weight}}, state_at(1))
     loaded = store.load_newest().tensors["model"]
     assert loaded["in"].equal(weight)
     assert loaded["out"].equal(weight)
@@ -80,8 +87,10 @@ def test_store_pickles_nothing(store):
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "must have 76 bytes, got 75"),
         (lambda path: path.write_bytes(b"x" * 76), "was altered after it was written"),
         (lambda path: path.unlink(), "No such file"),
-        (lambda path: path.with_name("state.json").write_text("{"), "is not a checkpoint's state"),
-        (lambda path: path.with_name("state.json").write_text("[]"), "is not a checkpoint's state"),
+        (lambda path: path.with_name("state.json").unlink(), "No such file"),
+        (lambda path: path.with_name("state.json").write_text("{"), "state.json cannot be read"),
+        (lambda path: path.with_name("state.json").write_text("[" * 10**5), "nested too deeply"),
+        (lambda path: edit_json(path.with_name("state.json"), dict.copy), "sha256"),
     ],
 )
 def test_store_falls_back_from_a_damaged_checkpoint_and_says_why(store, caplog, spoil, message):
@@ -112,13 +121,64 @@ def test_store_replaces_a_damaged_checkpoint_of_the_same_step(store):
     assert names(store) == ["step-00000010", "step-00000015"]
 
 
-def test_store_refuses_another_format(store):
+@pytest.mark.parametrize("name", ["state.json", "model.safetensors"])
+def test_store_falls_back_whatever_byte_was_changed(store, name):
     save(store, 5)
     save(store, 10)
-    path = store.path(10) / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
-    with pytest.raises(ValueError, match="must be a checkpoint of format 1, got 99"):
-        store.load_newest()
+    path = store.path(10) / name
+    content = path.read_bytes()
+    for position in range(0, len(content), 11):
+        altered = bytearray(content)
+        altered[position] ^= 1
+        path.write_bytes(altered)
+        assert store.load_newest().step == 5, position
+
+
+def test_store_falls_back_from_a_checkpoint_under_the_name_of_another(store, caplog):
+    save(store, 5)
+    shutil.copytree(store.path(5), store.path(10))
+    with caplog.at_level(logging.WARNING):
+        assert store.load_newest().tensors["model"]["w"].tolist() == [5.0] * 3
+    assert "step-00000010/state.json must be that of step 10, got 5" in caplog.text
+
+
+def sealed_again(path, change):
+    """Changes a state on purpose: its seal is that of the new content."""
+    record = json.loads(path.read_text())
+    change(record)
+    kind, version = record.pop("kind"), record.pop("format_version")
+    del record["sha256"]
+    path.write_bytes(encode_record(kind, version, record, sealed=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda record: record["state"]["run"].update(step="10"), r"state.run.step"),
+        (lambda record: record["state"]["run"].update(step=10**9), "step must be at most 250"),
+        (lambda record: record["state"]["run"].update(best_step=11), "best_step"),
+        (lambda record: record["state"].update(counts={"loss": 0}), "count"),
+        (
+            lambda record: record["state"]["run"].update(best_step=5, best_metrics={"mse": "nan"}),
+            "finite mse",
+        ),
+        (lambda record: record.update(files=5), "files"),
+        (lambda record: record.update(state=5), "state"),
+    ],
+)
+def test_store_falls_back_from_a_state_that_no_training_has(store, caplog, change, reason):
+    save(store, 5)
+    save(store, 10)
+    sealed_again(store.path(10) / "state.json", change)
+    with caplog.at_level(logging.WARNING):
+        assert store.load_newest().step == 5
+    assert reason in caplog.text
+
+
+def test_store_refuses_to_write_a_state_that_could_not_be_read(store):
+    run = RunState(step=5, best_step=5, best_metrics={"mse": 1.0}, seconds=math.nan)
+    with pytest.raises(ValueError, match=r"state\.run\.seconds"):
+        store.save({}, state_at(5, run=run))
 
 
 @pytest.mark.parametrize(
@@ -194,17 +254,19 @@ def test_checkpoint_survives_a_power_cut(store, monkeypatch):
 KILL_ITSELF = """
 import os, signal, sys
 from pathlib import Path
+sys.path[:0] = [sys.argv[2]]
 import torch
+from toy_tasks import state_at
 from pipelines.training.checkpoint import CheckpointStore
 store = CheckpointStore(Path(sys.argv[1]))
-store.save(5, {"model": {"w": torch.full((3,), 5.0)}}, {})
+store.save({"model": {"w": torch.full((3,), 5.0)}}, state_at(5))
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
-store.save(10, {"model": {"w": torch.full((3,), 10.0)}}, {})
+store.save({"model": {"w": torch.full((3,), 10.0)}}, state_at(10))
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 def test_store_of_a_process_killed_while_writing_is_whole(store):
-    command = [sys.executable, "-c", KILL_ITSELF, str(store.directory)]
+    command = [sys.executable, "-c", KILL_ITSELF, str(store.directory), str(Path(__file__).parent)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert store.load_newest().tensors["model"]["w"].tolist() == [5.0] * 3

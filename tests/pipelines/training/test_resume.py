@@ -127,6 +127,26 @@ def test_resume_from_the_checkpoint_before_a_damaged_one_equals_uninterrupted(
     assert_same(fit(tmp_path, resume=True), uninterrupted)
 
 
+@pytest.mark.parametrize(
+    ("written", "altered"),
+    [
+        ('"step": 12', '"step": 10'),
+        ('"step": 12', '"step": 1000000000'),
+        ('"stopped_early": false', '"stopped_early": {}'),
+        ('"mse": 0.0', '"mse": 0.1'),
+    ],
+)
+def test_resume_from_the_checkpoint_before_an_altered_state_equals_uninterrupted(
+    tmp_path, uninterrupted, written, altered
+):
+    fit(tmp_path, resume=False)
+    path = tmp_path / "checkpoints" / "step-00000012" / "state.json"
+    text = path.read_text()
+    assert written in text
+    path.write_text(text.replace(written, altered))
+    assert_same(fit(tmp_path, resume=True), uninterrupted)
+
+
 def test_resume_of_a_finished_run_changes_nothing(tmp_path, uninterrupted):
     fit(tmp_path, resume=False)
     calls = []

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog
+from pipelines.training.precision import Precision
+from pipelines.training.run_state import RunState, TrainingState, environment, fingerprint
 from pipelines.training.trainer import Trainer
 
 
@@ -136,3 +138,16 @@ def trainer_for(task, config: TrainingConfig, directory: Path, **changes) -> Tra
         "seed": 0,
     }
     return Trainer(task, config, **(settings | changes))
+
+
+def state_at(step: int, **changes) -> TrainingState:
+    """Of a training of `NetTask` without validations so far, in the middle of a line of its log."""
+    parts = {
+        "run": RunState(step=step),
+        "sums": {"loss": 1.5},
+        "counts": {"loss": 2},
+        "precision": Precision(name="fp32", reason="it was asked for"),
+        "fingerprint": fingerprint(NetTask(), small_config(epochs=100.0), 0),
+        "environment": environment(torch.device("cpu")),
+    }
+    return TrainingState(**(parts | changes))
