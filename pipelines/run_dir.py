@@ -11,20 +11,28 @@ report.html           one page that shows the run
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipelines.atomic_files import atomic_path, is_empty, remove_partial, write_text
+from pipelines.atomic_files import atomic_path, is_empty, remove_partial
 from pipelines.config import RunConfig, differences
+from pipelines.data.data_record import DataRecord
+from pipelines.files.records import read_record, to_json, write_record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RunFile:
+    """What config.json holds."""
+
+    run: RunConfig
+    data: DataRecord
 
 
 class RunDirectory:
@@ -94,12 +102,12 @@ class RunDirectory:
         """One page that shows the run."""
         return self.path / "report.html"
 
-    def begin(self, config: RunConfig, data: Mapping[str, Any], *, resume: bool) -> None:
+    def begin(self, config: RunConfig, data: DataRecord, *, resume: bool) -> None:
         """Makes the directory and its config, or re-opens the run that is there.
 
         Args:
             config: The run's settings.
-            data: What was found in the data: shape, classes, sizes, fingerprint (JSON-ready).
+            data: What was found in the data.
             resume: Whether to go on with a run that is there; without one, a new run begins.
 
         Raises:
@@ -166,9 +174,7 @@ class RunDirectory:
                 "it, or remove it to begin again"
             )
 
-    def check(
-        self, config: RunConfig, data: Mapping[str, Any] | None = None, *, resume: bool
-    ) -> None:
+    def check(self, config: RunConfig, data: DataRecord | None = None, *, resume: bool) -> None:
         """Refuses what `begin` would refuse, and changes nothing.
 
         Args:
@@ -182,10 +188,10 @@ class RunDirectory:
         """
         if self.config_file.exists() and resume:
             # The device may change between stop and resume; everything else makes another run.
-            old = self.config().to_dict()  # with the defaults of settings that are newer than it
+            old = self.config().to_dict()
             changed = differences(old | {"device": None}, config.to_dict() | {"device": None})
             if data is not None:
-                found = differences(self.data(), data, "data ")
+                found = differences(to_json(self.data()), to_json(data), "data ")
                 changed += [difference.removeprefix("--") for difference in found]
             if changed:
                 raise ValueError(
@@ -210,14 +216,16 @@ class RunDirectory:
             FileNotFoundError: This is no run directory.
             ValueError: Its config is damaged or of another version.
         """
-        try:
-            return RunConfig.from_dict(self._read()["run"])
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"{self.config_file} is damaged ({error}): restore it") from error
+        return self._read().run
 
-    def data(self) -> dict[str, Any]:
-        """What was found in the data; see `begin`."""
-        return dict(self._read()["data"])
+    def data(self) -> DataRecord:
+        """What was found in the data.
+
+        Raises:
+            FileNotFoundError: This is no run directory.
+            ValueError: Its config is damaged or of another version.
+        """
+        return self._read().data
 
     def mark_latest(self) -> None:
         """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
@@ -237,33 +245,17 @@ class RunDirectory:
             except (OSError, NotImplementedError):
                 partial.write_bytes(os.fsencode(name))
 
-    def _read(self) -> dict[str, Any]:
-        if not self.config_file.exists():
+    def _read(self) -> _RunFile:
+        if not self.config_file.is_file():
             raise FileNotFoundError(
                 f"a run directory is required, but {self.config_file} does not exist: name a run "
                 "with --run, or train one with `python -m pipelines.train_all`"
             )
-        try:
-            record = json.loads(self.config_file.read_text(encoding="utf-8"))
-            version = record["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.config_file} is damaged ({error}): restore it") from error
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{self.config_file} has format version {version}, but this version of the "
-                f"software reads {FORMAT_VERSION}: use the version that wrote it"
-            )
-        run, data = record.get("run"), record.get("data")
-        if not (isinstance(run, dict) and isinstance(data, dict) and "fingerprint" in data):
-            raise ValueError(
-                f"{self.config_file} is damaged (run, data and its fingerprint are required): "
-                "restore it"
-            )
-        return dict(record)
+        cure = "restore it, or train another run"
+        return read_record(self.config_file, "run", FORMAT_VERSION, _RunFile, cure=cure)
 
-    def _write(self, config: RunConfig, data: Mapping[str, Any]) -> None:
-        record = {"format_version": FORMAT_VERSION, "run": config.to_dict(), "data": dict(data)}
-        write_text(self.config_file, json.dumps(record, indent=2) + "\n")
+    def _write(self, config: RunConfig, data: DataRecord) -> None:
+        write_record(self.config_file, "run", FORMAT_VERSION, _RunFile(run=config, data=data))
 
     def _any_prior(self) -> Path | None:
         """A prior, finished or in training."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,17 +26,6 @@ from stage2_prior.grids import GridSpec
 _WELL_BEFORE_THE_END = 0.8
 
 
-def data_record(splits: DataSplits) -> dict[str, Any]:
-    """What a run remembers of its data, JSON-ready."""
-    return {
-        "image_shape": list(splits.image_shape),
-        "num_images": {name: len(images) for name, images in splits.by_name.items()},
-        "num_classes": splits.num_classes,
-        "class_names": list(splits.class_names),
-        "fingerprint": splits.fingerprint,
-    }
-
-
 def load_run_splits(config: RunConfig, directory: RunDirectory) -> DataSplits:
     """The data a run was trained on.
 
@@ -45,7 +33,7 @@ def load_run_splits(config: RunConfig, directory: RunDirectory) -> DataSplits:
         ValueError: The data are no longer those.
     """
     splits = load_splits(config.data)
-    if splits.fingerprint != directory.data()["fingerprint"]:
+    if splits.fingerprint != directory.data().fingerprint:
         raise ValueError(
             f"the data of {directory.path} must be those it was trained on, but "
             f"{config.data.source} has changed since: restore them or train a new run"

@@ -18,7 +18,7 @@ from pipelines.atomic_files import write_text
 from pipelines.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig
 from pipelines.dump_codes import dump_codes
-from pipelines.evaluation.sweep_directory import SweepDirectory, SweepRun
+from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
 from pipelines.evaluation.sweep_table import (
     NOTES,
     SweepRow,
@@ -36,6 +36,7 @@ from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS, recommended_quantiz
 if TYPE_CHECKING:
     import torch
 
+    from pipelines.data.data_record import DataRecord
     from pipelines.data.image_set import DataSplits
 
 
@@ -94,22 +95,21 @@ class SweepOptions:
             for size in self.codebook_sizes
         ]
 
-    def comparable(self) -> dict[str, Any]:
-        """Everything that decides the results, JSON-ready, by option."""
-        run = self.run.to_dict()
-        del run["vqvae"]["quantizer"]
-        return {
-            "quantizers": list(self.quantizers),
-            "codebook_sizes": list(self.codebook_sizes),
-            "with_prior": self.with_prior,
-            **run,
-        }
+    @property
+    def config(self) -> SweepConfig:
+        """Everything that decides the results."""
+        return SweepConfig(
+            quantizers=self.quantizers,
+            codebook_sizes=self.codebook_sizes,
+            with_prior=self.with_prior,
+            run=self.run,
+        )
 
-    def check(self, data: Mapping[str, Any] | None = None) -> None:
+    def check(self, data: DataRecord | None = None) -> None:
         """Refuses impossible options and a directory that cannot take the sweep, before any work.
 
         Args:
-            data: What was found in the data (`summaries.data_record`); None while unread.
+            data: What was found in the data (`data_record`); None while unread.
 
         Raises:
             FileExistsError: It holds a sweep and `resume` is False, or something else.
@@ -132,7 +132,7 @@ class SweepOptions:
         runs = self.runs()
         if self.dry_run:
             return
-        self.directory.check(self.comparable(), resume=self.resume)
+        self.directory.check(self.config, resume=self.resume)
         if self.resume:
             runs = self.runs(self.directory.precision())
         for run in runs:
@@ -181,7 +181,7 @@ def sweep(options: SweepOptions) -> None:
         splits = load_splits(options.run.data)
         say(_plan(options, splits))
         if options.dry_run:
-            say(json.dumps(options.comparable(), indent=2))
+            say(json.dumps(options.config.to_dict(), indent=2))
             return
         runs = _open(options, splits, device)
         rows = {run.name: row for run in runs if (row := run.read_row()) is not None}
@@ -238,7 +238,7 @@ def _plan(options: SweepOptions, splits: DataSplits) -> str:
 
 def _open(options: SweepOptions, splits: DataSplits, device: torch.device) -> list[SweepRun]:
     """Begins or re-opens the sweep and gives its runs, the same on every process."""
-    from pipelines.summaries import data_record
+    from pipelines.data.data_record import data_record
     from pipelines.training.distributed import barrier, is_main
     from pipelines.training.precision import resolve_precision
 
@@ -251,7 +251,7 @@ def _open(options: SweepOptions, splits: DataSplits, device: torch.device) -> li
         if precision is None and any(stage.precision == "auto" for stage in stages):
             # Once for all runs: measured for each, it could come out otherwise for some.
             precision = resolve_precision("auto", device).name
-        directory.begin(options.comparable(), precision)
+        directory.begin(options.config, precision)
     barrier()
     return options.runs(directory.precision())
 
@@ -283,8 +283,8 @@ def _train(
     run: SweepRun, options: SweepOptions, splits: DataSplits, device: torch.device
 ) -> SweepRow:
     """Trains and measures what of a run is missing; gives its row."""
+    from pipelines.data.data_record import data_record
     from pipelines.evaluation.sweep_measurement import vqvae_row, with_prior_figures
-    from pipelines.summaries import data_record
     from pipelines.training.distributed import barrier, is_main
 
     directory, resume = run.directory, options.resume

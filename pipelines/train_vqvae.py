@@ -84,8 +84,9 @@ def open_run(options: TrainOptions) -> DataSplits:
 
     Every process of a run calls it, inside the process group; rank 0 writes.
     """
+    from pipelines.data.data_record import data_record
     from pipelines.data.load import load_splits
-    from pipelines.summaries import data_record, plan
+    from pipelines.summaries import plan
     from pipelines.training.distributed import barrier, is_main
 
     splits = load_splits(options.run.data)

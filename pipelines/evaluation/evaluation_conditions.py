@@ -28,7 +28,7 @@ def recorded_settings(directory: RunDirectory, settings: EvaluationSettings) -> 
 
     return {
         **settings.to_dict(),
-        "data_fingerprint": directory.data()["fingerprint"],
+        "data_fingerprint": directory.data().fingerprint,
         "vqvae": weights(directory.vqvae),
         "prior": weights(directory.prior),
     }
@@ -40,12 +40,12 @@ def expected_networks(directory: RunDirectory) -> dict[str, str]:
     A classifier that is still to be trained is missing, since nobody can know its weights.
     """
     data = directory.data()
-    channels, num_classes = data["image_shape"][0], data["num_classes"]
+    channels, num_classes = data.image_shape[0], data.num_classes
     hashes = {}
     if num_classes:
         hashes["classifier"] = cached_key(
             networks_folder(directory.path),
-            fingerprint=data["fingerprint"],
+            fingerprint=data.fingerprint,
             channels=channels,
             num_classes=num_classes,
         )

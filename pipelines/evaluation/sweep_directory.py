@@ -8,18 +8,61 @@ sweep.md  sweep.csv  sweep.png     the table, renewed after every run
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from pipelines.atomic_files import is_empty, remove_partial, write_text
-from pipelines.config import RunConfig, differences, with_newer_settings
+from pipelines.atomic_files import is_empty, remove_partial
+from pipelines.config import RunConfig, differences
 from pipelines.evaluation.sweep_table import SweepRow
+from pipelines.files.records import read_record, write_record
 from pipelines.run_dir import RunDirectory
 
-FORMAT_VERSION = 1
+_T = TypeVar("_T")
+
+FORMAT_VERSION = 2
+_ROW_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepConfig:
+    """Everything that decides the results of a sweep."""
+
+    quantizers: tuple[str, ...]
+    """Kinds of quantizers."""
+    codebook_sizes: tuple[int, ...]
+    """Sizes that each is tried with."""
+    with_prior: bool
+    """Whether the prior is trained, too."""
+    run: RunConfig
+    """What is trained each time, but for the quantizer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values by option, without the quantizer of `run`, which is not used."""
+        run = self.run.to_dict()
+        del run["vqvae"]["quantizer"]
+        return {
+            "quantizers": list(self.quantizers),
+            "codebook_sizes": list(self.codebook_sizes),
+            "with_prior": self.with_prior,
+            **run,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SweepFile:
+    """What sweep.json holds."""
+
+    precision: Literal["fp32", "bf16"] | None
+    """What the number format `auto` came to; None if no stage asks for it."""
+    sweep: SweepConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RowFile:
+    """What sweep_row.json holds."""
+
+    row: SweepRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,18 +96,12 @@ class SweepRun:
         """
         if not self.row_file.exists():
             return None
-        try:
-            return SweepRow.from_dict(json.loads(self.row_file.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(
-                f"{self.row_file} is damaged or of another version ({error}): remove it to have "
-                "the run measured again"
-            ) from error
+        cure = "remove it to have the run measured again"
+        return read_record(self.row_file, "sweep-row", _ROW_VERSION, _RowFile, cure=cure).row
 
     def write_row(self, row: SweepRow) -> None:
         """Keeps a measured row, replacing what was there."""
-        text = json.dumps(row.to_dict(), indent=2, allow_nan=False)
-        write_text(self.row_file, text + "\n")
+        write_record(self.row_file, "sweep-row", _ROW_VERSION, _RowFile(row=row))
 
 
 class SweepDirectory:
@@ -97,12 +134,11 @@ class SweepDirectory:
         """The run directory of a kind of quantizer and a codebook size."""
         return RunDirectory(self.path / f"{kind}-{size}")
 
-    def check(self, options: Mapping[str, Any], *, resume: bool) -> None:
+    def check(self, config: SweepConfig, *, resume: bool) -> None:
         """Refuses a directory that cannot take the sweep, and changes nothing.
 
         Args:
-            options: Everything that decides the results, JSON-ready, by option; `quantizers`,
-                `codebook_sizes`, `with_prior` and `device` are among them.
+            config: What the results depend on.
             resume: Whether to go on with a sweep that is there. It may be extended: runs and the
                 prior may be added, since that changes nothing of what is there. The device may
                 change.
@@ -112,7 +148,7 @@ class SweepDirectory:
             ValueError: The sweep that is there has other options, or a damaged record.
         """
         if self.record_file.exists() and resume:
-            changed = _changes(with_newer_settings(self._read()["options"]), options)
+            changed = _changes(self._read().sweep, config)
             if changed:
                 raise ValueError(
                     f"to resume {self.path} the options must be those it was started with, but "
@@ -129,50 +165,40 @@ class SweepDirectory:
                 "name another with --out"
             )
 
-    def begin(self, options: Mapping[str, Any], precision: str | None) -> None:
+    def begin(self, config: SweepConfig, precision: Literal["fp32", "bf16"] | None) -> None:
         """Records the options of a sweep that begins, or of one that goes on and may have grown.
 
         Args:
-            options: As for `check`, which must have passed.
+            config: As for `check`, which must have passed.
             precision: What the number format `auto` came to; None if no stage asks for it.
         """
         remove_partial(self.path)
-        record = {"format_version": FORMAT_VERSION, "precision": precision, "options": options}
-        write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+        content = _SweepFile(precision=precision, sweep=config)
+        write_record(self.record_file, "sweep", FORMAT_VERSION, content)
 
-    def precision(self) -> str | None:
+    def precision(self) -> Literal["fp32", "bf16"] | None:
         """The `precision` given to `begin`; None too where no sweep has begun."""
         if not self.record_file.exists():
             return None
-        precision: str | None = self._read()["precision"]
-        return precision
+        return self._read().precision
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            record = dict(json.loads(self.record_file.read_text(encoding="utf-8")))
-            version, options = record["format_version"], record["options"]
-            if not isinstance(options, dict) or record["precision"] not in (None, "fp32", "bf16"):
-                raise ValueError("options and a precision are required")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.record_file} is damaged ({error}): restore it") from error
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{self.record_file} has format version {version}, but this version of the "
-                f"software reads {FORMAT_VERSION}: use the version that wrote it"
-            )
-        return record
+    def _read(self) -> _SweepFile:
+        cure = "restore it, or begin another sweep with --out"
+        return read_record(self.record_file, "sweep", FORMAT_VERSION, _SweepFile, cure=cure)
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _changes(old: SweepConfig, new: SweepConfig) -> list[str]:
     """What differs between two sweeps' options, apart from what may differ."""
-    allowed = dict(old) | {"device": new["device"]}
-    for name in ("quantizers", "codebook_sizes"):
-        if _contains(new[name], old.get(name, [])):
-            allowed[name] = new[name]
-    if new["with_prior"]:
-        allowed["with_prior"] = True
-    return differences(allowed, new)
+    allowed = replace(
+        old,
+        quantizers=_extended(old.quantizers, new.quantizers),
+        codebook_sizes=_extended(old.codebook_sizes, new.codebook_sizes),
+        with_prior=old.with_prior or new.with_prior,
+        run=replace(old.run, device=new.run.device),
+    )
+    return differences(allowed.to_dict(), new.to_dict())
 
 
-def _contains(whole: Sequence[object], part: Sequence[object]) -> bool:
-    return all(value in whole for value in part)
+def _extended(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:
+    """`new`, where it has all of `old`."""
+    return new if set(old) <= set(new) else old

@@ -6,9 +6,11 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
+
+from pipelines.files.records import AnyFloat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +33,7 @@ class SweepRow:
     """Rate: bits an image takes before entropy coding."""
     bits_per_pixel: float | None = None
     """Rate: `bits_per_image` over height x width."""
-    psnr: float | None = None
+    psnr: AnyFloat | None = None
     """dB; infinite where every reconstruction is exact."""
     ssim: float | None = None
     """Structural similarity (window 11x11) in [-1, 1], averaged over images; None for smaller
@@ -56,34 +58,6 @@ class SweepRow:
     """Training time of the prior, its validations included."""
     failure: str | None = None
     """Why the run did not come to its end; None where it did."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """A measured row as JSON-ready values; an infinite PSNR becomes None, as in the metrics."""
-        values = asdict(self)
-        if self.psnr is not None and math.isinf(self.psnr):
-            values["psnr"] = None
-        if self.codebook_sizes is not None:
-            values["codebook_sizes"] = list(self.codebook_sizes)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuilds a measured row from `to_dict()`.
-
-        Raises:
-            ValueError: A field is missing, unknown or of the wrong type.
-        """
-        expected = {f.name for f in fields(cls)}
-        if not isinstance(values, Mapping) or expected != values.keys():
-            raise ValueError("its fields are not those of this version")
-        numbers = expected - {"kind", "codebook_sizes", "failure"}
-        if not all(isinstance(values[name], int | float | None) for name in numbers):
-            raise ValueError("a figure is not a number")
-        sizes = values["codebook_sizes"]
-        if not isinstance(sizes, list) or not all(isinstance(size, int) for size in sizes):
-            raise ValueError("codebook_sizes is not a list of numbers")
-        psnr = math.inf if values["psnr"] is None else values["psnr"]
-        return cls(**{**values, "codebook_sizes": tuple(sizes), "psnr": psnr})
 
 
 def pareto_front(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:

@@ -20,8 +20,8 @@ def samples(record: RunRecord, drawings: Drawings) -> str:
     by_class = bool(drawings.samples[0].name)
     said = f"The first images of seed {drawings.seed}, none chosen, drawn from the model as it is"
     said += " (temperature 1, no guidance)."
-    if by_class and (record.data["num_classes"] or 0) > MAX_CLASSES:
-        said += f" The first {MAX_CLASSES} of {record.data['num_classes']} classes."
+    if by_class and (record.data.num_classes or 0) > MAX_CLASSES:
+        said += f" The first {MAX_CLASSES} of {record.data.num_classes} classes."
     return section(
         "samples",
         "Samples by class" if by_class else "Samples",
@@ -38,7 +38,7 @@ def strips(record: RunRecord, drawings: Drawings) -> str:
     parts = [
         paragraph(
             "Every column has one seed"
-            + (" and one class" if record.data["num_classes"] else "")
+            + (" and one class" if record.data.num_classes else "")
             + ", so that what changes down a column is the setting alone."
         )
     ]

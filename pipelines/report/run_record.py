@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.config import RunConfig
 from pipelines.data.config import parse_source
+from pipelines.data.data_record import DataRecord
 from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
 from pipelines.evaluation.tuning_record import TUNING_FILE, SamplingTuning
 from pipelines.report.numbers import by
@@ -71,8 +72,8 @@ class RunRecord:
 
     path: Path
     config: RunConfig
-    data: dict[str, Any]
-    """As in the run's config: image_shape, num_images, num_classes, class_names, fingerprint."""
+    data: DataRecord
+    """What was found in the data."""
     phases: dict[str, Phase]
     """By name, `vqvae` and `prior`."""
     vqvae: VQVAE | None
@@ -119,7 +120,7 @@ class RunRecord:
     @property
     def class_names(self) -> tuple[str, ...]:
         """By label; empty without labels."""
-        return tuple(self.data["class_names"])
+        return self.data.class_names
 
     @property
     def grids(self) -> tuple[GridSpec, ...]:
@@ -187,7 +188,7 @@ def parameters(model: VQVAE | CodePrior) -> int:
 
 def classes_of(record: RunRecord) -> str:
     """`10 classes` or `no labels`."""
-    count = record.data["num_classes"]
+    count = record.data.num_classes
     return "no labels" if count is None else f"{count} class{'es' if count != 1 else ''}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pipelines.augmentation import also_seen
@@ -41,10 +42,10 @@ _CURVES = {
 
 def lead(record: RunRecord) -> str:
     """The sentence below the title."""
-    channels, height, width = record.data["image_shape"]
+    channels, height, width = record.data.image_shape
     tone = _CHANNELS.get(channels, f"{channels} channels")
     return (
-        f"{record.data['num_images']['train']:,} images of {record.source}, {by(height, width)} in "
+        f"{record.data.num_images.train:,} images of {record.source}, {by(height, width)} in "
         f"{tone}, "
         f"{classes_of(record)}: a VQ-VAE turns them into code grids, a {record.config.prior.kind} "
         "learns how likely each grid is, and draws new ones."
@@ -63,7 +64,7 @@ def summary(record: RunRecord) -> str:
         beside = "" if order_0 is None else f"{number(order_0, 3)} without the prior"
         tiles.append(_tile("Bits per code", number(prior["bits_per_code"], 3), "", beside))
     if "bits_per_image" in prior:
-        pixels = record.data["image_shape"][1] * record.data["image_shape"][2]
+        pixels = record.data.image_shape[1] * record.data.image_shape[2]
         beside = f"{number(prior['bits_per_image'] / pixels, 3)} per pixel"
         tiles.append(_tile("Bits per image", number(prior["bits_per_image"], 3), "", beside))
     if "usage" in vqvae:
@@ -87,8 +88,8 @@ def summary(record: RunRecord) -> str:
 def settings(record: RunRecord) -> str:
     """What was trained, and the whole config below a fold."""
     config, data = record.config, record.data
-    splits = ", ".join(f"{name} {count:,}" for name, count in data["num_images"].items())
-    channels, height, width = data["image_shape"]
+    splits = ", ".join(f"{name} {count:,}" for name, count in asdict(data.num_images).items())
+    channels, height, width = data.image_shape
     quantizer = config.vqvae.quantizer
     vqvae = [f"{quantizer.kind} quantizer"]
     prior: list[str] = [config.prior.kind]
@@ -107,7 +108,7 @@ def settings(record: RunRecord) -> str:
         prior.append(also_seen(config.augmentation.names))
     items = [
         ("Recipe", text(config.recipe)),
-        ("Data", text(f"{record.source}, fingerprint {data['fingerprint']}")),
+        ("Data", text(f"{record.source}, fingerprint {data.fingerprint}")),
         ("Images", text(f"{by(height, width, channels)}, {classes_of(record)}; {splits}")),
         ("Classes", text(", ".join(record.class_names))),
         ("Stage one", text(", ".join(vqvae))),

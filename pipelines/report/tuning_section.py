@@ -18,7 +18,7 @@ def tried_settings(record: RunRecord) -> list[str]:
         problem = text(f"{record.shareable(record.tuning_problem)}.")
         return [title, paragraph(problem, class_="note")]
     if tuning is None:
-        if not record.data["num_classes"]:
+        if not record.data.num_classes:
             return []  # there is no feature classifier to try them by
         command = element("code", text(f"python -m pipelines.tune_sampling {record.option}"))
         return [

@@ -1,6 +1,5 @@
 """When a run begins, goes on or is refused, and which one is the latest."""
 
-import json
 import os
 import shlex
 from dataclasses import replace
@@ -10,12 +9,19 @@ from tiny_runs import edit_json, tree
 
 from pipelines.augmentation import AugmentationConfig
 from pipelines.config import RunConfig
+from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.recipes import smoke
 from pipelines.run_dir import RunDirectory
 from stage2_prior.config import PixelCNNConfig
 
 CONFIG = smoke()
-DATA = {"image_shape": [1, 4, 4], "class_names": ["a", "b"], "fingerprint": "0123"}
+DATA = DataRecord(
+    image_shape=(1, 4, 4),
+    num_images=SplitSizes(train=8, validation=2, test=3),
+    num_classes=2,
+    class_names=("a", "b"),
+    fingerprint="0123",
+)
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ def test_resume_with_another_kind_of_prior_is_refused(begun):
 
 def test_resume_on_other_data_is_refused(begun):
     with pytest.raises(ValueError, match="but data fingerprint was 0123, is now 4567: repeat"):
-        begun.begin(CONFIG, DATA | {"fingerprint": "4567"}, resume=True)
+        begun.begin(CONFIG, replace(DATA, fingerprint="4567"), resume=True)
 
 
 def test_check_without_data_looks_at_the_settings_alone(begun):
@@ -192,40 +198,42 @@ def test_missing_config_is_refused_with_the_cure(run, read):
         read(run)
 
 
+@pytest.mark.parametrize("text", ["{", "", "[]", "{}", "\0", "[" * 100_000])
+def test_damaged_config_is_refused_by_name(begun, text):
+    begun.config_file.write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json cannot be read .*: restore it, or train"):
+        begun.config()
+
+
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("place", "change", "field"),
     [
-        ("{", "Expecting property name"),
-        ("", "Expecting value"),
-        ("[]", "list indices must be"),
-        ("{}", "'format_version'"),
-        ('{"format_version": 1}', "run, data and its fingerprint are required"),
-        ('{"format_version": 1, "run": 1, "data": {"fingerprint": ""}}', "run, data and its fin"),
-        ('{"format_version": 1, "run": {}, "data": {}}', "run, data and its fingerprint are req"),
+        ("run", {"seed": "one"}, r"run\.seed"),
+        ("run", {"seed": -1}, "run: seed"),
+        ("run", {"speed": 1}, r"run\.speed"),
+        ("data", {"class_names": 29}, r"data\.class_names"),
+        ("data", {"image_shape": [1, 4]}, r"data\.image_shape"),
+        ("data", {"image_shape": [1, 4, 0]}, r"data: images .* at least 1.*\(1, 4, 0\)"),
+        ("data", {"num_images": {"train": 8, "test": 3}}, r"data\.num_images\.validation"),
+        ("data", {"num_classes": 3}, "data: num_classes .* got 3 and 2"),
     ],
 )
-def test_damaged_config_is_refused_by_name(begun, text, reason):
-    begun.config_file.write_text(text)
-    with pytest.raises(ValueError, match=rf"config.json is damaged \({reason}.*\): restore it"):
-        begun.config()
-
-
-def test_config_with_a_value_of_the_wrong_type_is_damaged(begun):
-    edit_json(begun.config_file, lambda record: record["run"].update(seed="one"))
-    with pytest.raises(ValueError, match=r"config.json is damaged \(.*'str'.*\): restore it"):
-        begun.config()
+def test_value_that_does_not_fit_is_refused_by_name(begun, place, change, field):
+    edit_json(begun.config_file, lambda record: record[place].update(change))
+    with pytest.raises(ValueError, match=rf"config\.json cannot be read \({field}.*restore it"):
+        begun.data()
 
 
 def test_config_of_another_version_is_refused(begun):
     # Of its layout nothing may be assumed.
-    begun.config_file.write_text(json.dumps({"format_version": 2, "settings": {}}))
-    with pytest.raises(ValueError, match=r"format version 2, but this version of the software re"):
+    begun.config_file.write_text('{"format_version": 99, "kind": "run", "settings": {}}')
+    with pytest.raises(ValueError, match=r"config\.json.*version 2 is required, got 99.*restore"):
         begun.config()
 
 
 def test_resume_of_a_damaged_run_is_refused(begun):
     begun.config_file.write_text("{")
-    with pytest.raises(ValueError, match=r"config.json is damaged"):
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         begun.check(RunConfig(), resume=True)
 
 

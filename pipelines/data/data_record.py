@@ -1,0 +1,60 @@
+"""What a run remembers of its data, so that it can say later whether they are still the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.data.image_set import DataSplits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitSizes:
+    """Numbers of images."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRecord:
+    """Shape, sizes, classes and fingerprint of the three splits.
+
+    Raises:
+        ValueError: A size is below 1, or `num_classes` is not the number of names.
+    """
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    num_images: SplitSizes
+    """Of each split."""
+    num_classes: int | None
+    """None without labels."""
+    class_names: tuple[str, ...]
+    """By label; empty without labels."""
+    fingerprint: str
+    """16 hexadecimal digits that change when any image, label, class or the split changes."""
+
+    def __post_init__(self) -> None:
+        sizes = self.num_images
+        if min(*self.image_shape, sizes.train, sizes.validation, sizes.test) < 1:
+            raise ValueError(
+                f"images and splits must have sizes of at least 1, got {self.image_shape} and "
+                f"{sizes}"
+            )
+        if self.num_classes != (len(self.class_names) or None):
+            raise ValueError(
+                f"num_classes must be the number of class_names or null without any, got "
+                f"{self.num_classes} and {len(self.class_names)} names"
+            )
+
+
+def data_record(splits: DataSplits) -> DataRecord:
+    """What a run remembers of these splits."""
+    return DataRecord(
+        image_shape=splits.image_shape,
+        num_images=SplitSizes(**{name: len(images) for name, images in splits.by_name.items()}),
+        num_classes=splits.num_classes,
+        class_names=splits.class_names,
+        fingerprint=splits.fingerprint,
+    )
