@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.structural_similarity import structural_similarity
 from pipelines.evaluation.sweep_directory import SweepRun
 from pipelines.evaluation.sweep_table import SweepRow
-from pipelines.training.metrics_log import read_metrics
+from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.model import VQVAE
 
 
@@ -31,8 +30,8 @@ def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device)
     Raises:
         ValueError: The metrics lack the figures.
     """
-    record = _test_record(run, "vqvae")
-    figures = record["values"]
+    record = _test_row(run, "vqvae", ("usage", "perplexity", "entropy"))
+    figures = record.values
     _, height, width = test.image_shape
     positions = [h * w for h, w in model.grid_shapes]
     bits = sum(n * math.log2(k) for n, k in zip(positions, model.codebook_sizes, strict=True))
@@ -44,13 +43,13 @@ def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device)
         bits_per_image=bits,
         bits_per_pixel=bits / (height * width),
         # The metrics hold null for what JSON cannot hold: every reconstruction is exact.
-        psnr=math.inf if figures["psnr"] is None else figures["psnr"],
+        psnr=math.inf if (psnr := figures.get("psnr")) is None else psnr,
         ssim=measure_ssim(model, image_batches(test, device)),
         usage=figures["usage"],
         perplexity=figures["perplexity"],
         order_0_entropy=figures["entropy"],
-        vqvae_seconds=record["seconds"],
-        images_per_second=record["images_seen"] / record["seconds"],
+        vqvae_seconds=record.seconds,
+        images_per_second=record.images_seen / record.seconds if record.seconds else None,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -61,12 +60,12 @@ def with_prior_figures(row: SweepRow, run: SweepRun) -> SweepRow:
     Raises:
         ValueError: The metrics lack the prior's figures.
     """
-    record = _test_record(run, "prior")
+    record = _test_row(run, "prior", ("bits_per_code", "bits_per_image"))
     return replace(
         row,
-        bits_per_code=record["values"]["bits_per_code"],
-        prior_bits_per_image=record["values"]["bits_per_image"],
-        prior_seconds=record["seconds"],
+        bits_per_code=record.values["bits_per_code"],
+        prior_bits_per_image=record.values["bits_per_image"],
+        prior_seconds=record.seconds,
     )
 
 
@@ -85,16 +84,16 @@ def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
     return structural_similarity((images, model.decode(model.encode(images))) for images in batches)
 
 
-def _test_record(run: SweepRun, phase: str) -> dict[str, Any]:
+def _test_row(run: SweepRun, phase: str, figures: Sequence[str]) -> MetricsRow:
     """What a phase wrote to the run's metrics about the test split.
 
     Raises:
-        ValueError: There is nothing.
+        ValueError: There is nothing, or one of `figures` is missing.
     """
     path = run.directory.metrics
-    records = read_metrics(path) if path.exists() else []
-    found = [r for r in records if (r["phase"], r["kind"]) == (phase, "test")]
-    if not found:
+    rows = read_metrics(path) if path.exists() else []
+    found = [row for row in rows if (row.phase, row.kind) == (phase, "test")]
+    if not found or any(found[-1].values.get(name) is None for name in figures):
         raise ValueError(
             f"{path} must hold the {phase}'s figures on the test split, but they are missing: "
             f"restore it, or remove {run.directory.path} to train that run again"

@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 14, 40
 _LETTER = 7  # width of a letter, to keep labels apart
 _NUM_TICKS = 5
+_LARGEST = 1e100  # far from where the arithmetic of axes overflows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +30,7 @@ class Series:
     style: Literal["train", "validation", "reference"]
     """Colour, dashes and markers, see style.css: none is told apart by its colour alone."""
     points: Sequence[tuple[float, float]]
-    """(x, y) in the order of x; points that are not finite are left out."""
+    """(x, y) in the order of x; points that are not finite, or beyond 1e100, are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,19 +99,19 @@ def curve_chart(
         title: What the y axis shows.
         series: With x from 0 on; a curve without points is left out.
         x_label: What the x axis shows.
-        logarithmic: Whether the y axis is, where all values are positive.
+        logarithmic: Whether the y axis is, where all values are positive (at least 1e-100).
         mark: A place to show.
         summary: What the curves say, for whoever cannot see them.
 
     Returns:
         A `figure` element; nothing where there are no points.
     """
-    series = [_finite(s) for s in series]
+    series = [_drawable(s) for s in series]
     series = [s for s in series if s.points]
     if not series:
         return ""
     points = [point for s in series for point in s.points]
-    logarithmic = logarithmic and min(y for _, y in points) > 0
+    logarithmic = logarithmic and min(y for _, y in points) >= 1 / _LARGEST
     x = Axis(*_padded([0, *(p[0] for p in points)], 0.0), LEFT, WIDTH - RIGHT)
     y = Axis(*_padded([p[1] for p in points], 0.06, logarithmic), HEIGHT - BOTTOM, TOP, logarithmic)
     drawing = element(
@@ -199,8 +200,8 @@ def _apart(values: list[float], x: Axis) -> list[float]:
     return values[:: max(1, math.ceil(widest / (x(values[1]) - x(values[0]))))]
 
 
-def _finite(series: Series) -> Series:
-    kept = [p for p in series.points if math.isfinite(p[0]) and math.isfinite(p[1])]
+def _drawable(series: Series) -> Series:
+    kept = [p for p in series.points if abs(p[0]) <= _LARGEST and abs(p[1]) <= _LARGEST]
     return Series(label=series.label, style=series.style, points=kept)
 
 

@@ -20,7 +20,7 @@ from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
 from pipelines.evaluation.tuning_record import TUNING_FILE, SamplingTuning
 from pipelines.report.numbers import by
 from pipelines.run_dir import RUNS, RunDirectory
-from pipelines.training.metrics_log import read_metrics
+from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
@@ -37,20 +37,20 @@ class Phase:
 
     name: str
     """`vqvae` or `prior`."""
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[MetricsRow, ...]
 
     def points(self, kind: str, figure: str) -> list[tuple[float, float]]:
         """(step, value) of a figure in the rows of a kind; without values that are not finite."""
         return [
-            (row["step"], row["values"][figure])
+            (row.step, value)
             for row in self.rows
-            if row["kind"] == kind and row["values"].get(figure) is not None
+            if row.kind == kind and (value := row.values.get(figure)) is not None
         ]
 
     @property
     def test(self) -> dict[str, float]:
         """Figures of the finished model on the test split; empty where there are none."""
-        found = [row["values"] for row in self.rows if row["kind"] == "test"]
+        found = [row.values for row in self.rows if row.kind == "test"]
         values = found[-1] if found else {}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -61,7 +61,7 @@ class Phase:
         return int(min(points, key=lambda point: point[1])[0]) if points else None
 
     @property
-    def last(self) -> dict[str, Any] | None:
+    def last(self) -> MetricsRow | None:
         """The newest row: how far the training came, and in what time."""
         return self.rows[-1] if self.rows else None
 
@@ -168,8 +168,7 @@ def read_run(path: Path) -> RunRecord:
         config=config,
         data=data,
         phases={
-            name: Phase(name, tuple(row for row in rows if row["phase"] == name))
-            for name in MONITORS
+            name: Phase(name, tuple(row for row in rows if row.phase == name)) for name in MONITORS
         },
         vqvae=vqvae,
         prior=prior,

@@ -71,7 +71,8 @@ def summary(record: RunRecord) -> str:
         sizes = " + ".join(
             f"{size:,}" for size in dict.fromkeys(g.codebook_size for g in record.grids)
         )
-        beside = f"perplexity {number(vqvae['perplexity'], 3)} of {sizes}" if sizes else ""
+        known = sizes and "perplexity" in vqvae
+        beside = f"perplexity {number(vqvae['perplexity'], 3)} of {sizes}" if known else ""
         tiles.append(_tile("Codes in use", number(100 * vqvae["usage"], 3) + "%", "", beside))
     for name in _HEADLINES:
         figure = record.evaluation.find(name) if record.evaluation else None
@@ -214,9 +215,9 @@ def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
     for name, phase in record.phases.items():
         if phase.last is None:
             continue
-        images, time = phase.last["images_seen"], phase.last["seconds"]
+        images, time = phase.last.images_seen, phase.last.seconds
         rate = f"{images / time:,.0f}" if time > 0 else ""
-        row = (TITLES[name], f"{phase.last['step']:,}", f"{images:,}", rate, duration(time))
+        row = (TITLES[name], f"{phase.last.step:,}", f"{images:,}", rate, duration(time))
         rows.append(row)
     rows += [(text(name), "", "", "", duration(time)) for name, time in seconds]
     if not rows:

@@ -7,9 +7,9 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.atomic_files import (
     atomic_path,
@@ -18,6 +18,7 @@ from pipelines.atomic_files import (
     make_directories,
     writing,
 )
+from pipelines.files.records import convert, one_line, parse_object, to_json
 
 if TYPE_CHECKING:
     from pipelines.training.event_file import EventFile
@@ -27,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsRow:
-    """One line of `metrics.jsonl`."""
+    """One line of `metrics.jsonl`.
+
+    Raises:
+        ValueError: A number is negative, or an integer is not below 2^63.
+    """
 
     phase: str
     """Which training it belongs to, e.g. `vqvae`."""
@@ -45,8 +50,15 @@ class MetricsRow:
     seconds: float
     """Training time of the phase so far, without the time between a stop and its resume."""
 
-    values: Mapping[str, float]
-    """The figures by name; what is not finite is written as null, which JSON can hold."""
+    values: Mapping[str, float | None]
+    """The figures by name; None, or null in the file, for what is not finite."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.step < 1 << 63 and 0 <= self.images_seen < 1 << 63 and self.seconds >= 0):
+            raise ValueError(
+                f"steps, images and seconds must be at least 0, and the first two below 2^63, got "
+                f"{self.step}, {self.images_seen} and {self.seconds}"
+            )
 
 
 class MetricsLog:
@@ -76,11 +88,11 @@ class MetricsLog:
         with writing(self.path):
             make_directories(self.path.parent)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_as_json(row), allow_nan=False) + "\n")
+                file.write(_to_line(row))
         self._show(row)
 
     def trim(self, phase: str, last_step: int) -> None:
-        """Drops the rows of `phase` beyond `last_step`, and a line that a kill cut short.
+        """Drops the rows of `phase` beyond `last_step`, and whatever `read_metrics` leaves out.
 
         After this a training resumed at `last_step` can append, and the log has each step once.
         Rows of the test split go too: whoever trains on will measure the finished model again.
@@ -88,11 +100,14 @@ class MetricsLog:
         self._purge_after[phase] = last_step
         if not self.path.exists():
             return
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _is_kept(line, phase, last_step)]
-        if kept != lines:
+        kept = "".join(
+            _to_line(row)
+            for row in read_metrics(self.path)
+            if row.phase != phase or (row.step <= last_step and row.kind != "test")
+        ).encode()
+        if kept != self.path.read_bytes():
             with atomic_path(self.path) as partial:
-                partial.write_bytes(b"".join(kept))
+                partial.write_bytes(kept)
 
     def flush(self) -> None:
         """Brings everything written to the disk, so that a checkpoint is never ahead of its log."""
@@ -106,7 +121,10 @@ class MetricsLog:
         try:
             writer = self._writer(row.phase)
             if writer is not None:
-                values = {f"{row.kind}/{name}": value for name, value in row.values.items()}
+                values = {
+                    f"{row.kind}/{name}": math.nan if value is None else value
+                    for name, value in row.values.items()
+                }
                 writer.add_scalars(values, row.step)
         except Exception as error:  # noqa: BLE001 - of any library that TensorBoard stands on
             logger.warning(
@@ -128,25 +146,36 @@ class MetricsLog:
         return self._writers[phase]
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file as dictionaries, in the order of writing."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_metrics(path: Path) -> list[MetricsRow]:
+    """The rows of a metrics file, in the order of writing.
+
+    Damaged lines are left out, and a warning says how many. Of rows of one phase, kind and step,
+    which two processes may have written, the newest counts.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    rows: dict[tuple[str, str, int], MetricsRow] = {}
+    damage = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line:
+            continue
+        try:
+            row = convert(parse_object(line), MetricsRow)
+        except ValueError as error:
+            damage.append(f"line {number}: {one_line(error)}")
+        else:
+            rows[row.phase, row.kind, row.step] = row
+    if damage:
+        logger.warning(
+            "damaged lines of %s are left out: %d, first %s", path, len(damage), damage[0]
+        )
+    return list(rows.values())
 
 
-def _as_json(row: MetricsRow) -> dict[str, Any]:
-    record = asdict(row)
-    record["values"] = {
-        name: value if math.isfinite(value) else None for name, value in row.values.items()
+def _to_line(row: MetricsRow) -> str:
+    values = {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in row.values.items()
     }
-    return record
-
-
-def _is_kept(line: bytes, phase: str, last_step: int) -> bool:
-    if not line.endswith(b"\n"):
-        return False
-    try:
-        row = json.loads(line)
-        is_later = row["step"] > last_step or row["kind"] == "test"
-        return not (row["phase"] == phase and is_later)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
+    return json.dumps(to_json(row) | {"values": values}, allow_nan=False) + "\n"

@@ -87,8 +87,8 @@ def test_evaluation_has_every_figure(evaluated):
 
 def test_figures_of_both_stages_are_those_that_training_wrote(evaluated):
     run, evaluation = evaluated
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "test"]
-    values = {row["phase"]: row["values"] for row in rows}
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row.kind == "test"]
+    values = {row.phase: row.values for row in rows}
     vqvae, prior = values["vqvae"], values["prior"]
 
     def value(name):

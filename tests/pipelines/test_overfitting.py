@@ -45,7 +45,7 @@ class Stopped:
             )
             self.result = trainer.fit(resume=False)
         rows = read_metrics(directory / "metrics.jsonl")
-        self.rows = [row for row in rows if row["kind"] == "validation"]
+        self.rows = [row for row in rows if row.kind == "validation"]
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +54,21 @@ def stopped(tmp_path_factory):
 
 
 def test_patience_stops_a_prior_whose_validation_bits_rise(stopped):
-    bits = [row["values"]["bits_per_code"] for row in stopped.rows]
+    bits = [row.values["bits_per_code"] for row in stopped.rows]
     best = bits.index(min(bits))
     assert stopped.result.stopped_early
     assert stopped.result.step < 400
     assert len(bits) == best + 1 + 4
-    assert stopped.result.best_step == stopped.rows[best]["step"]
+    assert stopped.result.best_step == stopped.rows[best].step
 
 
 def test_weights_of_the_lowest_validation_bits_are_kept(stopped):
-    bits = [row["values"]["bits_per_code"] for row in stopped.rows]
+    bits = [row.values["bits_per_code"] for row in stopped.rows]
     assert stopped.task.validate(CPU)["bits_per_code"] == pytest.approx(min(bits), rel=1e-6)
 
 
 def test_bits_of_training_images_fall_away_from_those_of_validation(stopped):
-    first, last = stopped.rows[0]["values"], stopped.rows[-1]["values"]
+    first, last = stopped.rows[0].values, stopped.rows[-1].values
     assert last["train_bits_per_code"] < first["train_bits_per_code"]
     assert last["bits_per_code"] > last["train_bits_per_code"]
     assert stopped.result.last_metrics == last

@@ -171,8 +171,8 @@ def test_runs_can_be_reconstructed_and_sampled_from(with_prior, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_row_says_what_the_run_says(name, with_prior):
     row, run = table(with_prior)[name], RunDirectory(with_prior / name)
-    metrics = {r["phase"]: r for r in read_metrics(run.metrics) if r["kind"] == "test"}
-    vqvae, prior = metrics["vqvae"]["values"], metrics["prior"]["values"]
+    metrics = {r.phase: r for r in read_metrics(run.metrics) if r.kind == "test"}
+    vqvae, prior = metrics["vqvae"].values, metrics["prior"].values
     size = int(name.partition("-")[2])
     # 12x13 images have 3x4 positions.
     sizes = {"ema-4": "4", "ema-16": "16", "residual-4": "2+2", "residual-16": "4+4"}
@@ -184,11 +184,11 @@ def test_row_says_what_the_run_says(name, with_prior):
         "usage": vqvae["usage"],
         "perplexity": vqvae["perplexity"],
         "order_0_entropy": vqvae["entropy"],
-        "vqvae_seconds": metrics["vqvae"]["seconds"],
-        "images_per_second": 80 / metrics["vqvae"]["seconds"],
+        "vqvae_seconds": metrics["vqvae"].seconds,
+        "images_per_second": 80 / metrics["vqvae"].seconds,
         "parameters": sum(p.numel() for p in VQVAE.from_pretrained(run.vqvae).parameters()),
         "bits_per_code": prior["bits_per_code"],
-        "prior_seconds": metrics["prior"]["seconds"],
+        "prior_seconds": metrics["prior"].seconds,
     }
     assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-12)
     assert row["codebook_sizes"] == sizes[name]

@@ -86,13 +86,13 @@ def test_each_line_is_said_once(two):
 
 def test_two_processes_log_the_steps_of_one(one, two):
     rows = [rows_without_time(run) for run in (two[0] / "run", one)]
-    steps = [[(row["phase"], row["kind"], row["step"]) for row in log] for log in rows]
+    steps = [[(row.phase, row.kind, row.step) for row in log] for log in rows]
     assert steps[0] == steps[1]
 
 
 def test_two_processes_reach_the_figures_of_one(one, two):
     rows = [rows_without_time(run) for run in (two[0] / "run", one)]
-    test, expected = ([row["values"] for row in log if row["kind"] == "test"] for log in rows)
+    test, expected = ([row.values for row in log if row.kind == "test"] for log in rows)
     # Gradients are the same sums in another order, in float32, over ten steps.
     assert test == [pytest.approx(values, rel=1e-3) for values in expected]
 

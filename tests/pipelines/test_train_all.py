@@ -117,8 +117,8 @@ def _labels(images):
 
 
 def figures(run, phase):
-    (row,) = (r for r in read_metrics(run.metrics) if (r["phase"], r["kind"]) == (phase, "test"))
-    return row["values"]
+    (row,) = (r for r in read_metrics(run.metrics) if (r.phase, r.kind) == (phase, "test"))
+    return row.values
 
 
 def test_reported_reconstruction_is_that_of_the_test_images(run, splits):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -114,7 +115,14 @@ def contents(run):
 def rows_without_time(run):
     """The lines of a run's metrics, without the seconds they took."""
     rows = read_metrics(run / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [replace(row, seconds=0.0) for row in rows]
+
+
+def write_metrics(run, rows):
+    """Replaces the lines of a run's metrics."""
+    (run / "metrics.jsonl").unlink()
+    for row in rows:
+        MetricsLog(run / "metrics.jsonl").write(row)
 
 
 def edit_json(path, change):

@@ -3,11 +3,11 @@
 import base64
 import io
 import itertools
-import json
 import math
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from unittest import mock
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from sealing import edit_record
-from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree
+from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree, write_metrics
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -199,11 +199,7 @@ def test_reconstructions_stand_below_their_originals(rgb_run, rgb_file):
 
 def test_figures_at_the_head_are_those_of_the_metrics_file(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
-    test = {
-        r["phase"]: r["values"]
-        for r in read_metrics(rgb_run / "metrics.jsonl")
-        if r["kind"] == "test"
-    }
+    test = {r.phase: r.values for r in read_metrics(rgb_run / "metrics.jsonl") if r.kind == "test"}
     tiles = {words(d.find("dt")): words(d.find("dd")) for d in page.find(".//header/dl")}
     assert tiles["Test PSNR"].startswith(f"{test['vqvae']['psnr']:.4g} dB")
     assert tiles["Bits per code"].startswith(f"{test['prior']['bits_per_code']:.3g} ")
@@ -213,7 +209,7 @@ def test_figures_at_the_head_are_those_of_the_metrics_file(rgb_run):
 
 def test_curves_hold_every_point_of_the_metrics_file(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
-    rows = [r for r in read_metrics(rgb_run / "metrics.jsonl") if r["phase"] == "prior"]
+    rows = [r for r in read_metrics(rgb_run / "metrics.jsonl") if r.phase == "prior"]
     (chart,) = [
         figure
         for figure in part(page, "curves").iter("figure")
@@ -221,9 +217,9 @@ def test_curves_hold_every_point_of_the_metrics_file(rgb_run):
     ]
     said = [c.find("title").text for c in chart.iter("circle") if c.find("title") is not None]
     assert said == [
-        f"validation: {row['values']['bits_per_code']:.4g} at {row['step']}"
+        f"validation: {row.values['bits_per_code']:.4g} at {row.step}"
         for row in rows
-        if row["kind"] == "validation"
+        if row.kind == "validation"
     ]
 
 
@@ -271,8 +267,8 @@ def test_prior_without_label_dropout_has_no_guidance(run):
 def test_run_with_stage_one_alone_is_reported_as_far_as_it_goes(run):
     shutil.rmtree(run / "prior")
     shutil.rmtree(run / "codes")
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["phase"] == "vqvae"]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row.phase == "vqvae"]
+    write_metrics(run, rows)
     page = report(run)
     keys = [section.get("id") for section in page.iter("section")]
     assert keys == ["reconstructions", "curves", "evaluation", "settings", "environment"]
@@ -299,11 +295,39 @@ def test_run_whose_data_are_gone_goes_without_reconstructions(run):
     assert list(part(page, "samples").iter("img"))
 
 
+def test_damaged_and_doubled_metrics_leave_the_page_as_it_was(run):
+    before = words(part(report(run), "curves"))
+    path = run / "metrics.jsonl"
+    content = path.read_bytes()
+    first = content.split(b"\n")[0]
+    damaged = [
+        first.replace(b'"kind"', b'"sort"'),
+        first.replace(b'"loss"', b'"l\xff"'),
+        b'{"phase": "vqvae", "kind": "test", "step": 1, "images_seen": 1, "seconds": 1, '
+        b'"values": 5}',
+        b"[" * 100_000,
+        b"\0" * 100,
+    ]
+    path.write_bytes(content + content + b"\n".join([*damaged, first[:-10]]))
+    assert words(part(report(run), "curves")) == before
+
+
+def test_enormous_figures_leave_their_point_out(run):
+    rows = read_metrics(run / "metrics.jsonl")
+    before = words(part(report(run), "curves"))
+    extremes = (1e308, -1e308, 5e-324)
+    extreme = [
+        replace(row, step=2**62 + i, kind="train", values=dict.fromkeys(row.values, value))
+        for row in rows[:1]
+        for i, value in enumerate(extremes)
+    ]
+    write_metrics(run, rows + extreme)
+    assert before[:20] == words(part(report(run), "curves"))[:20]
+
+
 def test_figures_that_are_not_finite_leave_their_point_out(run):
     rows = read_metrics(run / "metrics.jsonl")
-    for row in rows:
-        row["values"] = dict.fromkeys(row["values"])
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_metrics(run, [replace(row, values=dict.fromkeys(row.values)) for row in rows])
     page = report(run)
     assert part(page, "curves") is None
     assert page.find(".//header/dl") is None

@@ -81,8 +81,8 @@ def test_two_processes_average_their_figures(one, two):
 @pytest.mark.parametrize("figure", ["loss", "gradient_norm", "mean_x"])
 def test_two_processes_write_one_log_with_the_figures_of_one(one, two, figure):
     logs = [read_metrics(directory / "metrics.jsonl") for directory, _ in (one, two)]
-    steps = [[(row["kind"], row["step"]) for row in log] for log in logs]
-    figures = [[row["values"][figure] for row in log if row["kind"] == "train"] for log in logs]
+    steps = [[(row.kind, row.step) for row in log] for log in logs]
+    figures = [[row.values[figure] for row in log if row.kind == "train"] for log in logs]
     assert steps[0] == steps[1]
     assert figures[1] == pytest.approx(figures[0], rel=1e-4)
 

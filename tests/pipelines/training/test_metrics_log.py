@@ -15,7 +15,7 @@ def row(phase, step, kind="train", **values):
 
 
 def written(path):
-    return [(entry["phase"], entry["step"]) for entry in read_metrics(path)]
+    return [(entry.phase, entry.step) for entry in read_metrics(path)]
 
 
 def test_log_writes_one_json_object_per_line(tmp_path):
@@ -36,7 +36,7 @@ def test_log_writes_one_json_object_per_line(tmp_path):
 
 def test_log_writes_null_for_what_is_not_finite(tmp_path):
     MetricsLog(tmp_path / "m").write(row("vqvae", 5, psnr=float("inf"), mse=float("nan")))
-    assert read_metrics(tmp_path / "m")[0]["values"] == {"psnr": None, "mse": None}
+    assert read_metrics(tmp_path / "m")[0].values == {"psnr": None, "mse": None}
 
 
 def test_trim_drops_later_rows_of_the_phase_only(tmp_path):
@@ -53,19 +53,84 @@ def test_trim_drops_the_test_figures_of_the_phase(tmp_path):
         log.write(row(phase, 10, kind="validation"))
         log.write(row(phase, 10, kind="test"))
     log.trim("prior", 10)
-    kept = [(entry["phase"], entry["kind"]) for entry in read_metrics(tmp_path / "m")]
+    kept = [(entry.phase, entry.kind) for entry in read_metrics(tmp_path / "m")]
     assert kept == [("vqvae", "validation"), ("vqvae", "test"), ("prior", "validation")]
 
 
-@pytest.mark.parametrize("rubbish", ['{"phase": "vqvae", "st', "\0\0\0\n", "[]\n", "{}\n"])
-def test_trim_drops_a_line_that_a_kill_cut_short(tmp_path, rubbish):
+ROW = (
+    '{"phase": "vqvae", "kind": "train", "step": 10, "images_seen": 80, "seconds": 1.5, '
+    '"values": {"loss": 0.5}}'
+)
+DAMAGED = [
+    *(b"\0\0\0", b"[]", b"{}", b"5", b"[" * 100_000, ROW.encode()[:-5]),
+    *(
+        ROW.replace(written, altered).encode("latin-1")
+        for written, altered in [
+            *(("loss", "\xff"), ('"kind": "train", ', ""), ("train", "training")),
+            *(('{"loss": 0.5}', "5"), ("0.5", "NaN"), ("0.5", "1e999"), ("0.5", '"0.5"')),
+            *(("10", "-10"), ("10", "10.0"), ("10", "true"), ("10", "9" * 400), ("10", "9" * 5000)),
+            *(("1.5", "null"), ("1.5", "-1.5"), ('"phase"', '"epoch": 1, "phase"')),
+        ]
+    ),
+]
+
+
+def test_row_of_the_damaged_lines_is_a_row(tmp_path):
+    (tmp_path / "m").write_text(ROW)
+    assert read_metrics(tmp_path / "m") == [row("vqvae", 10, loss=0.5)]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_damaged_line_is_left_out_with_a_warning(tmp_path, line, caplog):
     log = MetricsLog(tmp_path / "m")
     log.write(row("vqvae", 5))
-    with (tmp_path / "m").open("a") as file:
-        file.write(rubbish)
+    with (tmp_path / "m").open("ab") as file:
+        file.write(line + b"\n")
+    log.write(row("prior", 5))
+    assert written(tmp_path / "m") == [("vqvae", 5), ("prior", 5)]
+    (message,) = caplog.messages
+    assert f"damaged lines of {tmp_path}/m are left out: 1, first line 2: " in message
+
+
+def test_trim_removes_damaged_lines_and_says_how_many(tmp_path, caplog):
+    log = MetricsLog(tmp_path / "m")
+    log.write(row("prior", 5))
+    with (tmp_path / "m").open("ab") as file:
+        file.write(b"\xff\n".join(DAMAGED))
     log.trim("vqvae", 5)
+    (message,) = caplog.messages
+    assert f"damaged lines of {tmp_path}/m are left out: {len(DAMAGED)}, first line 2: " in message
+    caplog.clear()
     log.write(row("vqvae", 10))
-    assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10)]
+    assert written(tmp_path / "m") == [("prior", 5), ("vqvae", 10)]
+    assert caplog.messages == []
+
+
+def test_trim_keeps_a_row_of_which_only_the_end_of_its_line_is_missing(tmp_path):
+    (tmp_path / "m").write_text(ROW)
+    log = MetricsLog(tmp_path / "m")
+    log.trim("vqvae", 10)
+    log.write(row("vqvae", 15))
+    assert written(tmp_path / "m") == [("vqvae", 10), ("vqvae", 15)]
+
+
+def test_rows_that_two_processes_wrote_count_once(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    for step in (5, 5, 10, 10, 15):
+        log.write(row("vqvae", step, loss=float(step)))
+        log.write(row("vqvae", step, kind="validation", loss=float(step)))
+    assert [entry.step for entry in read_metrics(tmp_path / "m")] == [5, 5, 10, 10, 15, 15]
+    log.trim("vqvae", 15)
+    assert len((tmp_path / "m").read_text().splitlines()) == 6
+
+
+def test_trim_leaves_a_sound_file_alone(tmp_path):
+    log = MetricsLog(tmp_path / "m")
+    log.write(row("vqvae", 5, loss=0.1 + 0.2, psnr=None))
+    before = (tmp_path / "m").stat()
+    log.trim("vqvae", 5)
+    after = (tmp_path / "m").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_trim_leaves_nothing_but_the_log(tmp_path):

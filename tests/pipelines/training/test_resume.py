@@ -42,8 +42,7 @@ def fit(directory, *, resume, on_call=lambda _: None):
     result = trainer_for(task, small_config(), directory).fit(resume=resume)
     weights = {name: value.clone() for name, value in task.objective.state_dict().items()}
     rows = [
-        {key: value for key, value in row.items() if key != "seconds"}
-        for row in read_metrics(directory / "metrics.jsonl")
+        dataclasses.replace(row, seconds=0.0) for row in read_metrics(directory / "metrics.jsonl")
     ]
     files = {
         str(path.relative_to(directory)): path.read_bytes()

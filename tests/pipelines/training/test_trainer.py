@@ -34,11 +34,11 @@ def quadratic_config(**changes):
 
 
 def rows(directory, kind):
-    return [row for row in read_metrics(directory / "metrics.jsonl") if row["kind"] == kind]
+    return [row for row in read_metrics(directory / "metrics.jsonl") if row.kind == kind]
 
 
 def series(directory, kind, name):
-    return [row["values"][name] for row in rows(directory, kind)]
+    return [row.values[name] for row in rows(directory, kind)]
 
 
 def test_training_follows_adamw_by_hand(tmp_path):
@@ -156,8 +156,8 @@ def test_a_training_that_stopped_early_stays_stopped_on_resume(tmp_path):
 def test_the_end_is_validated_and_saved_whatever_the_intervals(tmp_path):
     config = quadratic_config(validate_every=100.0, checkpoint_every=100, log_every=100)
     trainer_for(QuadraticTask(VALUES), config, tmp_path).fit(resume=False)
-    assert [row["step"] for row in rows(tmp_path, "validation")] == [5]
-    assert [row["step"] for row in rows(tmp_path, "train")] == [5]
+    assert [row.step for row in rows(tmp_path, "validation")] == [5]
+    assert [row.step for row in rows(tmp_path, "train")] == [5]
     assert (tmp_path / "checkpoints" / "step-00000005").is_dir()
 
 
@@ -168,8 +168,8 @@ def test_training_rows_are_means_over_the_steps_since_the_last(tmp_path):
         config = quadratic_config(epochs=4.0, log_every=log_every)
         trainer_for(task, config, directory).fit(resume=False)
     losses = series(every_step, "train", "loss")
-    assert [row["step"] for row in rows(every_third, "train")] == [3, 6, 8]
-    assert [row["images_seen"] for row in rows(every_third, "train")] == [12, 24, 32]
+    assert [row.step for row in rows(every_third, "train")] == [3, 6, 8]
+    assert [row.images_seen for row in rows(every_third, "train")] == [12, 24, 32]
     assert series(every_third, "train", "loss") == pytest.approx(
         [np.mean(losses[:3]), np.mean(losses[3:6]), np.mean(losses[6:])]
     )
