@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pipelines.atomic_files import refuse_existing, write_text
 from pipelines.command import parse, run_command, say
-from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
+from pipelines.evaluation.evaluation_record import (
+    EVALUATION_FILE,
+    Evaluation,
+    EvaluationConditions,
+)
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.run_dir import LATEST, RunDirectory
-from stage2_prior.config import SamplingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +108,7 @@ def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
 
 def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation | None:
     """The run's evaluation, if it is there and was made with these options and these models."""
-    from pipelines.evaluation.evaluation_conditions import expected_networks, recorded_settings
+    from pipelines.evaluation.evaluation_conditions import conditions, expected_networks
 
     path = directory.path / EVALUATION_FILE
     if not path.exists():
@@ -115,34 +118,27 @@ def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation |
     except ValueError as error:
         say(f"{error}; evaluating {directory.path} again")
         return None
-    evaluation = replace(evaluation, settings=_with_later_options(evaluation.settings))
-    wanted = recorded_settings(directory, options.evaluation)
-    recorded = {name: evaluation.settings.get(name) for name in wanted}
-    if _undecided(recorded, wanted) != wanted:
+    networks = expected_networks(directory)
+    wanted = conditions(directory, options.evaluation, networks)
+    recorded = _undecided(evaluation.conditions, wanted)
+    if replace(recorded, feature_networks=networks) != wanted:
         say(f"{path} was made with other options or models: evaluating {directory.path} again")
         return None
-    networks = expected_networks(directory)
-    if evaluation.settings.get("feature_networks") != networks:
+    if recorded != wanted:
         say(f"{path} was made with other feature networks: evaluating {directory.path} again")
         return None
     say(f"taking the figures of {path}")
     return replace(evaluation, run=directory.path.resolve().name)  # it may have been renamed
 
 
-def _undecided(recorded: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+def _undecided(
+    recorded: EvaluationConditions, wanted: EvaluationConditions
+) -> EvaluationConditions:
     """What was recorded, with `compile` as it is wanted where that leaves the choice open."""
-    sampling = recorded["sampling"]
-    if not isinstance(sampling, dict) or wanted["sampling"]["compile"] != "auto":
+    if wanted.settings.sampling.compile != "auto":
         return recorded
-    return recorded | {"sampling": sampling | {"compile": "auto"}}
-
-
-def _with_later_options(settings: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings, with options of sampling that came later where they stand by default."""
-    sampling = settings.get("sampling")
-    if not isinstance(sampling, dict):
-        return settings
-    return settings | {"sampling": asdict(SamplingSettings()) | sampling}
+    sampling = replace(recorded.settings.sampling, compile="auto")
+    return replace(recorded, settings=replace(recorded.settings, sampling=sampling))
 
 
 def _evaluate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.atomic_files import atomic_path, refuse_existing
 from pipelines.command import parse, run_command, say
+from pipelines.files.records import encode_record
 from pipelines.run_dir import LATEST, RunDirectory
 
 if TYPE_CHECKING:
     from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECORD = "codebook.json"
 
 
@@ -57,7 +57,6 @@ def main() -> None:
     statistics = measure_codebook(model, image_batches(images, device), len(images))
     findings = diagnose(statistics, model.config)
     record = {
-        "format_version": FORMAT_VERSION,
         "split": options.split,
         "vqvae_sha256": model.weights_hash(),
         "quantizer": asdict(model.config.quantizer),
@@ -67,8 +66,7 @@ def main() -> None:
     with atomic_path(out, replace_directory=options.out is None) as partial:
         partial.mkdir()
         figures = save_figures(partial, model, statistics)
-        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-        (partial / RECORD).write_text(text, encoding="utf-8")
+        (partial / RECORD).write_bytes(encode_record("codebook", FORMAT_VERSION, record))
     say(f"codebook of {directory.path} over {len(images):,} images of the {options.split} split")
     say(table(statistics))
     for finding in findings:

@@ -115,7 +115,7 @@ def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: in
     images = run.pipeline(
         run.num_samples,
         None if labels is None else torch.from_numpy(labels),
-        settings=settings.settings,
+        settings=settings.sampling,
         seed=settings.seed,
         batch_size=batch_size,
     )

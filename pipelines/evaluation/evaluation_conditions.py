@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.evaluation.evaluation_record import EvaluationConditions
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import cached_key
 from pipelines.evaluation.feature_networks import INCEPTION_CHANNELS, expected_inception_hash
+from pipelines.files.records import parse_object
 from pipelines.run_dir import RunDirectory
 from stage1_vqvae.artifact import CONFIG_FILE
 
 _FEATURE_NETWORKS = ".feature-networks"
+_HASH_DIGITS = 16
 
 
 def networks_folder(run: Path) -> Path:
@@ -19,19 +22,36 @@ def networks_folder(run: Path) -> Path:
     return run.resolve().parent / _FEATURE_NETWORKS
 
 
-def recorded_settings(directory: RunDirectory, settings: EvaluationSettings) -> dict[str, object]:
-    """What two evaluations must agree in to be the same: options, models and data."""
+def conditions(
+    directory: RunDirectory, settings: EvaluationSettings, networks: Mapping[str, str]
+) -> EvaluationConditions:
+    """The conditions of an evaluation of the run as it is now.
 
-    def weights(path: Path) -> str:
-        hash_ = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))["weights_sha256"]
-        return str(hash_)[:16]
+    Args:
+        directory: The run.
+        settings: What is measured.
+        networks: Names of the feature networks, with their hashes.
 
-    return {
-        **settings.to_dict(),
-        "data_fingerprint": directory.data().fingerprint,
-        "vqvae": weights(directory.vqvae),
-        "prior": weights(directory.prior),
-    }
+    Raises:
+        FileNotFoundError: A model is missing.
+        ValueError: The config of the run or of a model is damaged.
+    """
+    return EvaluationConditions(
+        settings=settings,
+        data_fingerprint=directory.data().fingerprint,
+        vqvae=_weights_hash(directory.vqvae),
+        prior=_weights_hash(directory.prior),
+        feature_networks=dict(networks),
+    )
+
+
+def _weights_hash(model: Path) -> str:
+    """First digits of the hash that a model's config holds; the weights are not read."""
+    path = model / CONFIG_FILE
+    try:
+        return str(parse_object(path.read_bytes())["weights_sha256"])[:_HASH_DIGITS]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): restore it") from error
 
 
 def expected_networks(directory: RunDirectory) -> dict[str, str]:

@@ -6,18 +6,16 @@ how a figure was measured.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pipelines.atomic_files import write_text
+from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.files.records import AnyFloat, read_record, to_json, write_record
 from pipelines.run_dir import RunDirectory
 
 EVALUATION_FILE = "evaluation.json"
-_FORMAT_VERSION = 1
+_KIND, _FORMAT_VERSION = "evaluation", 2
 
 Group: TypeAlias = Literal["reconstruction", "generation", "memorisation", "prior"]
 
@@ -28,19 +26,23 @@ class Reference:
 
     label: str
     """What it was measured on, e.g. `train against test`."""
-    value: float
+    value: AnyFloat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """One number, what it means, and what to hold it against."""
+    """One number, what it means, and what to hold it against.
+
+    Raises:
+        ValueError: It was measured on nothing.
+    """
 
     group: Group
     name: str
     """Key that stays the same from version to version, e.g. `psnr`."""
     label: str
     """What a table calls it, e.g. `PSNR`."""
-    value: float
+    value: AnyFloat
     unit: str = ""
     """`dB`, `bits`, `%` and the like; empty for a pure number."""
     better: Literal["higher", "lower", "neither"]
@@ -48,12 +50,41 @@ class Figure:
     """One sentence for a reader who does not know the measure."""
     num_images: int
     """How many images (of each side) it was measured on."""
-    spread: float | None = None
+    spread: AnyFloat | None = None
     """Standard deviation over repetitions (seeds or disjoint subsets); None where there was one."""
     repetitions: int = 1
     """How many measurements `value` is the mean of."""
     references: tuple[Reference, ...] = ()
     """The floor, and whatever else it is to be read beside."""
+
+    def __post_init__(self) -> None:
+        if min(self.num_images, self.repetitions) < 1:
+            raise ValueError(
+                f"num_images and repetitions must be at least 1, got {self.num_images} and "
+                f"{self.repetitions}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConditions:
+    """What two evaluations must agree in, so that one need not be made again."""
+
+    settings: EvaluationSettings
+    """The options that decide the figures."""
+    data_fingerprint: str
+    """Of the run's data."""
+    vqvae: str
+    """First digits of the `weights_hash` of the model."""
+    prior: str
+    """The same."""
+    feature_networks: dict[str, str]
+    """Names of the networks whose features images were compared in, with their hashes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values by name, the options among them."""
+        values = to_json(self)
+        settings: dict[str, Any] = values.pop("settings")
+        return settings | values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +93,8 @@ class Evaluation:
 
     run: str
     """Name of the run directory."""
-    settings: dict[str, Any]
-    """The options of the command that decide the figures, JSON-ready."""
+    conditions: EvaluationConditions
+    """How it was measured."""
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
     """What was not measured and why, and what to bear in mind, one sentence each."""
@@ -80,8 +111,7 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Writes the record, atomically; an older one is replaced."""
-        record = {"format_version": _FORMAT_VERSION, **_without_infinities(asdict(self))}
-        write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        write_record(path, _KIND, _FORMAT_VERSION, self)
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
@@ -91,46 +121,6 @@ class Evaluation:
             FileNotFoundError: There is no such file.
             ValueError: It is damaged or of another version.
         """
-        if not path.exists():
-            raise FileNotFoundError(
-                f"an evaluated run is required, but {path} does not exist: evaluate the run with "
-                f"`python -m pipelines.evaluate {RunDirectory(path.parent).option}`"
-            )
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record.pop("format_version") != _FORMAT_VERSION:
-                raise ValueError("its format version is unknown")
-            record["figures"] = tuple(_figure(values) for values in record["figures"])
-            record["notes"] = tuple(record["notes"])
-            record["alarms"] = tuple(record.get("alarms", ()))
-            return cls(**record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): evaluate the run again with "
-                f"`python -m pipelines.evaluate {RunDirectory(path.parent).option}`"
-            ) from error
-
-
-def _figure(values: Mapping[str, Any]) -> Figure:
-    values = dict(values)
-    if values.keys() != {f.name for f in fields(Figure)}:
-        raise ValueError("a figure has other fields")
-    references = tuple(
-        Reference(label=str(r["label"]), value=_number(r["value"])) for r in values["references"]
-    )
-    return Figure(**{**values, "value": _number(values["value"]), "references": references})
-
-
-def _number(value: float | str) -> float:
-    """JSON holds no infinities: they are written as words."""
-    return float(value)
-
-
-def _without_infinities(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinities(item) for item in value]
-    return value
+        option = RunDirectory(path.parent).option
+        cure = f"evaluate the run with `python -m pipelines.evaluate {option}`"
+        return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)

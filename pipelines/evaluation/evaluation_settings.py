@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
 
@@ -29,7 +29,7 @@ class EvaluationSettings:
     seed."""
     seed: int = 0
     """Of the samples; in [0, 2^63)."""
-    settings: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
+    sampling: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SamplingSettings(compile="auto")
     )
     """How codes are drawn."""
@@ -63,9 +63,3 @@ class EvaluationSettings:
         """Samples for the classification accuracy score, given the number of real images."""
         wanted = num_real if self.cas_samples is None else self.cas_samples
         return min(wanted, num_real, _QUICK_CAS_SAMPLES) if self.quick else min(wanted, num_real)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the sampling settings are under `sampling`."""
-        values = asdict(self)
-        sampling = values.pop("settings")
-        return {**values, "sampling": sampling}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.atomic_files import writing
+from pipelines.files.records import parse_object
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
 from stage1_vqvae.artifact import (
@@ -273,9 +274,9 @@ def cached_key(folder: Path, *, fingerprint: str, channels: int, num_classes: in
     config = _config(fingerprint, channels, num_classes, ClassifierTraining())
     path = folder / _directory_name(config)
     try:
-        record = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        record = parse_object((path / CONFIG_FILE).read_bytes())
         return _key(path, str(record["weights_sha256"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return None
 
 

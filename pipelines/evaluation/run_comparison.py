@@ -91,7 +91,7 @@ def best_runs(figures: Sequence[Figure | None]) -> set[int]:
 def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
     """Why figures may not compare, one sentence each: other data, options or numbers of images."""
     names = run_names(evaluations)
-    flat = [dict(_flat(evaluation.settings)) for evaluation in evaluations]
+    flat = [dict(_flat(evaluation.conditions.to_dict())) for evaluation in evaluations]
     warnings = []
     for key in dict.fromkeys(key for settings in flat for key in settings):
         values = [settings.get(key) for settings in flat]

@@ -25,7 +25,7 @@ from pipelines.evaluation.evaluated_run import (
     load_run,
     run_classifier,
 )
-from pipelines.evaluation.evaluation_conditions import recorded_settings
+from pipelines.evaluation.evaluation_conditions import conditions
 from pipelines.evaluation.evaluation_record import Evaluation, Figure
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import NUM_FEATURES
@@ -122,8 +122,9 @@ def evaluate_run(
         )
     return Evaluation(
         run=directory.path.resolve().name,
-        settings=recorded_settings(directory, settings)
-        | {"feature_networks": {network.name: network.hash for network in networks}},
+        conditions=conditions(
+            directory, settings, {network.name: network.hash for network in networks}
+        ),
         figures=_by_group((*found.figures, *memorised.figures, *of_prior)),
         notes=tuple(found.notes),
         alarms=memorised.alarms,
@@ -137,9 +138,9 @@ def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSetti
     prior = run.pipeline.prior
     num_draws = run.num_samples * prior.num_codes
     sampling = decide_compilation(
-        settings.settings, num_draws, run.device, possible=prior.has_sampler_options
+        settings.sampling, num_draws, run.device, possible=prior.has_sampler_options
     )
-    return replace(settings, settings=sampling)
+    return replace(settings, sampling=sampling)
 
 
 def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:

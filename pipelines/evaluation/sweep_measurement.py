@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -30,7 +30,7 @@ def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device)
     Raises:
         ValueError: The metrics lack the figures.
     """
-    record = _test_row(run, "vqvae", ("usage", "perplexity", "entropy"))
+    record = _test_row(run, "vqvae", {"psnr", "usage", "perplexity", "entropy"})
     figures = record.values
     _, height, width = test.image_shape
     positions = [h * w for h, w in model.grid_shapes]
@@ -43,7 +43,7 @@ def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device)
         bits_per_image=bits,
         bits_per_pixel=bits / (height * width),
         # The metrics hold null for what JSON cannot hold: every reconstruction is exact.
-        psnr=math.inf if (psnr := figures.get("psnr")) is None else psnr,
+        psnr=math.inf if figures["psnr"] is None else figures["psnr"],
         ssim=measure_ssim(model, image_batches(test, device)),
         usage=figures["usage"],
         perplexity=figures["perplexity"],
@@ -60,7 +60,7 @@ def with_prior_figures(row: SweepRow, run: SweepRun) -> SweepRow:
     Raises:
         ValueError: The metrics lack the prior's figures.
     """
-    record = _test_row(run, "prior", ("bits_per_code", "bits_per_image"))
+    record = _test_row(run, "prior", {"bits_per_code", "bits_per_image"})
     return replace(
         row,
         bits_per_code=record.values["bits_per_code"],
@@ -84,7 +84,7 @@ def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
     return structural_similarity((images, model.decode(model.encode(images))) for images in batches)
 
 
-def _test_row(run: SweepRun, phase: str, figures: Sequence[str]) -> MetricsRow:
+def _test_row(run: SweepRun, phase: str, figures: set[str]) -> MetricsRow:
     """What a phase wrote to the run's metrics about the test split.
 
     Raises:
@@ -93,7 +93,7 @@ def _test_row(run: SweepRun, phase: str, figures: Sequence[str]) -> MetricsRow:
     path = run.directory.metrics
     rows = read_metrics(path) if path.exists() else []
     found = [row for row in rows if (row.phase, row.kind) == (phase, "test")]
-    if not found or any(found[-1].values.get(name) is None for name in figures):
+    if not found or not figures <= found[-1].values.keys():
         raise ValueError(
             f"{path} must hold the {phase}'s figures on the test split, but they are missing: "
             f"restore it, or remove {run.directory.path} to train that run again"

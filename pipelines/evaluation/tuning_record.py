@@ -5,24 +5,27 @@ The command writes it and the report reads it.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipelines.atomic_files import write_text
+from pipelines.files.records import read_record, write_record
 from pipelines.run_dir import RunDirectory
 from stage2_prior.config import SamplingSettings
 
 TUNING_FILE = "sampling_tuning.json"
-_FORMAT_VERSION = 1
+_KIND, _FORMAT_VERSION = "tuning", 2
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True)
 class MeasuredSettings:
-    """One way to sample, and how near its samples come to images that were kept back."""
+    """One way to sample, and how near its samples come to images that were kept back.
+
+    Raises:
+        ValueError: There is no distance, or one whose square would overflow.
+    """
 
     settings: SamplingSettings
     distances: tuple[float, ...]
@@ -30,6 +33,12 @@ class MeasuredSettings:
     agreement: float | None
     """Part of the samples that a classifier takes for the class they were drawn for; None where
     the prior knows no classes."""
+
+    def __post_init__(self) -> None:
+        if not self.distances:
+            raise ValueError("distances must be at least one, got none")
+        if max(map(abs, self.distances)) > _LARGEST:
+            raise ValueError(f"distances must be at most {_LARGEST}, got {self.distances}")
 
     @property
     def distance(self) -> float:
@@ -44,7 +53,11 @@ class MeasuredSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingTuning:
-    """All settings that were tried on a run, and on what."""
+    """All settings that were tried on a run, and on what.
+
+    Raises:
+        ValueError: There are none, or they have different numbers of sets.
+    """
 
     vqvae: str
     """`weights_hash` of the model."""
@@ -60,6 +73,12 @@ class SamplingTuning:
     """Distance of as many training images from the validation images."""
     measured: tuple[MeasuredSettings, ...]
     """At least one."""
+
+    def __post_init__(self) -> None:
+        if not self.measured:
+            raise ValueError("measured settings must be at least one, got none")
+        if len({len(one.distances) for one in self.measured}) > 1:
+            raise ValueError("all settings must have as many distances, got different numbers")
 
     @property
     def nearest(self) -> MeasuredSettings:
@@ -92,8 +111,7 @@ class SamplingTuning:
 
     def write(self, path: Path) -> None:
         """Writes the record, atomically; an older one is replaced."""
-        record = {"format_version": _FORMAT_VERSION, **asdict(self)}
-        write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        write_record(path, _KIND, _FORMAT_VERSION, self)
 
     @classmethod
     def read(cls, path: Path) -> SamplingTuning:
@@ -103,53 +121,12 @@ class SamplingTuning:
             FileNotFoundError: There is no such file.
             ValueError: It is damaged or of another version.
         """
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record.pop("format_version") != _FORMAT_VERSION:
-                raise ValueError("its format version is unknown")
-            measured = tuple(_measured(values) for values in record.pop("measured"))
-            if not measured:
-                raise ValueError("it holds no settings")
-            if len({len(one.distances) for one in measured}) > 1:
-                raise ValueError("its settings have different numbers of sets")
-            return cls(**_checked(record), measured=measured)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): try again with "
-                f"`python -m pipelines.tune_sampling {RunDirectory(path.parent).option}`"
-            ) from error
+        option = RunDirectory(path.parent).option
+        cure = f"try again with `python -m pipelines.tune_sampling {option}`"
+        return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)
 
 
 def _variance(values: Sequence[float]) -> float:
     """Of a sample of at least two."""
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-def _checked(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in ("vqvae", "prior", "feature_network"):
-        if not isinstance(record[name], str):
-            raise ValueError(f"its {name} is no text")
-    for name in ("images_per_set", "seed"):
-        if type(record[name]) is not int:
-            raise ValueError(f"its {name} is no whole number")
-    _number(record["floor"])
-    return record
-
-
-def _measured(values: Mapping[str, Any]) -> MeasuredSettings:
-    if not isinstance(values["distances"], list) or not values["distances"]:
-        raise ValueError("settings without a list of distances")
-    distances = tuple(_number(distance) for distance in values["distances"])
-    agreement = values["agreement"]
-    return MeasuredSettings(
-        SamplingSettings(**values["settings"]),
-        distances,
-        None if agreement is None else _number(agreement),
-    )
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} stands where a number should")
-    return float(value)

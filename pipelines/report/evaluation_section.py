@@ -82,9 +82,8 @@ def _notes(found: Evaluation) -> list[str]:
     if found.notes:
         items = [element("li", text(note)) for note in found.notes]
         parts += [element("h3", "Notes"), element("ul", *items)]
-    if found.settings:
-        settings = ", ".join(_settings(found.settings))
-        parts.append(paragraph(text(f"Settings of the evaluation: {settings}."), class_="note"))
+    settings = ", ".join(_settings(found.conditions.to_dict()))
+    parts.append(paragraph(text(f"Settings of the evaluation: {settings}."), class_="note"))
     return parts
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,9 +148,10 @@ def read_run(path: Path) -> RunRecord:
     if file.exists():
         try:
             evaluation = Evaluation.read(file)
-            recorded = {name: evaluation.settings.get(name) for name in ("vqvae", "prior")}
+            made_with = evaluation.conditions
+            recorded = {"vqvae": made_with.vqvae, "prior": made_with.prior}
             _check_models(EVALUATION_FILE, recorded, models)
-        except ValueError as error:  # the rest of the report is worth having
+        except (OSError, ValueError) as error:  # the rest of the report is worth having
             evaluation = None
             problems.append(f"{error}")
     tuning, tuning_problem = None, None
@@ -161,7 +161,7 @@ def read_run(path: Path) -> RunRecord:
             found = SamplingTuning.read(tuning_file)
             _check_models(TUNING_FILE, {"vqvae": found.vqvae, "prior": found.prior}, models)
             tuning = found
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             tuning_problem = f"{error}"
     return RunRecord(
         path=directory.path,
@@ -198,17 +198,16 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
 
 
 def _check_models(
-    file: str, recorded: Mapping[str, Any], models: Mapping[str, VQVAE | CodePrior | None]
+    file: str, recorded: Mapping[str, str], models: Mapping[str, VQVAE | CodePrior | None]
 ) -> None:
-    """Makes sure that figures are of these models, as far as they say of which they are.
+    """Makes sure that figures are of these models.
 
     Raises:
         ValueError: They are of others.
     """
     for name, model in models.items():
-        hash_ = recorded.get(name)
-        found = None if model is None else weights_hash(model.state_dict())
-        if hash_ is not None and not (found or "").startswith(str(hash_)):
+        found = "" if model is None else weights_hash(model.state_dict())
+        if not found.startswith(recorded[name]):
             raise ValueError(
                 f"{file} is of another {name} than the run has now, so its figures are left out: "
                 "measure the run again"

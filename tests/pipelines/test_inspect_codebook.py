@@ -201,7 +201,7 @@ def test_split_is_the_training_split_by_default(rgb_run, splits, tmp_path):
 def test_record_tells_which_model_was_measured(rgb_run, tmp_path):
     inspect(rgb_run, "--out", tmp_path / "out")
     written = record(tmp_path / "out")
-    assert written["format_version"] == 1
+    assert (written["format_version"], written["kind"]) == (2, "codebook")
     assert written["vqvae_sha256"] == VQVAE.from_pretrained(rgb_run / "vqvae").weights_hash()
     assert written["quantizer"] == quantizer_of(rgb_run)
 

@@ -15,7 +15,6 @@ from tiny_runs import (
     KilledError,
     command,
     contents,
-    edit_json,
     kill_at,
     one_thread,
     python,
@@ -303,14 +302,6 @@ def test_resume_of_a_finished_sweep_trains_and_measures_nothing(
     assert f"ema-4: already finished, in {copy}/ema-4" in capsys.readouterr().out
 
 
-def test_sweep_of_an_older_version_goes_on(copy, monkeypatch, source):
-    edit_json(copy / "sweep.json", lambda record: record["options"].pop("augmentation"))
-    for config in copy.glob("*/config.json"):
-        edit_json(config, lambda record: record["run"].pop("augmentation"))
-    kill_at(monkeypatch, VQVAETask, "prepare", 1)  # nothing is trained again
-    command("sweep", *options(source, copy, "--resume"))
-
-
 def test_resume_without_a_sweep_begins_one(tmp_path, source, swept):
     command("sweep", *options(source, tmp_path / "sweep", "--resume"))
     assert without_timings(tmp_path / "sweep") == without_timings(swept)
@@ -526,7 +517,7 @@ def test_bug_is_not_noted_as_a_failure(tmp_path, monkeypatch, source):
 def test_damaged_row_is_refused(copy, source, capsys):
     (copy / "ema-4" / "sweep_row.json").write_text("{")
     assert status("sweep", *options(source, copy, "--resume")) == 1
-    assert f"{copy}/ema-4/sweep_row.json is damaged or of another" in capsys.readouterr().err
+    assert f"{copy}/ema-4/sweep_row.json cannot be read" in capsys.readouterr().err
 
 
 AUTO = ("--vqvae-training.precision", "auto", "--prior-training.precision", "bf16")

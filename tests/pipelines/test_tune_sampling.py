@@ -143,20 +143,10 @@ def test_record_is_read_as_it_was_written(tmp_path):
     assert SamplingTuning.read(tmp_path / "tuning.json") == tried
 
 
-def test_option_that_came_later_stood_at_its_default(tmp_path):
-    tried, path = tuning(measured(1, 2.0, 2.5)), tmp_path / "tuning.json"
-    tried.write(path)
-    record = json.loads(path.read_text())
-    for name in ("first_temperature", "first_guidance_scale", "guidance_power"):
-        del record["measured"][0]["settings"][name]
-    path.write_text(json.dumps(record))
-    assert SamplingTuning.read(path) == tried
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        lambda record: record.update(format_version=2),
+        lambda record: record.update(format_version=99),
         lambda record: record.update(measured=[]),
         lambda record: record["measured"][0].update(distances=[]),
         lambda record: record["measured"][0]["settings"].update(temperature=-1),
@@ -167,6 +157,7 @@ def test_option_that_came_later_stood_at_its_default(tmp_path):
         lambda record: record["measured"][0].update(agreement="x"),
         lambda record: record["measured"][0].update(distances="12"),
         lambda record: record["measured"][0].update(distances=[float("nan")]),
+        lambda record: record["measured"][0].update(distances=[1e308]),
     ],
 )
 def test_damaged_record_is_refused(change, tmp_path):
@@ -175,7 +166,7 @@ def test_damaged_record_is_refused(change, tmp_path):
     record = json.loads(path.read_text())
     change(record)
     path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"is damaged .*: try again with `python -m pipel"):
+    with pytest.raises(ValueError, match=r"cannot be read .*: try again with `python -m pip"):
         SamplingTuning.read(path)
 
 

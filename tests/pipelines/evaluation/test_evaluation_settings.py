@@ -1,11 +1,8 @@
 """What the options of an evaluation come to."""
 
-import json
-
 import pytest
 
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from stage2_prior.config import SamplingSettings
 
 
 @pytest.mark.parametrize(
@@ -21,11 +18,3 @@ from stage2_prior.config import SamplingSettings
 def test_numbers_of_images_and_seeds(options, num_real, expected):
     settings = EvaluationSettings(**options)
     assert (settings.side, settings.num_cas_samples(num_real), settings.seeds) == expected
-
-
-def test_settings_are_ready_for_json():
-    settings = EvaluationSettings(samples=50, settings=SamplingSettings(top_p=0.9))
-    values = json.loads(json.dumps(settings.to_dict()))
-    assert values["samples"] == 50
-    assert values["sampling"]["top_p"] == 0.9
-    assert "settings" not in values

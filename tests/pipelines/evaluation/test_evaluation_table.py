@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from tiny_evaluations import conditions
 
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
 from pipelines.evaluation.evaluation_table import to_markdown, to_text, with_spread
@@ -31,7 +32,7 @@ FIGURES = (
         references=(Reference(label="floor", value=0.4), Reference(label="other", value=2.9)),
     ),
 )
-EVALUATION = Evaluation(run="rgb", settings={}, figures=FIGURES, notes=("no FID",))
+EVALUATION = Evaluation(run="rgb", conditions=conditions(), figures=FIGURES, notes=("no FID",))
 
 
 def test_text_aligns_values_below_their_groups():

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from tiny_evaluations import conditions
 
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
+from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.run_comparison import (
     best_runs,
     comparison_figure,
@@ -18,6 +20,7 @@ from pipelines.evaluation.run_comparison import (
     to_markdown,
     write_comparison,
 )
+from stage2_prior.config import SamplingSettings
 
 
 def figure(value, name="fd_classifier", **changes):
@@ -31,22 +34,20 @@ def figure(value, name="fd_classifier", **changes):
     return Figure(name=name, value=value, **(values | changes))
 
 
-def run(name, *figures, **settings):
-    return Evaluation(run=name, settings=settings, figures=figures)
+def run(name, *figures):
+    return Evaluation(run=name, conditions=conditions(), figures=figures)
 
 
 A = run(
     "a",
     figure(3.0, spread=0.1, references=(Reference(label="train against test", value=0.4),)),
     figure(24.5, "psnr", unit="dB", better="higher"),
-    samples=100,
 )
 B = run(
     "b",
     figure(8.0, spread=0.2),
     figure(26.25, "psnr", unit="dB", better="higher"),
     figure(0.5, "recall", better="higher"),
-    samples=100,
 )
 
 
@@ -112,21 +113,23 @@ def test_runs_of_one_name_are_numbered():
 
 
 def test_other_options_are_named():
-    other = replace(B, settings={"samples": 50, "sampling": {"temperature": 0.9}})
-    assert different_conditions([A, other]) == [
+    settings = EvaluationSettings(samples=50, sampling=SamplingSettings(temperature=0.9))
+    assert different_conditions([A, replace(B, conditions=conditions(settings=settings))]) == [
         "samples differs: a 100, b 50.",
-        "sampling temperature differs: a None, b 0.9.",
+        "sampling temperature differs: a 1.0, b 0.9.",
+        "sampling compile differs: a auto, b off.",
     ]
 
 
 def test_models_are_expected_to_differ_and_data_are_not():
-    first = replace(A, settings={"vqvae": "1", "prior": "1", "data_fingerprint": "x"})
-    second = replace(B, settings={"vqvae": "2", "prior": "2", "data_fingerprint": "y"})
-    assert different_conditions([first, second]) == ["data fingerprint differs: a x, b y."]
+    other = replace(B, conditions=conditions(vqvae="3", prior="4", data_fingerprint="89ab"))
+    assert different_conditions([A, other]) == [
+        "data fingerprint differs: a 0123456789abcdef, b 89ab."
+    ]
 
 
 def test_other_numbers_of_images_are_named_in_the_table():
-    other = run("b", figure(8.0, num_images=2000), samples=100)
+    other = run("b", figure(8.0, num_images=2000))
     text = to_markdown([A, other])
     assert "**Not measured alike:**" in text
     assert "- fd classifier was measured on different numbers of images: a 100, b 2,000." in text

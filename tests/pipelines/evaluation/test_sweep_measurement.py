@@ -107,3 +107,18 @@ def test_missing_figures_are_refused(exists, run):
         ValueError, match=r"metrics\.jsonl must hold the prior's figures on the test split, but"
     ):
         with_prior_figures(SweepRow(kind="residual", codebook_size=128), run)
+
+
+@pytest.mark.parametrize("name", ["psnr", "entropy"])
+def test_row_of_the_metrics_without_a_figure_is_refused(name, run):
+    write_test_figures(run, "vqvae", 4.0, **{k: v for k, v in VQVAE_FIGURES.items() if k != name})
+    images = ImageSet(smooth_images(5, 1, 8, 12))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl must hold the vqvae's figures"):
+        vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
+
+
+def test_training_that_took_no_time_has_no_speed(run):
+    write_test_figures(run, "vqvae", 0.0, **VQVAE_FIGURES)
+    images = ImageSet(smooth_images(5, 1, 8, 12))
+    row = vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
+    assert row.images_per_second is None

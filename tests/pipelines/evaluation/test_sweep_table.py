@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from dataclasses import fields, replace
 
@@ -91,38 +90,6 @@ def test_fronts_take_raw_bits_and_bits_under_the_prior():
     second = replace(WHOLE, bits_per_image=400.0, prior_bits_per_image=200.0)
     assert rate_front([first, second]) == [True, False]
     assert prior_front([first, second]) == [False, True]
-
-
-@pytest.mark.parametrize("row", [STAGE_ONE, WHOLE, replace(STAGE_ONE, ssim=None)])
-def test_row_survives_json(row):
-    text = json.dumps(row.to_dict(), allow_nan=False)
-    assert SweepRow.from_dict(json.loads(text)) == row
-
-
-def test_exact_reconstruction_survives_json():
-    row = replace(WHOLE, psnr=math.inf)
-    text = json.dumps(row.to_dict(), allow_nan=False)
-    assert SweepRow.from_dict(json.loads(text)) == row
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"extra": 1}, "its fields are not those of this version"),
-        ({"ssim": "0.9"}, "a figure is not a number"),
-        ({"codebook_sizes": 512}, "codebook_sizes is not a list of numbers"),
-        ({"codebook_sizes": ["512"]}, "codebook_sizes is not a list of numbers"),
-    ],
-)
-def test_damaged_row_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        SweepRow.from_dict(WHOLE.to_dict() | change)
-
-
-@pytest.mark.parametrize("values", [[], None, 3, {"kind": "ema"}])
-def test_what_is_no_row_is_refused(values):
-    with pytest.raises(ValueError, match="its fields are not those of this version"):
-        SweepRow.from_dict(values)
 
 
 def read_csv(text):

@@ -1,13 +1,25 @@
 """What the tests of the report share."""
 
 import pytest
+from tiny_evaluations import conditions
 
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
+from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from stage1_vqvae.model import VQVAE
+from stage2_prior.artifact import weights_hash
+from stage2_prior.base import CodePrior
+from stage2_prior.config import SamplingSettings
 
 
 @pytest.fixture(scope="session")
-def evaluation():
-    """Makes an evaluation of one figure, with some fields changed."""
+def evaluation(rgb_run):
+    """Makes an evaluation of one figure of `rgb_run`, with some fields changed."""
+    prior = CodePrior.from_pretrained(rgb_run / "prior")
+    made_with = conditions(
+        settings=EvaluationSettings(samples=1234, sampling=SamplingSettings(temperature=0.9)),
+        vqvae=VQVAE.from_pretrained(rgb_run / "vqvae").weights_hash()[:16],
+        prior=weights_hash(prior.state_dict())[:16],
+    )
 
     def make(**changes):
         figure = Figure(
@@ -25,7 +37,7 @@ def evaluation():
         )
         record = {
             "run": "run",
-            "settings": {"samples": 1234, "sampling": {"temperature": 0.9, "top_k": None}},
+            "conditions": made_with,
             "figures": (figure,),
             "notes": ("FID was not measured: no weights",),
             "seconds": {"classifier": 61.0},
