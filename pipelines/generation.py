@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.atomic_files import atomic_path
+from pipelines.files.records import read_record, record_bytes
 from pipelines.holes import check_mask, fill_holes, known_places
 from pipelines.run_dir import RunDirectory
 from stage1_vqvae.model import VQVAE
@@ -20,6 +21,16 @@ from stage2_prior.config import SamplingSettings
 # As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
 # which can turn the rounding of a pixel.
 _ROW_MULTIPLE = 16
+_CLASSES_FILE = "classes.json"
+_CLASSES_KIND, _CLASSES_VERSION = "classes", 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassesRecord:
+    """The `classes.json` of a saved pipeline."""
+
+    class_names: tuple[str, ...]
+    """What the labels mean; empty where that is not known."""
 
 
 class GenerationPipeline:
@@ -227,7 +238,10 @@ class GenerationPipeline:
         with atomic_path(directory) as partial:
             self.vqvae.save_pretrained(partial / "vqvae")
             self.prior.save_pretrained(partial / "prior")
-            (partial / "classes.json").write_text(json.dumps(self.class_names), encoding="utf-8")
+            names = ClassesRecord(class_names=self.class_names)
+            (partial / _CLASSES_FILE).write_bytes(
+                record_bytes(_CLASSES_KIND, _CLASSES_VERSION, names, sealed=True)
+            )
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -250,17 +264,10 @@ class GenerationPipeline:
 
 def _class_names(directory: Path) -> tuple[str, ...]:
     """From the pipeline's own file or a run's config; names are a comfort and may be missing."""
-    saved, run = directory / "classes.json", directory / "config.json"
-    path = saved if saved.exists() else run
+    path, run = directory / _CLASSES_FILE, RunDirectory(directory)
     if not path.exists():
-        return ()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = content if path == saved else content["data"]["class_names"]
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError("class names must be text")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} must hold the names of the classes, but it is damaged ({error}): restore it"
-        ) from error
-    return tuple(names)
+        return run.data().class_names if run.config_file.exists() else ()
+    cure = "restore it, or remove it to go without the names of the classes"
+    return read_record(
+        path, _CLASSES_KIND, _CLASSES_VERSION, ClassesRecord, cure=cure, sealed=True
+    ).class_names

@@ -1,11 +1,10 @@
 """The pipeline from labels to images: the same images however they are asked for."""
 
-import json
 import shutil
 
 import pytest
 import torch
-from tiny_runs import one_thread, tree
+from tiny_runs import edit_json, one_thread, tree
 
 from pipelines.generation import GenerationPipeline
 from stage1_vqvae.config import VQVAEConfig
@@ -237,20 +236,26 @@ def test_models_without_class_names_make_a_pipeline(pipeline, tmp_path):
     assert GenerationPipeline.from_pretrained(tmp_path / "saved").class_names == ()
 
 
-@pytest.mark.parametrize("text", ["[", "3", "[1, 2]"])
+@pytest.mark.parametrize("text", ["", "3", '["a", "b"]', "[" * 100_000])
 def test_damaged_class_names_are_refused(pipeline, tmp_path, text):
     pipeline.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "classes.json").write_text(text)
-    with pytest.raises(
-        ValueError, match=r"classes.json must hold the names of the classes, but it"
-    ):
+    with pytest.raises(ValueError, match=r"classes\.json cannot be read .*: restore it, or remove"):
+        GenerationPipeline.from_pretrained(tmp_path / "saved")
+
+
+def test_changed_class_names_are_refused(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "classes.json"
+    path.write_text(path.read_text().replace(pipeline.class_names[0], "other"))
+    with pytest.raises(ValueError, match=r"classes\.json cannot be read .*sha256"):
         GenerationPipeline.from_pretrained(tmp_path / "saved")
 
 
 def test_run_config_without_class_names_is_refused(rgb_run, tmp_path):
     shutil.copytree(rgb_run, tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"data": {}}))
-    with pytest.raises(ValueError, match=r"config.json must hold the names .*\('class_names'\)"):
+    edit_json(tmp_path / "run" / "config.json", lambda record: record["data"].pop("class_names"))
+    with pytest.raises(ValueError, match=r"config\.json cannot be read .*data\.class_names"):
         GenerationPipeline.from_pretrained(tmp_path / "run")
 
 
