@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -140,12 +139,11 @@ def describe_fit(phase: str, result: TrainingResult, figure: str) -> str:
         figure: The monitored one.
     """
     best, last, training = result.best_metrics, result.last_metrics, f"train_{figure}"
-    # A checkpoint of an older version knows nothing of the training images, nor of the last step.
     said = (
         f"{phase}: {figure} of the best weights {best[figure]:.4g} on the validation split, "
-        f"{best.get(training, math.nan):.4g} on as many training images"
+        f"{best[training]:.4g} on as many training images"
     )
-    if not last or result.best_step > _WELL_BEFORE_THE_END * result.step:
+    if result.best_step > _WELL_BEFORE_THE_END * result.step:
         return said
     return (
         f"{said}; validation has turned up since step {result.best_step:,}, to {last[figure]:.4g} "

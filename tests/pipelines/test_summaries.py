@@ -57,13 +57,6 @@ def test_fit_says_when_validation_has_turned_up(step, turned):
     assert said == BEST + (expected if turned else "")
 
 
-def test_fit_of_an_older_checkpoint_goes_without_what_it_did_not_record():
-    old = {"best_metrics": {"bits_per_code": 5.0}, "last_metrics": {}, "step": 9000}
-    result = TrainingResult(**RESULT | old, stopped_early=True)
-    said = summaries.describe_fit("prior", result, "bits_per_code")
-    assert said.endswith("5 on the validation split, nan on as many training images")
-
-
 def test_row_of_the_test_split_bears_the_steps_of_the_training():
     result = TrainingResult(**RESULT, stopped_early=False)
     row = summaries.test_row("vqvae", result, {"psnr": 24.5})
