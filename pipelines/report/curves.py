@@ -213,7 +213,8 @@ def _padded(
     back: Callable[[float], float] = math.exp if logarithmic else float
     low, high = to(min(values)), to(max(values))
     if high - low < 1e-9 * max(1.0, abs(low)):
-        low, high = low - 0.5, high + 0.5
+        margin = max(0.5, 1e-6 * abs(low))  # half a unit is nothing beside a huge number
+        low, high = low - margin, high + margin
     padding = share * (high - low)
     return back(low - padding), back(high + padding)
 

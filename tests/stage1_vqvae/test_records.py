@@ -101,6 +101,11 @@ def test_name_that_is_not_utf8_comes_back():
     assert decode_record(content, "picture", 2, Picture).path == Path(path)
 
 
+def test_kind_of_the_record_itself_is_a_field_like_others():
+    with pytest.raises(ValueError, match=r"^kind: must be 'circle', got 'square'$"):
+        convert({"kind": "square", "radius": 1.0}, Circle)
+
+
 @pytest.mark.parametrize("sealed", [False, True])
 def test_decode_record_inverts_encode_record(sealed):
     content = encode_record("picture", 2, VALUES, sealed=sealed)

@@ -76,9 +76,16 @@ def test_both_curves_share_the_axes():
     assert [li.find("svg").tail for li in chart.iter("li")] == ["train", "validation"]
 
 
-@pytest.mark.parametrize("values", [(1.0, 1.0), (0.0, 0.0), (-3.0, 1e12), (1e-12, 2e-12)])
-def test_everything_stays_inside_the_frame(values):
-    chart = parsed(line("validation", *enumerate(values)))
+@pytest.mark.parametrize("logarithmic", [False, True])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *((1.0, 1.0), (0.0, 0.0), (-3.0, 1e12), (1e-12, 2e-12), (2.0**63, 2.0**63)),
+        *((1e100, 1e-100), (-1e100, 1e100), (5e-324, 1.0)),
+    ],
+)
+def test_everything_stays_inside_the_frame(values, logarithmic):
+    chart = parsed(line("validation", *enumerate(values)), logarithmic=logarithmic)
     for x, y in drawn(chart, "validation"):
         assert LEFT <= x <= WIDTH - RIGHT
         assert TOP <= y <= HEIGHT - BOTTOM
@@ -91,8 +98,9 @@ def test_single_point_is_drawn():
     assert len(drawn(parsed(line("validation", (10, 0.5))), "validation")) == 1
 
 
-def test_values_that_are_not_finite_are_left_out():
-    chart = parsed(line("train", (0, 1.0), (1, math.nan), (2, math.inf), (3, 2.0)))
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308, -1e101])
+def test_values_that_are_not_finite_or_enormous_are_left_out(value):
+    chart = parsed(line("train", (0, 1.0), (1, value), (3, 2.0)))
     assert len(drawn(chart, "train")) == 2
 
 
