@@ -1,10 +1,15 @@
-"""What a run remembers of its data, so that it can say later whether they are still the same."""
+"""What a run remembers of its data, so that it can say later whether they are still the same.
+
+Imports no numpy, so that `--help` stays instant.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipelines.data.image_set import DataSplits
+if TYPE_CHECKING:
+    from pipelines.data.image_set import DataSplits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

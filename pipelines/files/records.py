@@ -68,9 +68,8 @@ def record_bytes(
     Raises:
         ValueError: `read_record` would refuse it.
     """
-    values = to_json(value)
-    convert(values, type(value))
-    return encode_record(kind, version, values, sealed=sealed)
+    as_read = convert(to_json(value), type(value))  # where an int stands for a float, a float
+    return encode_record(kind, version, to_json(as_read), sealed=sealed)
 
 
 def read_record(

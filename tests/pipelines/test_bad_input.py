@@ -96,13 +96,13 @@ def test_damaged_run_config_is_refused(name, run, capsys):
     (run / "config.json").write_text('{"format_version": 1')
     before = tree(run)
     sentence = refused(capsys, name, "--run", run)
-    assert sentence.startswith(f"{run}/config.json is damaged")
+    assert sentence.startswith(f"{run}/config.json cannot be read (")
     assert tree(run) == before
 
 
 def test_run_of_another_version_is_refused(run, capsys):
     edit_json(run / "config.json", lambda record: record.update(format_version=99))
-    assert "has format version 99" in refused(capsys, "reconstruct", "--run", run)
+    assert "format version 2 is required, got 99" in refused(capsys, "reconstruct", "--run", run)
 
 
 def test_truncated_codes_are_refused(run, capsys):

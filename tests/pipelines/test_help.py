@@ -37,7 +37,7 @@ OPTIONS = {
     "evaluate": EvaluateOptions(),
     "tune_sampling": TuneSamplingOptions(),
 }
-WITHOUT_PREFIX = ("run", "settings", "evaluation")
+WITHOUT_PREFIX = ("run", "settings", "sampling", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
 
 SCRIPT = """

@@ -24,12 +24,12 @@ from tiny_runs import command
 from pipelines import run_dir
 from pipelines.command import run_command
 written, *arguments = sys.argv[1:]
-write = run_dir.write_text
-def counted(path, text):
+write = run_dir.write_record
+def counted(path, *arguments):
     with open(written, "a") as file:
         file.write(f"rank {os.environ['RANK']} {path.name}\\n")
-    write(path, text)
-run_dir.write_text = counted
+    write(path, *arguments)
+run_dir.write_record = counted
 run_command(lambda: command("train_all", *arguments))
 """
 

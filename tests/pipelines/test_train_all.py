@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tiny_runs import TINY, command, contents, one_thread, status, tree
 
 from pipelines.data.config import DataConfig
+from pipelines.data.data_record import SplitSizes
 from pipelines.data.load import load_splits
 from pipelines.generation import GenerationPipeline
 from pipelines.image_files import image_grid
@@ -82,9 +83,9 @@ def test_config_holds_the_options_and_the_data(rgb_run, rgb_file):
     assert (config.recipe, config.device) == ("smoke", "cpu")
     assert config.data.source == f"npz:{rgb_file}"
     assert (config.vqvae.width, config.vqvae.quantizer.codebook_size) == (8, 8)
-    assert data["image_shape"] == [3, 8, 10]
-    assert data["num_images"] == {"train": 51, "validation": 3, "test": 6}
-    assert (data["num_classes"], data["class_names"]) == (2, ["0", "1"])
+    assert data.image_shape == (3, 8, 10)
+    assert data.num_images == SplitSizes(train=51, validation=3, test=6)
+    assert (data.num_classes, data.class_names) == (2, ("0", "1"))
 
 
 def test_both_kinds_of_each_stage_were_trained(rgb_run, gray_run):

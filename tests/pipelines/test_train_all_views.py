@@ -9,7 +9,6 @@ from tiny_runs import (
     KilledError,
     command,
     contents,
-    edit_json,
     kill_at,
     status,
     tree,
@@ -192,12 +191,3 @@ def test_dump_for_another_prior_than_the_one_that_is_there_is_refused(tmp_path, 
     assert tree(copy) == before
     command("dump_codes", "--run", copy, "--device", "cpu")  # with the same options
     assert tree(copy / "codes") == tree(run.codes)
-
-
-def test_run_of_an_older_version_goes_on(tmp_path, rgb_run):
-    copy = tmp_path / "run"
-    shutil.copytree(rgb_run, copy)
-    edit_json(copy / "config.json", lambda record: record["run"].pop("augmentation"))
-    directory = RunDirectory(copy)
-    assert directory.config().augmentation.names == ()
-    directory.check(directory.config(), resume=True)  # finds no difference

@@ -43,6 +43,12 @@ def test_record_comes_back_as_it_was(tmp_path, sealed):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["whole.json"]
 
 
+def test_what_is_read_is_written_in_the_same_bytes(tmp_path):
+    write(tmp_path / "first.json", Whole(seconds=1, means={"a": 2}))
+    write(tmp_path / "second.json", read(tmp_path / "first.json"))
+    assert (tmp_path / "first.json").read_bytes() == (tmp_path / "second.json").read_bytes()
+
+
 def test_older_record_is_replaced(tmp_path):
     (tmp_path / "whole.json").write_text("old")
     write(tmp_path / "whole.json")
