@@ -9,9 +9,12 @@ from pipelines.evaluation.evaluation_record import EvaluationConditions
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import cached_key
 from pipelines.evaluation.feature_networks import INCEPTION_CHANNELS, expected_inception_hash
-from pipelines.files.records import parse_object
 from pipelines.run_dir import RunDirectory
-from stage1_vqvae.artifact import CONFIG_FILE
+from stage1_vqvae.artifact import CONFIG_FILE, FORMAT_VERSION, read_config
+from stage1_vqvae.model import ARTIFACT_KIND as VQVAE_KIND
+from stage1_vqvae.model import VQVAERecord
+from stage2_prior.base import ARTIFACT_KIND as PRIOR_KIND
+from stage2_prior.base import PriorRecord
 
 _FEATURE_NETWORKS = ".feature-networks"
 _HASH_DIGITS = 16
@@ -25,7 +28,7 @@ def networks_folder(run: Path) -> Path:
 def conditions(
     directory: RunDirectory, settings: EvaluationSettings, networks: Mapping[str, str]
 ) -> EvaluationConditions:
-    """The conditions of an evaluation of the run as it is now.
+    """The conditions of an evaluation of the run as it is now; no weights are read.
 
     Args:
         directory: The run.
@@ -39,19 +42,17 @@ def conditions(
     return EvaluationConditions(
         settings=settings,
         data_fingerprint=directory.data().fingerprint,
-        vqvae=_weights_hash(directory.vqvae),
-        prior=_weights_hash(directory.prior),
+        vqvae=_weights_hash(directory.vqvae, VQVAE_KIND, VQVAERecord),
+        prior=_weights_hash(directory.prior, PRIOR_KIND, PriorRecord),
         feature_networks=dict(networks),
     )
 
 
-def _weights_hash(model: Path) -> str:
-    """First digits of the hash that a model's config holds; the weights are not read."""
-    path = model / CONFIG_FILE
-    try:
-        return str(parse_object(path.read_bytes())["weights_sha256"])[:_HASH_DIGITS]
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): restore it") from error
+def _weights_hash(model: Path, kind: str, cls: type[VQVAERecord] | type[PriorRecord]) -> str:
+    """First digits of the hash that a saved model's config holds."""
+    cure = "restore it or train the model again"
+    record = read_config(model / CONFIG_FILE, kind, FORMAT_VERSION, cls, cure=cure)
+    return record.weights_sha256[:_HASH_DIGITS]
 
 
 def expected_networks(directory: RunDirectory) -> dict[str, str]:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.atomic_files import writing
-from pipelines.files.records import parse_object
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
 from stage1_vqvae.artifact import (
     CONFIG_FILE,
+    FORMAT_VERSION,
     ArtifactRecord,
     load_artifact,
+    read_config,
     save_artifact,
     weights_hash,
 )
@@ -33,6 +34,7 @@ VERSION = 1
 """Changes with whatever changes the trained network."""
 
 _KIND = "feature_classifier"
+_CURE = "remove that directory, and the next evaluation trains it again"
 _MAX_SIDE = 64
 _HASH_DIGITS = 8
 _EVALUATION_BATCH = 500
@@ -260,8 +262,7 @@ def cached_classifier(
         model = load_artifact(path, _KIND, ClassifierRecord, build)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(
-            f"{path} must hold a whole feature classifier, but it is damaged ({error}): remove "
-            "that directory, and the next evaluation trains it again"
+            f"{path} must hold a whole feature classifier, but it is damaged ({error}): {_CURE}"
         ) from error
     return model.to(device).eval(), _key(path, weights_hash(model.state_dict()))
 
@@ -274,10 +275,12 @@ def cached_key(folder: Path, *, fingerprint: str, channels: int, num_classes: in
     config = _config(fingerprint, channels, num_classes, ClassifierTraining())
     path = folder / _directory_name(config)
     try:
-        record = parse_object((path / CONFIG_FILE).read_bytes())
-        return _key(path, str(record["weights_sha256"]))
-    except (OSError, ValueError, KeyError):
+        record = read_config(
+            path / CONFIG_FILE, _KIND, FORMAT_VERSION, ClassifierRecord, cure=_CURE
+        )
+    except (OSError, ValueError):
         return None
+    return _key(path, record.weights_sha256)
 
 
 def _config(

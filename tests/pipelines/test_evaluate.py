@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sealing import edit_record
 from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 
 from pipelines.data.config import DataConfig
@@ -377,10 +378,10 @@ def test_recorded_settings_say_whether_it_was_compiled(evaluated):
 def test_figures_measured_otherwise_are_not_taken(other, known, capsys):
     options = [("samples", 30)] if other == "option" else []
     if other == "model":
-        edit_json(known / "prior" / "config.json", lambda c: c.update(weights_sha256="0" * 64))
+        edit_record(known / "prior" / "config.json", lambda c: c.update(weights_sha256="0" * 64))
     if other == "classifier":
         (folder,) = (known.parent / ".feature-networks").iterdir()
-        edit_json(folder / "config.json", lambda c: c.update(weights_sha256="0" * 64))
+        edit_record(folder / "config.json", lambda c: c.update(weights_sha256="0" * 64))
     if other == "inception":
         checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
