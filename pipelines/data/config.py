@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipelines.data.names import printable
+
 NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
 PATH_SOURCES = ("folder", "npz")
+MAX_MEMORY_MIB = 2048
+MAX_IMAGE_MEGAPIXELS = 89  # as Pillow warns from; 10,000 x 8,900
 
 
 def parse_source(source: str) -> tuple[str, Path | None]:
@@ -23,15 +27,20 @@ def parse_source(source: str) -> tuple[str, Path | None]:
     Raises:
         ValueError: unknown source, or a kind that needs a path came without one.
     """
-    kind, _, path = source.partition(":")
+    kind, colon, path = source.partition(":")
     if kind in PATH_SOURCES:
         if not path:
             raise ValueError(f"data.source {kind} needs a path, got {source!r}: write {kind}:PATH")
         return kind, Path(path).expanduser()
     if source in NAMED_SOURCES:
         return source, None
-    nearest = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
-    suggestion = f"did you mean {nearest[0]}?" if nearest else f"for a folder write folder:{source}"
+    known = PATH_SOURCES if colon else NAMED_SOURCES
+    nearest = difflib.get_close_matches(kind.strip().lower(), known, n=1)
+    suggestion = printable(
+        f"did you mean {nearest[0]}{colon}{path}?"
+        if nearest
+        else f"for a folder write folder:{source}"
+    )
     choices = ", ".join((*NAMED_SOURCES, "folder:PATH", "npz:PATH"))
     raise ValueError(f"data.source must be one of {choices}, got {source!r}: {suggestion}")
 
@@ -46,9 +55,10 @@ class DataConfig:
 
     source: str = "fashion-mnist-mini"
     """The image set: fashion-mnist-mini (comes with the package), fashion-mnist, mnist, cifar10,
-    svhn, folder:PATH (a tree of PNG, JPEG or WebP images; sub-folders are classes, or the splits
-    train, val and test) or npz:PATH (uint8 `images` (N, H, W) or (N, H, W, C), optionally
-    `labels`, `test_images` and `test_labels`)."""
+    svhn, folder:PATH (a tree of PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF images, and HEIC where
+    pillow-heif is installed; sub-folders are classes, or the splits train, val and test) or
+    npz:PATH (uint8 `images` (N, H, W) or (N, H, W, C), optionally `labels`, `test_images` and
+    `test_labels`)."""
 
     root: Path = Path("data")
     """Data folder: where named sets are looked for and downloaded to, and where the temporary file
@@ -85,9 +95,15 @@ class DataConfig:
     """Whether files of a folder that cannot be read are left out (and counted) instead of stopping
     the run."""
 
-    max_memory_mib: int = 2048
+    max_memory_mib: int = MAX_MEMORY_MIB
     """Decoded pixels of one split of a folder stay in RAM up to this many MiB; above, they go to a
-    memory-mapped temporary file in `root`, deleted when the process ends."""
+    memory-mapped temporary file in `root`, deleted when the process ends. An npz file that unpacks
+    to more than this and to more than 16 times its own size is refused."""
+
+    max_image_megapixels: int = MAX_IMAGE_MEGAPIXELS
+    """Largest image of a folder that is decoded, in millions of pixels, against files made to
+    exhaust memory. A JPEG counts at the fraction of its size at which `image_size` has it
+    decoded."""
 
     def __post_init__(self) -> None:
         parse_source(self.source)
@@ -117,4 +133,8 @@ class DataConfig:
             raise ValueError(
                 f"data.max_memory_mib must be at least 0 MiB, got {self.max_memory_mib}: "
                 "0 always uses a temporary file"
+            )
+        if self.max_image_megapixels < 1:
+            raise ValueError(
+                f"data.max_image_megapixels must be at least 1, got {self.max_image_megapixels}"
             )

@@ -32,6 +32,27 @@ def test_config_suggests_the_nearest_source():
         DataConfig(source="cifar")
 
 
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("FOLDER:x", "folder:x"),
+        ("Folder:a:B", "folder:a:B"),
+        ("floder:x", "folder:x"),
+        ("NPZ:x.npz", "npz:x.npz"),
+        ("MNIST", "mnist"),
+        ("CIFAR-10", "cifar10"),
+    ],
+)
+def test_config_suggests_the_right_spelling(source, meant):
+    with pytest.raises(ValueError, match=rf"got '{source}': did you mean {meant}\?"):
+        DataConfig(source=source)
+
+
+def test_config_refuses_no_megapixels():
+    with pytest.raises(ValueError, match=r"data\.max_image_megapixels must be at least 1, got 0"):
+        DataConfig(max_image_megapixels=0)
+
+
 def test_config_suggests_folder_for_a_bare_path():
     with pytest.raises(ValueError, match=r"got '\./pics': for a folder write folder:\./pics"):
         DataConfig(source="./pics")
