@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from pipelines.data.download import download, require_download
 from pipelines.data.image_set import ImageSet
+from pipelines.data.names import printable
 from pipelines.data.splitting import GivenSplits
+from pipelines.data.untrusted import one_line
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # As given on the set's own page.
 CIFAR10_TRAIN = tuple(f"data_batch_{batch}.bin" for batch in range(1, 6))
 CIFAR10_TEST = ("test_batch.bin",)
 CIFAR10_RECORD = 1 + 3 * 32 * 32
+CIFAR10_BATCH = 10_000 * CIFAR10_RECORD
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -67,7 +70,9 @@ def _files_of(folder: Path) -> Iterator[tuple[Path, bytes]]:
     for name in (*CIFAR10_TRAIN, *CIFAR10_TEST):
         path = folder / name
         if not path.is_file():
-            raise FileNotFoundError(f"cifar10 needs {path}: fetch the binary version again")
+            raise FileNotFoundError(
+                f"cifar10 needs {printable(path)}: fetch the binary version again"
+            )
         yield path, path.read_bytes()
 
 
@@ -75,14 +80,15 @@ def _members_of(archive: Path) -> Iterator[tuple[Path, bytes]]:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for name in (*CIFAR10_TRAIN, *CIFAR10_TEST):
-                file = tar.extractfile(f"cifar-10-batches-bin/{name}")
-                if file is None:
-                    raise KeyError(f"{name} is not a file")
+                member = tar.getmember(f"cifar-10-batches-bin/{name}")
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is None or member.size > CIFAR10_BATCH:
+                    raise ValueError(f"{name} is not a file of at most {CIFAR10_BATCH:,} bytes")
                 yield archive / name, file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{archive} must be the binary version of CIFAR-10, but it cannot be read "
-            f"({str(error).rstrip('.')}): remove it, so that it is downloaded again"
+            f"{printable(archive)} must be the binary version of CIFAR-10, but it cannot be read "
+            f"({one_line(error)}): remove it, so that it is downloaded again"
         ) from error
 
 
@@ -92,8 +98,8 @@ def _cifar10_from(batches: Iterator[tuple[Path, bytes]]) -> GivenSplits[ImageSet
     for path, data in batches:
         if not data or len(data) % CIFAR10_RECORD:
             raise ValueError(
-                f"{path} must hold whole records of {CIFAR10_RECORD} bytes, got {len(data)} bytes: "
-                "fetch the binary version of CIFAR-10 again"
+                f"{printable(path)} must hold whole records of {CIFAR10_RECORD} bytes, got "
+                f"{len(data)} bytes: fetch the binary version of CIFAR-10 again"
             )
         records.append(np.frombuffer(data, np.uint8).reshape(-1, CIFAR10_RECORD))
 

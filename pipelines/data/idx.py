@@ -7,15 +7,19 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
+from pipelines.data.names import printable
+from pipelines.data.untrusted import one_line, read_array, require_file
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
+MAX_DEFLATION = 1032  # times that deflate can shorten
+MAX_UNZIPPED = 2**30  # bytes; the largest set of this format, EMNIST, has half of them
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -25,49 +29,58 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     the number of axes, one big-endian uint32 per axis, then the elements in C order.
 
     Args:
-        path: the file; whether it is gzipped is told by its first bytes, not by its name.
+        path: The file; whether it is gzipped is told by its first bytes, not by its name.
 
     Returns:
         uint8 array of the shape the header gives.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not IDX of unsigned bytes, or is truncated or too long.
+        FileNotFoundError: There is no such file.
+        OSError: It is a folder.
+        ValueError: The file is not IDX of unsigned bytes, or is truncated or too long.
     """
+    require_file(path, "IDX file")
     with path.open("rb") as file:
+        size = path.stat().st_size
         is_gzipped = file.read(2) == GZIP_MAGIC
         file.seek(0)
-        if not is_gzipped:
-            return _read_stream(file, path)
         try:
+            if not is_gzipped:
+                return _read_stream(file, path, size)
             with gzip.open(file) as unzipped:
-                return _read_stream(unzipped, path)  # type: ignore[arg-type]
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                return _read_stream(unzipped, path, min(MAX_DEFLATION * size, MAX_UNZIPPED))
+        except (EOFError, gzip.BadGzipFile, zlib.error, MemoryError) as error:
             raise ValueError(
-                f"{path} must be a whole gzip file, but {_sentence(error)}: fetch it again"
+                f"{printable(path)} must be a whole {'gzip' if is_gzipped else 'IDX'} file, but "
+                f"{one_line(error)}: fetch it again"
             ) from error
 
 
-def _read_stream(file: BinaryIO, path: Path) -> NDArray[np.uint8]:
+def _read_stream(file: IO[bytes] | gzip.GzipFile, path: Path, most: int) -> NDArray[np.uint8]:
+    """Reads the array of a file that can hold at most `most` bytes, its header among them."""
+    name = printable(path)
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] != UNSIGNED_BYTE or not magic[3]:
         raise ValueError(
-            f"{path} must be an IDX file of unsigned bytes (0x000008..), got 0x{magic.hex()}: "
+            f"{name} must be an IDX file of unsigned bytes (0x000008..), got 0x{magic.hex()}: "
             "fetch it again"
         )
     axes = magic[3]
     header = file.read(4 * axes)
     if len(header) < 4 * axes:
-        raise ValueError(f"{path} ends within its header: fetch it again")
+        raise ValueError(f"{name} ends within its header: fetch it again")
     shape = struct.unpack(f">{axes}I", header)
-    size = math.prod(shape)
-    data = file.read(size + 1)
-    if len(data) != size:
-        got = f"only {len(data)}" if len(data) < size else "more"
-        raise ValueError(
-            f"{path} must hold {size} bytes for its shape {shape}, got {got}: fetch it again"
-        )
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    size, room = math.prod(shape), most - 4 - len(header)
+    wanted = f"{name} must hold {size} bytes for its shape {shape}"
+    if size > room:
+        raise ValueError(f"{wanted}, got no more than {room}: fetch it again")
+    try:
+        array = read_array(file, shape, np.dtype(np.uint8))
+    except ValueError as error:
+        raise ValueError(f"{wanted}, but {one_line(error)}: fetch it again") from error
+    if file.read(1):
+        raise ValueError(f"{wanted}, got more: fetch it again")
+    return array
 
 
 def read_labelled_idx(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:
@@ -88,21 +101,17 @@ def read_labelled_idx(images_path: Path, labels_path: Path, num_classes: int) ->
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3:
         raise ValueError(
-            f"{images_path} must hold images (N, H, W), got shape {images.shape}: "
+            f"{printable(images_path)} must hold images (N, H, W), got shape {images.shape}: "
             "check that images and labels are not swapped"
         )
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{labels_path} must hold one label for each of the {len(images)} images in "
+            f"{printable(labels_path)} must hold one label for each of the {len(images)} images in "
             f"{images_path.name}, got shape {labels.shape}: fetch both again"
         )
     if labels.max(initial=0) >= num_classes:
         raise ValueError(
-            f"{labels_path} must hold labels in [0, {num_classes}), got {labels.max()}: the files "
-            "are those of another set"
+            f"{printable(labels_path)} must hold labels in [0, {num_classes}), got "
+            f"{labels.max()}: the files are those of another set"
         )
     return ImageSet(images[:, None], labels.astype(np.int64))
-
-
-def _sentence(error: Exception) -> str:
-    return str(error).rstrip(".").replace("\n", " ") or type(error).__name__

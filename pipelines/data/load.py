@@ -10,10 +10,12 @@ from pipelines.data.config import DataConfig, parse_source
 from pipelines.data.folder import load_folder
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.mnist import FASHION_CLASSES, load_fashion_mnist, load_mnist
+from pipelines.data.names import printable
 from pipelines.data.npz import read_npz
 from pipelines.data.pixels import fit_images
 from pipelines.data.splitting import GivenSplits, split
 from pipelines.data.svhn import load_svhn
+from pipelines.data.untrusted import one_line
 
 EMBEDDED = Path(__file__).parent / "fashion_mnist_mini" / "fashion_mnist_mini.npz"
 DOWNLOADABLE = {
@@ -36,10 +38,21 @@ def load_splits(config: DataConfig) -> DataSplits:
     Raises:
         FileNotFoundError: a file or folder is missing and cannot be downloaded.
         OSError: a file cannot be read, or the disk is full.
-        RuntimeError: a download failed, or a package that the source needs is missing.
+        RuntimeError: a download failed, a package that the source needs is missing, or memory is
+            too short.
         TypeError: an npz file holds the wrong type of numbers.
         ValueError: a file is damaged, or the images do not fit together or are too few.
     """
+    try:
+        return _load(config)
+    except MemoryError as error:
+        raise RuntimeError(
+            f"the images of {printable(config.source)} must fit into memory, but it is too short "
+            f"({one_line(error)}): take fewer with --data.limit, or smaller ones"
+        ) from error
+
+
+def _load(config: DataConfig) -> DataSplits:
     kind, path = parse_source(config.source)
     if kind == "folder":
         assert path is not None
@@ -67,5 +80,5 @@ def _read_arrays(kind: str, path: Path | None, config: DataConfig) -> GivenSplit
     if kind == "fashion-mnist-mini":
         return read_npz(EMBEDDED, FASHION_CLASSES)
     if path is not None:
-        return read_npz(path)
+        return read_npz(path, max_memory_mib=config.max_memory_mib)
     return DOWNLOADABLE[kind](config.root, may_download=config.download)

@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 import zipfile
-import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.config import MAX_MEMORY_MIB
 from pipelines.data.image_set import ImageSet
+from pipelines.data.names import listed, printable
 from pipelines.data.splitting import GivenSplits
+from pipelines.data.untrusted import one_line, read_array, require_file
 
 KEYS = ("images", "labels", "test_images", "test_labels")
 MAX_CLASSES = 2**16
+MAX_RATIO = 16  # Times its own size that a file may unpack to, whatever the memory limit.
 
 
-def read_npz(path: Path, class_names: tuple[str, ...] = ()) -> GivenSplits[ImageSet]:
+def read_npz(
+    path: Path, class_names: tuple[str, ...] = (), *, max_memory_mib: int = MAX_MEMORY_MIB
+) -> GivenSplits[ImageSet]:
     """Gives the images of an npz file; nothing in it is ever unpickled.
 
     Args:
-        path: a file with `images`, uint8 (N, H, W) or (N, H, W, C), and optionally `labels`,
+        path: A file with `images`, uint8 (N, H, W) or (N, H, W, C), and optionally `labels`,
             integers (N,), `test_images` and `test_labels`.
-        class_names: name of each class; () names the classes by their number.
+        class_names: Name of each class; () names the classes by their number.
+        max_memory_mib: What the file may unpack to, if that is more than `MAX_RATIO` times its own
+            size.
 
     Returns:
         The images with their labels, and the test split where there is one.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: images that are not uint8 or labels that are not integers.
-        ValueError: not an npz file, a damaged or unknown entry, a wrong shape, or labels that do
-            not fit.
+        FileNotFoundError: There is no such file.
+        OSError: It is a folder.
+        TypeError: Images that are not uint8 or labels that are not integers.
+        ValueError: Not an npz file, a damaged or unknown entry, too large, a wrong shape, or labels
+            that do not fit.
     """
-    arrays = _read_arrays(path)
-    unknown = sorted(set(arrays) - set(KEYS))
-    if "images" not in arrays or unknown:
-        raise ValueError(
-            f"{path} must hold images and may hold labels, test_images and test_labels, got "
-            f"{', '.join(sorted(arrays)) or 'nothing'}: rename or remove its arrays"
-        )
-    train = _image_set(path, arrays, "")
-    test = _image_set(path, arrays, "test_") if "test_images" in arrays else None
+    arrays, file = _read_arrays(path, max_memory_mib), printable(path)
+    train = _image_set(file, arrays, "")
+    test = _image_set(file, arrays, "test_") if "test_images" in arrays else None
     if test is None and "test_labels" in arrays:
-        raise ValueError(f"{path} has test_labels without test_images: add the images")
+        raise ValueError(f"{file} has test_labels without test_images: add the images")
     if test is not None and (test.labels is None) != (train.labels is None):
         raise ValueError(
-            f"{path} must have labels for both or neither of images and test_images: add the "
+            f"{file} must have labels for both or neither of images and test_images: add the "
             "missing ones"
         )
     if test is not None and test.image_shape != train.image_shape:
         raise ValueError(
-            f"{path} must have images and test_images of one shape (C, H, W), got "
+            f"{file} must have images and test_images of one shape (C, H, W), got "
             f"{train.image_shape} and {test.image_shape}: resize one of them"
         )
     if train.labels is None:
@@ -64,66 +71,106 @@ def read_npz(path: Path, class_names: tuple[str, ...] = ()) -> GivenSplits[Image
     )
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"the npz file {path} does not exist: check the path")
-    name = "the archive"
-    arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                name = member.removesuffix(".npy")
-                with archive.open(member) as file:
-                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, MemoryError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise ValueError(
-            f"{path} must be an npz file of plain arrays, but {name} cannot be read ({reason}): "
-            "write it again with numpy.savez"
-        ) from error
+def _read_arrays(path: Path, max_memory_mib: int) -> dict[str, NDArray[Any]]:
+    require_file(path, "npz file")
+    with _naming_damage(path, "the archive"):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        _check_members(path, members, max_memory_mib)
+        arrays = {}
+        for name, info in members.items():
+            with _naming_damage(path, name):
+                arrays[name] = _read_member(archive, info)
     return arrays
 
 
-def _image_set(path: Path, arrays: dict[str, NDArray[np.generic]], prefix: str) -> ImageSet:
+@contextmanager
+def _naming_damage(path: Path, part: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile and NumPy raise nearly anything on a damaged file
+        raise ValueError(
+            f"{printable(path)} must be an npz file of plain arrays, but {part} cannot be read "
+            f"({one_line(error)}): write it again with numpy.savez"
+        ) from error
+
+
+def _check_members(path: Path, members: Mapping[str, zipfile.ZipInfo], max_memory_mib: int) -> None:
+    """Refuses what need not be unpacked to be refused: other arrays, and too much of them."""
+    if "images" not in members or not members.keys() <= set(KEYS):
+        raise ValueError(
+            f"{printable(path)} must hold images and may hold labels, test_images and test_labels, "
+            f"got {listed(sorted(members)) or 'nothing'}: rename or remove its arrays"
+        )
+    unpacked = sum(info.file_size for info in members.values())
+    if unpacked > max(max_memory_mib * 2**20, MAX_RATIO * path.stat().st_size):
+        raise ValueError(
+            f"{printable(path)} must unpack to at most {max_memory_mib} MiB or {MAX_RATIO} times "
+            f"its own size, got {unpacked / 2**20:,.0f} MiB: raise --data.max-memory-mib, or write "
+            "it again with numpy.savez"
+        )
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """Reads an array whose header agrees with the size of its file."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Others unpack a block at once, which may be a million times longer than what it came from.
+        raise ValueError("it is compressed in a way in which NumPy writes no arrays")
+    with archive.open(info) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how the header is spelt
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("it is not of version 1.0 of the npy format")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject or not dtype.itemsize:
+            raise ValueError(f"Object arrays are not read, got {dtype}")
+        size, held = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+        if size != held or min(shape, default=0) < 0:
+            raise ValueError(f"shape {shape} of {dtype} needs {size} bytes, got {held}")
+        array = read_array(file, shape[::-1] if is_fortran else shape, dtype)
+    return array.T if is_fortran else array
+
+
+def _image_set(file: str, arrays: dict[str, NDArray[np.generic]], prefix: str) -> ImageSet:
     name = f"{prefix}images"
     images = arrays[name]
     if images.dtype != np.uint8:
         raise TypeError(
-            f"{name} in {path} must be uint8 in 0..255, got {images.dtype}: scale them and convert "
+            f"{name} in {file} must be uint8 in 0..255, got {images.dtype}: scale them and convert "
             "them with .astype(numpy.uint8)"
         )
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise ValueError(
-            f"{name} in {path} must be (N, H, W) or (N, H, W, C) and not empty, got shape "
+            f"{name} in {file} must be (N, H, W) or (N, H, W, C) and not empty, got shape "
             f"{images.shape}: reshape them"
         )
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
         raise ValueError(
-            f"{name} in {path} must have channels last, (N, H, W, C), got shape {images.shape}: "
+            f"{name} in {file} must have channels last, (N, H, W, C), got shape {images.shape}: "
             "move them with numpy.moveaxis(images, 1, -1)"
         )
     pixels = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
     labels = arrays.get(f"{prefix}labels")
     if labels is not None:
-        labels = _check_labels(path, f"{prefix}labels", labels, len(images))
+        labels = _check_labels(file, f"{prefix}labels", labels, len(images))
     return ImageSet(np.ascontiguousarray(pixels.view(np.uint8)), labels)
 
 
 def _check_labels(
-    path: Path, name: str, labels: NDArray[np.generic], count: int
+    file: str, name: str, labels: NDArray[np.generic], count: int
 ) -> NDArray[np.int64]:
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(
-            f"{name} in {path} must be integers, got {labels.dtype}: convert them to class numbers"
+            f"{name} in {file} must be integers, got {labels.dtype}: convert them to class numbers"
         )
     if labels.shape != (count,):
         raise ValueError(
-            f"{name} in {path} must be one per image, ({count},), got shape {labels.shape}: "
+            f"{name} in {file} must be one per image, ({count},), got shape {labels.shape}: "
             "labels and images do not belong together"
         )
     if int(labels.min()) < 0 or int(labels.max()) >= MAX_CLASSES:
         raise ValueError(
-            f"{name} in {path} must be in [0, {MAX_CLASSES}), got {labels.min()} to "
+            f"{name} in {file} must be in [0, {MAX_CLASSES}), got {labels.min()} to "
             f"{labels.max()}: number the classes from 0"
         )
     return labels.astype(np.int64)

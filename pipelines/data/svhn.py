@@ -10,7 +10,9 @@ import numpy as np
 
 from pipelines.data.download import download, require_download
 from pipelines.data.image_set import ImageSet
+from pipelines.data.names import printable
 from pipelines.data.splitting import GivenSplits
+from pipelines.data.untrusted import one_line
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
 
@@ -53,8 +55,8 @@ def _read_svhn(path: Path) -> ImageSet:
         pixels, labels = arrays["X"], arrays["y"].reshape(-1)
         images = np.ascontiguousarray(pixels.transpose(3, 2, 0, 1))
         return ImageSet(images, labels.astype(np.int64) % 10)
-    except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
+    except Exception as error:  # SciPy raises nearly anything on a damaged file
         raise ValueError(
-            f"{path} must be a MATLAB file of SVHN, but it cannot be read ({error}): remove it, so "
-            "that it is downloaded again"
+            f"{printable(path)} must be a MATLAB file of SVHN, but it cannot be read "
+            f"({one_line(error)}): remove it, so that it is downloaded again"
         ) from error

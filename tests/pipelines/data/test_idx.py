@@ -1,9 +1,12 @@
 import gzip
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipelines.data.idx import read_idx, read_labelled_idx
+from pipelines.peak_memory import rise_of_peak
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 
@@ -36,7 +39,9 @@ def test_read_idx_refuses_a_cut_header(tmp_path, write_idx):
 def test_read_idx_refuses_missing_elements(tmp_path, write_idx):
     path = write_idx(tmp_path / "a", IMAGES)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"24 bytes for its shape \(2, 3, 4\), got only 23: fetch"):
+    with pytest.raises(
+        ValueError, match=r"24 bytes for its shape \(2, 3, 4\), got no more than 23: fetch"
+    ):
         read_idx(path)
 
 
@@ -95,3 +100,40 @@ def test_read_labelled_idx_refuses_the_labels_of_another_set(tmp_path, write_idx
     message = r"labels must hold labels in \[0, 10\), got 10: the files are those of another set"
     with pytest.raises(ValueError, match=message):
         read_labelled_idx(images, labels, 10)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(10**6, 10**6), (2**32 - 1,) * 3, (1,) * 65, (0, 2**32 - 1, 2**32 - 1)]
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_read_idx_refuses_a_header_that_claims_what_the_file_cannot_hold(tmp_path, sizes, pack):
+    header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+    (tmp_path / "a").write_bytes(pack(header))
+    with pytest.raises(ValueError, match=r"/a must .* bytes.*: fetch it again"):
+        read_idx(tmp_path / "a")
+
+
+def test_read_idx_takes_no_memory_for_a_gzip_that_claims_more_than_deflate_can_hold(tmp_path):
+    zeros = b"\0\0\x08\x03" + (6_000).to_bytes(4, "big") + (1_000).to_bytes(4, "big") * 2
+    (tmp_path / "a").write_bytes(gzip.compress(zeros + bytes(50_000_000), compresslevel=1))
+
+    def read():
+        with pytest.raises(ValueError, match=r"6000000000 bytes .*, got no more than"):
+            read_idx(tmp_path / "a")
+
+    assert rise_of_peak(read) < 10  # megabytes
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (str, FileNotFoundError, "IDX file .*/a does not exist: check the path"),
+        (Path.mkdir, IsADirectoryError, "/a must be an IDX file, but it is a folder: name a file"),
+        (os.mkfifo, ValueError, "/a must be an IDX file, but it is no regular file: copy it"),
+    ],
+    ids=["nothing", "folder", "pipe"],
+)
+def test_read_idx_refuses_what_is_no_regular_file(tmp_path, make, error, message):
+    make(tmp_path / "a")
+    with pytest.raises(error, match=message):
+        read_idx(tmp_path / "a")

@@ -1,5 +1,7 @@
 import io
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,15 +89,15 @@ def test_read_npz_never_unpickles(npz):
         read_npz(path)
 
 
-def test_read_npz_refuses_a_header_that_lies_about_the_size(tmp_path):
+@pytest.mark.parametrize("shape", [(2**30, 2**10, 2**10), (10**23, 2, 2), (-1, -1, 2)])
+def test_read_npz_refuses_a_header_that_lies_about_the_size(tmp_path, shape):
     header = io.BytesIO()
-    shape = (2**30, 2**10, 2**10)
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )
     with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
         archive.writestr("images.npy", header.getvalue())
-    with pytest.raises(ValueError, match=r"but images cannot be read \(Unable to allocate"):
+    with pytest.raises(ValueError, match=r"images cannot be read \(shape .* bytes, got 0\): write"):
         read_npz(tmp_path / "set.npz")
 
 
@@ -168,3 +170,74 @@ def test_read_npz_refuses_test_images_of_another_shape(npz):
     message = r"test_images of one shape .*, got \(1, 3, 4\) and \(1, 4, 3\): resize one of them"
     with pytest.raises(ValueError, match=message):
         read_npz(npz(images=IMAGES, test_images=IMAGES.reshape(4, 4, 3)))
+
+
+def test_read_npz_reads_an_array_in_fortran_order(npz):
+    given = read_npz(npz(images=np.asfortranarray(IMAGES)))
+    np.testing.assert_array_equal(given.train.images[:, 0], IMAGES)
+
+
+def test_read_npz_refuses_a_file_that_unpacks_to_too_much(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, images=np.zeros((30, 1024, 1024), np.uint8))
+    message = r"at most 20 MiB or 16 times its own size, got 30 MiB: raise --data\.max-memory-mib"
+    with pytest.raises(ValueError, match=message):
+        read_npz(path, max_memory_mib=20)
+    assert len(read_npz(path, max_memory_mib=31).train) == 30
+
+
+def test_read_npz_takes_a_file_as_large_as_its_content_whatever_the_limit(npz):
+    assert len(read_npz(npz(images=IMAGES), max_memory_mib=0).train) == 4
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_read_npz_refuses_compression_that_has_no_bound(tmp_path, method):
+    array = io.BytesIO()
+    np.save(array, IMAGES)
+    with zipfile.ZipFile(tmp_path / "set.npz", "w", method) as archive:
+        archive.writestr("images.npy", array.getvalue())
+    with pytest.raises(ValueError, match=r"but images cannot be read \(it is compressed in a way"):
+        read_npz(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("(4, 3, 4)", "(4, 3, 4("), ("|u1", "|V0"), ("|u1", "|O"), ("(4,", "(True,"), ("{", "}")],
+)
+def test_read_npz_refuses_a_damaged_header(tmp_path, old, new):
+    array = io.BytesIO()
+    np.save(array, IMAGES)
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("images.npy", array.getvalue().replace(old.encode(), new.encode(), 1))
+    message = r"set\.npz must be an npz file .*, but images cannot be read \(.*\): write it again"
+    with pytest.raises(ValueError, match=message):
+        read_npz(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [(6, 1, "encrypted"), (8, 99, "compressed"), (8, 14, "compressed"), (8, 8, "CRC")],
+    ids=["encrypted", "unknown method", "lzma", "deflate"],
+)
+def test_read_npz_refuses_an_archive_that_is_not_what_it_says(npz, offset, value, reason):
+    path = npz(images=IMAGES)
+    data = bytearray(path.read_bytes())
+    data[offset] = value  # in the header of the member
+    data[data.index(b"PK\x01\x02") + offset + 2] = value  # in the directory
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"but images cannot be read \(.*{reason}.*\): write it"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (Path.mkdir, IsADirectoryError, "x must be an npz file, but it is a folder: name a file"),
+        (os.mkfifo, ValueError, "x must be an npz file, but it is no regular file: copy it"),
+    ],
+    ids=["folder", "pipe"],
+)
+def test_read_npz_refuses_what_is_no_regular_file(tmp_path, make, error, message):
+    make(tmp_path / "x")
+    with pytest.raises(error, match=message):
+        read_npz(tmp_path / "x")
