@@ -28,8 +28,8 @@ class CompleteOptions:
     run: Path = LATEST
     """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""
     images: Path | None = None
-    """Your own images: a file, or a folder of PNG, JPEG or WebP files, brought to the size and
-    channels the run was trained on. None takes those of the test split."""
+    """Your own images: a file, or a folder of files, brought to the size and channels the run was
+    trained on. None takes those of the test split."""
     num_images: int = 8
     """How many images, from the first on."""
     hide: Literal["right", "left", "top", "bottom", "center"] | None = None
@@ -65,12 +65,11 @@ def read_mask(path: Path, height: int, width: int) -> Tensor:
     """
     import torch
 
-    from pipelines.data.folder import read_image
-    from pipelines.data.pixels import to_pixels
+    from pipelines.data.decoding import read_pixels
 
     if not path.is_file():
         raise FileNotFoundError(f"a mask is required in {path}, but there is no such file")
-    mask = read_image(path, lambda image: to_pixels(image, None, 3)).any(axis=0)
+    mask = read_pixels(path, None, 3).any(axis=0)
     if mask.shape != (height, width):
         raise ValueError(
             f"the mask must be as large as the run's images, {height} high and {width} wide, got "

@@ -21,8 +21,8 @@ class ReconstructOptions:
     split: Literal["train", "validation", "test"] = "test"
     """Which split of the data."""
     images: Path | None = None
-    """Your own images instead of a split: a file, or a folder of PNG, JPEG or WebP files. They are
-    brought to the size and channels the run was trained on."""
+    """Your own images instead of a split: a file, or a folder of files. They are brought to the
+    size and channels the run was trained on."""
     out: Path | None = None
     """New PNG file; None takes the next free RUN/reconstructions/NUMBER.png."""
     device: str = "auto"

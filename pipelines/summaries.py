@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from pipelines.config import RunConfig
 from pipelines.data.folder import read_images
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
+from pipelines.data.names import listed, printable, tallied
 from pipelines.run_dir import RunDirectory
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsRow
@@ -35,7 +37,7 @@ def load_run_splits(config: RunConfig, directory: RunDirectory) -> DataSplits:
     if splits.fingerprint != directory.data().fingerprint:
         raise ValueError(
             f"the data of {directory.path} must be those it was trained on, but "
-            f"{config.data.source} has changed since: restore them or train a new run"
+            f"{printable(config.data.source)} has changed since: restore them or train a new run"
         )
     return splits
 
@@ -70,7 +72,8 @@ def images_to_show(
             f"image files have 1 or 3 channels, but the run was trained on {image_shape[0]}: "
             "leave --images out and name a --split"
         )
-    return read_images(path, image_shape), str(path)
+    images, notes = read_images(path, image_shape)
+    return images, "; ".join((printable(path), *notes))
 
 
 def plan(config: RunConfig, splits: DataSplits) -> str:
@@ -88,15 +91,11 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
         )
         num_views = config.augmentation.num_views
         prior = build_prior(config.prior, grids, splits.num_classes, num_views=num_views)
-    channels, height, width = splits.image_shape
-    sizes = ", ".join(f"{name} {len(images):,}" for name, images in splits.by_name.items())
-    classes = "no labels" if splits.num_classes is None else f"{splits.num_classes} classes"
-    skipped = f"; {splits.skipped} broken files skipped" if splits.skipped else ""
-    shape = f"{height}x{width}x{channels}"
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
     return "\n".join(
         [
-            f"data:  {config.data.source}, {shape}, {classes}: {sizes}{skipped}",
+            f"data:  {_describe_data(config, splits)}",
+            *(f"       {sentence}" for sentence in (*splits.notes, *_describe_classes(splits))),
             f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, "
             f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
             f"prior: {config.prior.kind}, {_count(prior)}, "
@@ -104,6 +103,29 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
             + (f", {seen}" if (seen := also_seen(config.augmentation.names)) else ""),
         ]
     )
+
+
+def _describe_data(config: RunConfig, splits: DataSplits) -> str:
+    channels, height, width = splits.image_shape
+    count = splits.num_classes
+    classes = "no labels" if count is None else f"{count} classes"
+    sizes = ", ".join(f"{name} {len(images):,}" for name, images in splits.by_name.items())
+    skipped = f"; {splits.skipped} broken files skipped" if splits.skipped else ""
+    source = printable(config.data.source)
+    return f"{source}, {height}x{width}x{channels}, {classes}: {sizes}{skipped}"
+
+
+def _describe_classes(splits: DataSplits) -> Iterator[str]:
+    """Sentences on how many training images there are of each class."""
+    counts = dict(zip(splits.class_names, splits.train_images_per_class, strict=True))
+    if counts:
+        seen = (tallied(name, count) for name, count in counts.items() if count)
+        yield f"training images per class: {listed(seen)}"
+    if unseen := [name for name, count in counts.items() if not count]:
+        yield (
+            f"{len(unseen):,} of {len(counts):,} classes have no training image "
+            f"({listed(unseen)}): they are not sampled unless --label names them"
+        )
 
 
 def test_row(phase: str, result: TrainingResult, values: dict[str, float]) -> MetricsRow:

@@ -230,8 +230,8 @@ def _plan(options: SweepOptions, splits: DataSplits) -> str:
 
     lines: list[str] = []
     for run in options.runs():
-        data, vqvae, prior = plan(run.config, splits).splitlines()
-        lines += [] if lines else [data]
+        *data, vqvae, prior = plan(run.config, splits).splitlines()
+        lines += [] if lines else data
         lines.append(f"{run.name}: {vqvae}" + (f"; {prior}" if options.with_prior else ""))
     return "\n".join(lines)
 

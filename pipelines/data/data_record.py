@@ -37,6 +37,8 @@ class DataRecord:
     """None without labels."""
     class_names: tuple[str, ...]
     """By label; empty without labels."""
+    train_images_per_class: tuple[int, ...]
+    """Sizes of the classes in the training split, by label; empty without labels."""
     fingerprint: str
     """16 hexadecimal digits that change when any image, label, class or the split changes."""
 
@@ -52,6 +54,12 @@ class DataRecord:
                 f"num_classes must be the number of class_names or null without any, got "
                 f"{self.num_classes} and {len(self.class_names)} names"
             )
+        counts = self.train_images_per_class
+        if len(counts) != len(self.class_names) or min(counts, default=0) < 0:
+            raise ValueError(
+                f"train_images_per_class must be a size of at least 0 for each of the "
+                f"{len(self.class_names)} classes, got {counts}"
+            )
 
 
 def data_record(splits: DataSplits) -> DataRecord:
@@ -61,5 +69,6 @@ def data_record(splits: DataSplits) -> DataRecord:
         num_images=SplitSizes(**{name: len(images) for name, images in splits.by_name.items()}),
         num_classes=splits.num_classes,
         class_names=splits.class_names,
+        train_images_per_class=splits.train_images_per_class,
         fingerprint=splits.fingerprint,
     )

@@ -2,118 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import struct
 import tempfile
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.config import DataConfig
-from pipelines.data.folder_tree import FileList, find_images, read_tree
+from pipelines.data.decoding import (
+    BrokenImageError,
+    Header,
+    TooLargeImageError,
+    decoding_threads,
+    read_all,
+    read_header,
+    read_pixels,
+)
+from pipelines.data.folder_splits import read_tree
+from pipelines.data.folder_tree import FileList, find_images
 from pipelines.data.image_set import DataSplits, ImageSet
-from pipelines.data.pixels import GRAY_MODES, to_pixels
+from pipelines.data.names import printable
 from pipelines.data.splitting import split
 
-T = TypeVar("T")
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-WINDOW = 256  # Files decoded ahead of the copy into the array, to bound the memory in flight.
-
-# What Pillow raises on files that are damaged, or are not images at all.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
-
-class BrokenImageError(ValueError):
-    """A file that cannot be read as an image; the message names it and the cure."""
-
-
-@contextmanager
-def image_reader() -> Iterator[ThreadPoolExecutor]:
-    """Gives a pool of threads in which Pillow refuses decompression bombs instead of warning."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # Damaged metadata (EXIF) in a file whose pixels are sound is nobody's concern here.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield pool
-
-
-def read_image(path: Path, read: Callable[[Image.Image], T]) -> T:
-    """Gives `read(image)` of the image file at `path`.
-
-    Args:
-        path: a PNG, JPEG or WebP file, whatever its ending says.
-        read: what to take from the opened image; decoding happens in it.
-
-    Returns:
-        What `read` gives.
+def read_headers(
+    pool: ThreadPoolExecutor, paths: Sequence[Path], config: DataConfig
+) -> list[Header]:
+    """Gives what each file says of itself: (N,).
 
     Raises:
-        BrokenImageError: the file cannot be opened or decoded, or is a decompression bomb.
+        BrokenImageError: a header cannot be read and `config.skip_broken` is False.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return read(image)
-    except BROKEN as error:
-        if isinstance(error, UnidentifiedImageError):
-            reason = "it is not a PNG, JPEG or WebP file"
-        else:
-            reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-        raise BrokenImageError(
-            f"{path} must be a readable image, but {reason}: replace or remove it, or leave "
-            "out all broken files with --data.skip-broken"
-        ) from error
 
+    def read(path: Path) -> Header:
+        return read_header(path, config.image_size, config.max_image_megapixels)
 
-def _read_all(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], read: Callable[[Image.Image], T]
-) -> Iterator[tuple[Path, T | BrokenImageError]]:
-    """Yields each file with what `read` gives for it, or its error, in the order of `paths`."""
-
-    def attempt(path: Path) -> T | BrokenImageError:
-        try:
-            return read_image(path, read)
-        except BrokenImageError as error:
-            return error
-
-    for start in range(0, len(paths), WINDOW):
-        window = paths[start : start + WINDOW]
-        yield from zip(window, pool.map(attempt, window), strict=True)
-
-
-def common_channels(pool: ThreadPoolExecutor, paths: Sequence[Path], *, skip_broken: bool) -> int:
-    """Gives 1 if every file is gray by its header, else 3.
-
-    Raises:
-        BrokenImageError: a header cannot be read and `skip_broken` is False.
-    """
-    channels = 1
-    for _, mode in _read_all(pool, paths, lambda image: image.mode):
-        if isinstance(mode, BrokenImageError):
-            if not skip_broken:
-                raise mode
-        elif mode not in GRAY_MODES:
-            channels = 3
-    return channels
+    headers = []
+    for _, header in read_all(pool, paths, read):
+        if isinstance(header, BrokenImageError):
+            if not config.skip_broken:
+                raise header
+            header = Header(is_gray=True, num_pixels=0)  # It will be as broken when it is decoded.
+        headers.append(header)
+    return headers
 
 
 def empty_pixels(shape: tuple[int, ...], config: DataConfig) -> NDArray[np.uint8]:
@@ -143,50 +78,74 @@ def empty_pixels(shape: tuple[int, ...], config: DataConfig) -> NDArray[np.uint8
         return np.memmap(file, np.uint8, mode="w+", shape=shape)
 
 
+class SameSize:
+    """Refuses an image whose size is not that of the first one."""
+
+    def __init__(self) -> None:
+        self._first: tuple[Path, tuple[int, ...]] | None = None
+
+    def check(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Compares (C, H, W) of the image at `path` with that of the first call.
+
+        Raises:
+            ValueError: They differ.
+        """
+        first, expected = self._first = self._first or (path, shape)
+        if shape != expected:
+            raise ValueError(
+                f"all images must have one size, got {shape[1]}x{shape[2]} pixels in "
+                f"{printable(path)} and {expected[1]}x{expected[2]} in {printable(first)}: give a "
+                "common height and width, for example --data.image-size 64 64"
+            )
+
+
 def decode(
-    pool: ThreadPoolExecutor, files: FileList, channels: int, config: DataConfig
+    pool: ThreadPoolExecutor,
+    files: FileList,
+    headers: Sequence[Header],
+    channels: int,
+    config: DataConfig,
+    same_size: SameSize,
 ) -> tuple[ImageSet, int]:
     """Gives the decoded images of `files` in their order, and how many were broken.
 
     Args:
-        pool: threads of `image_reader`.
-        files: what to decode, at least one file.
+        pool: Threads of `decoding_threads`.
+        files: What to decode, at least one file.
+        headers: Of the files, (N,).
         channels: 1 for gray, 3 for RGB.
-        config: size, handling of broken files, and memory limit.
+        config: Size, handling of broken files, and memory limits.
+        same_size: What the images of all splits are compared by.
 
     Returns:
         The images, and the number of broken files left out.
 
     Raises:
-        BrokenImageError: a file is broken and `config.skip_broken` is False.
-        ValueError: all files are broken, or no size is asked for and the files differ in theirs.
-        OSError: too little disk space.
+        BrokenImageError: A file is broken and `config.skip_broken` is False.
+        ValueError: All files are broken, or no size is asked for and the files differ in theirs.
+        OSError: Too little disk space.
     """
-    first, pixels = files.paths[0], None
+
+    def read(path: Path) -> NDArray[np.uint8]:
+        return read_pixels(path, config.image_size, channels, config.max_image_megapixels)
+
+    pixels = None
     kept: list[int] = []
-    results = _read_all(
-        pool, files.paths, lambda image: to_pixels(image, config.image_size, channels)
-    )
+    results = read_all(pool, files.paths, read, [header.num_pixels for header in headers])
     for index, (path, result) in enumerate(results):
         if isinstance(result, BrokenImageError):
             if not config.skip_broken:
                 raise result
             continue
+        same_size.check(path, result.shape)
         if pixels is None:
-            first, pixels = path, empty_pixels((len(files), *result.shape), config)
-        if result.shape != pixels.shape[1:]:
-            (height, width), (other_height, other_width) = result.shape[1:], pixels.shape[2:]
-            raise ValueError(
-                f"all images must have one size, got {height}x{width} pixels in {path} and "
-                f"{other_height}x{other_width} in {first}: give a common height and width, for "
-                "example --data.image-size 64 64"
-            )
+            pixels = empty_pixels((len(files), *result.shape), config)
         pixels[len(kept)] = result
         kept.append(index)
     if pixels is None:
         raise ValueError(
             f"each split must have at least one readable image, got {len(files)} broken files, "
-            f"such as {first}: add readable images"
+            f"such as {printable(files.paths[0])}: add readable images"
         )
     labels = None if files.labels is None else files.labels[kept]
     return ImageSet(pixels[: len(kept)], labels), len(files) - len(kept)
@@ -209,41 +168,60 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
         OSError: the folder is missing or cannot be listed, or the disk is full.
         ValueError: bad or too few files; see `read_tree`, `split` and `decode`.
     """
-    given = read_tree(folder, with_labels=config.labels)
-    parts = split(
-        given,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        limit=config.limit,
-    )
-    with image_reader() as pool:
-        channels = config.channels or common_channels(
-            pool, [path for part in parts for path in part.paths], skip_broken=config.skip_broken
+    with _naming_options(), decoding_threads() as pool:
+        given = read_tree(folder, with_labels=config.labels, skip_broken=config.skip_broken)
+        parts = split(
+            given,
+            validation_fraction=config.validation_fraction,
+            test_fraction=config.test_fraction,
+            limit=config.limit,
         )
+        headers = [read_headers(pool, part.paths, config) for part in parts]
+        gray = all(header.is_gray for part in headers for header in part)
+        channels, same_size = config.channels or (1 if gray else 3), SameSize()
         (train, *others), skipped = zip(
-            *(decode(pool, part, channels, config) for part in parts), strict=True
+            *(
+                decode(pool, part, part_headers, channels, config, same_size)
+                for part, part_headers in zip(parts, headers, strict=True)
+            ),
+            strict=True,
         )
     validation, test = others
-    return DataSplits(train, validation, test, given.class_names, sum(skipped))
+    return DataSplits(train, validation, test, given.class_names, sum(skipped), given.notes)
 
 
-def read_images(path: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+@contextmanager
+def _naming_options() -> Iterator[None]:
+    """Adds the options that help to the sentence about an image that cannot be read."""
+    try:
+        yield
+    except BrokenImageError as error:
+        is_large = isinstance(error, TooLargeImageError)
+        larger = ", raise --data.max-image-megapixels" if is_large else ""
+        raise type(error)(
+            f"{error}{larger}, or leave out all broken files with --data.skip-broken"
+        ) from error
+
+
+def read_images(path: Path, image_shape: tuple[int, int, int]) -> tuple[ImageSet, tuple[str, ...]]:
     """Reads one image file, or all of a folder, without splits or labels.
 
     Args:
-        path: a PNG, JPEG or WebP file, or a folder of them at any depth.
+        path: an image file, or a folder of them at any depth.
         image_shape: (C, H, W) that every image is brought to, C = 1 or 3.
 
     Returns:
-        The images in the order of their paths.
+        The images in the order of their paths, and what was left out, in sentences.
 
     Raises:
         OSError: the path is missing or cannot be listed.
         ValueError: a file is broken, or there is no image.
     """
     channels, *size = image_shape
-    paths = [path] if path.is_file() else find_images(path)
+    paths, notes = ([path], ()) if path.is_file() else find_images(path)
     config = DataConfig(image_size=(size[0], size[1]))
-    with image_reader() as pool:
-        images, _ = decode(pool, FileList(tuple(paths), None), channels, config)
-    return images
+    with decoding_threads() as pool:
+        headers = read_headers(pool, paths, config)
+        files = FileList(tuple(paths), None)
+        images, _ = decode(pool, files, headers, channels, config, SameSize())
+    return images, notes

@@ -1,20 +1,23 @@
-"""What lies in a folder of images: the files in a fixed order, their classes and splits."""
+"""What lies in a folder of images: the files in a fixed order, and what is left out."""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.splitting import GivenSplits
+from pipelines.data.decoding import BrokenImageError, readable_endings
+from pipelines.data.names import counted, listed, printable, tallied, unicode_name
+from pipelines.data.outputs import is_output
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-VALIDATION_NAMES = ("val", "valid", "validation")
-SPLIT_NAMES = frozenset({"train", "test", *VALIDATION_NAMES})
+JUNK = frozenset({"__MACOSX", "@eaDir"})  # What archives and network disks add to a folder.
+HEIF_ENDINGS = frozenset({".heic", ".heif", ".hif"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,124 +39,123 @@ class FileList:
         return FileList(tuple(self.paths[index] for index in indices), labels)
 
 
-def find_images(folder: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What of a folder is not read; paths are relative to the folder."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    irregular: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+    def sentences(self) -> tuple[str, ...]:
+        by_ending = [tallied(ending, count) for ending, count in self.endings.most_common()]
+        groups = (
+            (self.endings.total(), "file", "of other endings", by_ending),
+            (len(self.irregular), "special file", "with the ending of an image", self.irregular),
+            (len(self.dangling), "link", "to nothing", self.dangling),
+            (len(self.outputs), "folder", "of trained runs", self.outputs),
+            (len(self.repeated), "folder", "linked a second time", self.repeated),
+        )
+        found = [
+            f"{counted(count, noun)} {what} ({listed(names, 5)}) {'is' if count == 1 else 'are'} "
+            "left out"
+            for count, noun, what, names in groups
+            if count
+        ]
+        if HEIF_ENDINGS.intersection(self.endings):
+            found.append("HEIC images are read where the package pillow-heif is installed")
+        return tuple(found)
+
+
+def find_images(folder: Path, *, skip_broken: bool = False) -> tuple[list[Path], tuple[str, ...]]:
     """Gives every image file below `folder`, sorted by its path relative to it.
 
-    Hidden files and folders are left out; links to folders are followed, each folder once.
+    Hidden files and folders are left out, and so are folders that this software wrote. Links to
+    folders are followed, each folder once.
 
     Args:
-        folder: where to look.
+        folder: Where to look.
+        skip_broken: Whether links to nothing are left out instead of refused.
 
     Returns:
-        The files that have an ending of `IMAGE_SUFFIXES`, in upper or lower case.
+        The files that have an ending of `readable_endings`, in upper or lower case, and what else
+        was found and left out, in sentences.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        NotADirectoryError: it is a file.
-        OSError: a folder below it cannot be listed.
-        ValueError: it holds no images.
+        FileNotFoundError: There is no such folder.
+        NotADirectoryError: It is a file.
+        OSError: A folder below it cannot be listed.
+        BrokenImageError: A link leads to nothing.
+        ValueError: It holds no images.
     """
+    name = printable(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"the image folder {folder} does not exist: check the path")
+        raise FileNotFoundError(f"the image folder {name} does not exist: check the path")
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} must be a folder of images, got a file: give a folder")
-    paths = sorted(_walk(folder), key=lambda path: path.relative_to(folder).parts)
+        raise NotADirectoryError(
+            f"{name} must be a folder of images, but it is no folder: name one"
+        )
+    left_out = _LeftOut()
+    paths = sorted(_walk(folder, left_out), key=lambda path: _sort_key(path.relative_to(folder)))
+    if left_out.dangling and not skip_broken:
+        raise BrokenImageError(
+            f"{printable(folder / left_out.dangling[0])} must be a file or a folder, but it is a "
+            "link to nothing: restore what it leads to, or remove it"
+        )
+    notes = left_out.sentences()
     if not paths:
         raise ValueError(
-            f"{folder} must hold PNG, JPEG or WebP images, got none: check the path and the endings"
+            f"{name} must hold PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF images, got none"
+            f"{''.join(f'; {note}' for note in notes)}: check the path and the endings"
         )
-    return paths
+    return paths, notes
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, left_out: _LeftOut) -> Iterator[Path]:
     seen = set()
     for where, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        real = Path(where).resolve()
+        here = Path(where)
+        relative = str(here.relative_to(folder))
+        real = here.resolve()
         if real in seen:
+            left_out.repeated.append(relative)
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if here != folder and is_output(here):
+            left_out.outputs.append(relative)
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in JUNK)
         for name in files:
-            path = Path(where, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                yield path
+            if not name.startswith(".") and _is_image(here / name, folder, left_out):
+                yield here / name
+
+
+def _is_image(path: Path, folder: Path, left_out: _LeftOut) -> bool:
+    """Whether a file is to be read; what is not is noted in `left_out`."""
+    ending = path.suffix.lower()
+    has_image_ending = ending in readable_endings()
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if has_image_ending:
+            return True  # Decoding refuses it, by name.
+        left_out.dangling.append(str(path.relative_to(folder)))
+        return False
+    if not has_image_ending:
+        left_out.endings[ending or "none"] += 1
+    elif not stat.S_ISREG(mode):
+        left_out.irregular.append(str(path.relative_to(folder)))
+    return has_image_ending and stat.S_ISREG(mode)
+
+
+def _sort_key(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of a relative path: the same order whatever file system and locale it was copied to."""
+    return tuple(map(unicode_name, path.parts)), path.parts
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def read_tree(folder: Path, *, with_labels: bool) -> GivenSplits[FileList]:
-    """Gives the image files below `folder` with the splits and classes that its sub-folders tell.
-
-    - Where all images lie in sub-folders named `train` and `test` and/or `val` (`valid`,
-      `validation`), these are the splits, and each is read as below.
-    - Images in sub-folders have the name of the first sub-folder as their class; deeper levels
-      mean nothing.
-    - Images that all lie directly in the folder have no labels.
-
-    Args:
-        folder: where to look.
-        with_labels: False ignores the classes.
-
-    Returns:
-        The splits that the folder brings; classes are numbered in the order of their names.
-
-    Raises:
-        OSError: the folder is missing or cannot be listed.
-        ValueError: there are no images, or images with and without a class.
-    """
-    paths = find_images(folder)
-    top_level = {path.relative_to(folder).parts[0] for path in paths}
-    if not ("train" in top_level and len(top_level) > 1 and top_level <= SPLIT_NAMES):
-        classes = _classes(folder, paths) if with_labels else ()
-        return GivenSplits(_file_list(folder, paths, classes), class_names=classes)
-    validation_names = sorted(top_level.intersection(VALIDATION_NAMES))
-    if len(validation_names) > 1:
-        raise ValueError(
-            f"{folder} must have one validation folder, got {' and '.join(validation_names)}: "
-            "merge them"
-        )
-    by_split = {
-        name: [path for path in paths if path.relative_to(folder).parts[0] == name]
-        for name in top_level
-    }
-    classes = _classes(folder / "train", by_split["train"]) if with_labels else ()
-    splits = {
-        name: _file_list(folder / name, split_paths, classes)
-        for name, split_paths in by_split.items()
-    }
-    validation = splits[validation_names[0]] if validation_names else None
-    return GivenSplits(splits["train"], validation, splits.get("test"), classes)
-
-
-def _classes(folder: Path, paths: list[Path]) -> tuple[str, ...]:
-    """Gives the sorted names of the first-level sub-folders, () where all files are at the top."""
-    parts = [path.relative_to(folder).parts for path in paths]
-    names = sorted({first for first, *rest in parts if rest})
-    loose = [path for path, (_, *rest) in zip(paths, parts, strict=True) if not rest]
-    if names and loose:
-        raise ValueError(
-            f"{folder} must hold its images either all in one sub-folder per class or all "
-            f"directly, got {loose[0].name} beside {names[0]}/: move the {len(loose)} loose "
-            "images, or ignore the classes with --data.no-labels"
-        )
-    return tuple(names)
-
-
-def _file_list(folder: Path, paths: list[Path], classes: tuple[str, ...]) -> FileList:
-    if not classes:
-        return FileList(tuple(paths), None)
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = []
-    for path in paths:
-        name, *rest = path.relative_to(folder).parts
-        if not rest or name not in label_of:
-            raise ValueError(
-                f"{path} must lie in a sub-folder named after a class of train "
-                f"({', '.join(classes[:3])}, ...): move it, or ignore the classes with "
-                "--data.no-labels"
-            )
-        labels.append(label_of[name])
-    return FileList(tuple(paths), np.array(labels, np.int64))

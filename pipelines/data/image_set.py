@@ -96,6 +96,9 @@ class DataSplits:
     skipped: int = 0
     """Number of broken files that were left out."""
 
+    notes: tuple[str, ...] = ()
+    """What the source was taken for and what else of it was left out, in sentences."""
+
     def __post_init__(self) -> None:
         for name, images in self.by_name.items():
             if len(images) == 0:
@@ -136,6 +139,14 @@ class DataSplits:
     def num_classes(self) -> int | None:
         """Number of classes, or None where the set has no labels."""
         return len(self.class_names) or None
+
+    @property
+    def train_images_per_class(self) -> tuple[int, ...]:
+        """How many training images each class has, by label; empty where there are no labels."""
+        if self.train.labels is None:
+            return ()
+        counts = np.bincount(self.train.labels, minlength=len(self.class_names))
+        return tuple(counts.tolist())
 
     @cached_property
     def fingerprint(self) -> str:

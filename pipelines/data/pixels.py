@@ -7,11 +7,13 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipelines.data.image_set import ImageSet
 
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+BAND_PIXELS = 2**20  # Converted at once, so that a large image needs no several copies of itself.
 
 
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -29,16 +31,32 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     resolved.
 
     Args:
-        image: an image of any mode that PNG, JPEG or WebP files have.
+        image: An image of any mode whose range is known: all but 32-bit integers and floats.
         channels: 1 for gray, 3 for RGB.
 
     Returns:
         An image of mode L or RGB, of the same size.
     """
     mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    if rows >= height:
+        return _band_to_mode(image, mode)
+    converted = Image.new(mode, image.size)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        converted.paste(_band_to_mode(band, mode), (0, top))
+    return converted
+
+
+def _band_to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):
         levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
-        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        rounded = ((levels + 128) // 257).astype(np.uint8)
+        rounded[levels == image.info.get("transparency", -1)] = 255
+        image = Image.fromarray(rounded)
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -51,25 +69,56 @@ def to_pixels(
     """Gives the pixels of an opened image file, upright, in the asked size and channels.
 
     Args:
-        image: a freshly opened image; its EXIF orientation is honoured.
-        image_size: height and width to cover and crop to, or None to keep the image's own.
+        image: A freshly opened image; its EXIF orientation is honoured, and of several frames or
+            pages the first is taken.
+        image_size: Height and width to cover and crop to, or None to keep the image's own.
         channels: 1 for gray, 3 for RGB.
 
     Returns:
         uint8 (C, H, W).
 
     Raises:
-        OSError: the pixels cannot be decoded.
+        OSError: The pixels cannot be decoded.
+        ValueError: The pixels have no known range.
     """
-    if image_size is not None:
-        # A JPEG decodes at a fraction of its size for a fraction of the time; twice the asked size
-        # is kept, from which the resampling below cannot be told from one of the full size.
-        image.draft(None, (2 * max(image_size), 2 * max(image_size)))
-    image = to_mode(ImageOps.exif_transpose(image), channels)
+    shrink_on_load(image, image_size)
+    raw_mode = _raw_mode(image)
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF") or raw_mode == "I;12":
+        raise ValueError("the range of its pixels is not known: save it with 8 or 16 bits")
+    ImageOps.exif_transpose(image, in_place=True)
+    _scale_transparency(image, raw_mode)
+    image = to_mode(image, channels)
     if image_size is not None:
         image = cover(image, image_size)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def shrink_on_load(image: Image.Image, image_size: tuple[int, int] | None) -> None:
+    """Lets a JPEG be decoded at a fraction of its size, for a fraction of the time.
+
+    Twice the asked size is kept, from which resampling cannot be told from that of the full size.
+    """
+    if image_size is not None and isinstance(image, JpegImageFile):
+        image.draft(None, (2 * max(image_size), 2 * max(image_size)))
+
+
+def _raw_mode(image: Image.Image) -> object:
+    """The mode of the pixels in the file, which Pillow may widen or narrow to that of the image."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return None
+    arguments = tiles[0].args
+    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+
+
+def _scale_transparency(image: Image.Image, raw_mode: object) -> None:
+    """Brings a PNG's transparent level to 8 bits, as its pixels are: it is in the file's depth."""
+    level = image.info.get("transparency")
+    if isinstance(level, int) and raw_mode in ("L;2", "L;4"):
+        image.info["transparency"] = level * (85 if raw_mode == "L;2" else 17)
+    elif isinstance(level, tuple) and raw_mode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in level)
 
 
 def fit_images(

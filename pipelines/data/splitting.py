@@ -40,6 +40,9 @@ class GivenSplits(Generic[S]):
     class_names: tuple[str, ...] = ()
     """Name of each label's class, by label; empty where there are no labels."""
 
+    notes: tuple[str, ...] = ()
+    """What the source was taken for and what of it was left out, in sentences."""
+
 
 def fixed_permutation(size: int) -> NDArray[np.int64]:
     """Gives the one permutation of `range(size)` that every split of `size` elements is cut by.

@@ -159,8 +159,8 @@ def no_photos(folder):
         (lambda folder: f"folder:{folder}/gone", "gone does not exist: check the path"),
         (broken_npz, "a.npz must be an npz file of plain arrays, but"),
         (float_npz, "a.npz must be uint8 in 0..255, got float64"),
-        (broken_photo, "must be a readable image, but it is not a PNG, JPEG or WebP file"),
-        (no_photos, "photos must hold PNG, JPEG or WebP images, got none"),
+        (broken_photo, "must be a readable image, but it is not a PNG, JPEG, WebP"),
+        (no_photos, "photos must hold PNG, JPEG, WebP"),
     ],
 )
 def test_bad_data_are_refused_and_leave_no_run(name, make, message, tmp_path, capsys):

@@ -117,6 +117,25 @@ def test_bad_option_is_one_sentence_and_writes_nothing(
     assert (tree(rgb_run), tree(tmp_path)) == (before, ["text.png"])
 
 
+def test_broken_file_of_a_folder_is_refused_without_options_of_training(
+    rgb_run, photos, tmp_path, capsys
+):
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "cat" / "00.png").write_text("not an image")
+    assert status("reconstruct", "--run", rgb_run, "--images", tmp_path / "photos") == 1
+    error = capsys.readouterr().err
+    assert "cat/00.png must be a readable image" in error
+    assert error.endswith(": replace or remove it\n")
+
+
+def test_files_that_are_left_out_are_said(rgb_run, photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "a.xyz").touch()
+    reconstruct(rgb_run, "--images", tmp_path / "photos", "--out", tmp_path / "a.png")
+    said = "photos; 1 file of other endings (.xyz 1) is left out"
+    assert said in capsys.readouterr().out
+
+
 def test_image_files_for_a_run_of_four_channels_are_refused(photos, tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 4), dtype=np.uint8)
     np.savez(tmp_path / "four.npz", images=images)

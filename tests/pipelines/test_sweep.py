@@ -432,7 +432,8 @@ def test_options_of_the_quantizer_are_refused(extra, source, tmp_path, capsys):
 
 def test_dry_run_says_the_plan_and_writes_nothing(source, tmp_path, capsys):
     command("sweep", *options(source, tmp_path / "sweep", "--dry-run", "--with-prior"))
-    data, *said = capsys.readouterr().out.splitlines()
+    data, classes, *said = capsys.readouterr().out.splitlines()
+    assert "training images per class: 0 " in classes
     assert data == f"data:  {source}, 12x13x1, 2 classes: train 51, validation 3, test 6"
     assert [line.partition(": ")[0] for line in said[:4]] == NAMES
     assert said[3].startswith(

@@ -289,6 +289,7 @@ def test_dry_run_in_an_existing_run_says_the_plan_and_changes_nothing(
     before = tree(rgb_run)
     source = f"npz:{rgb_file}"
     command(name, *TINY, "--data.source", source, "--out", rgb_run, "--dry-run")
-    _, _, _, *settings = capsys.readouterr().out.splitlines()
-    assert json.loads("\n".join(settings)) == RunDirectory(rgb_run).config().to_dict()
+    plan, brace, settings = capsys.readouterr().out.partition("\n{")
+    assert plan.startswith("data: ")
+    assert json.loads(brace + settings) == RunDirectory(rgb_run).config().to_dict()
     assert tree(rgb_run) == before

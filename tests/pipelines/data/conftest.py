@@ -49,3 +49,17 @@ def write_image():
         return path
 
     return write
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Makes empty files; the tree is read without opening them."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return make

@@ -1,13 +1,16 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import folder as folder_module
+from pipelines.config import RunConfig
+from pipelines.data import decoding
 from pipelines.data.config import DataConfig
 from pipelines.data.folder import empty_pixels, load_folder
+from pipelines.run_dir import RunDirectory
 
 
 def load(folder: Path, **options):
@@ -44,7 +47,7 @@ def test_load_folder_keeps_labels_with_their_images(gray_levels):
 def test_load_folder_gives_the_same_order_whatever_the_threads(gray_levels, monkeypatch):
     before = load(gray_levels)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(folder_module, "WINDOW", 3)
+    monkeypatch.setattr(decoding, "WINDOW", 3)
     np.testing.assert_array_equal(before.train.images, load(gray_levels).train.images)
 
 
@@ -68,7 +71,7 @@ def test_load_folder_resizes_to_height_and_width(gray_levels):
 def test_load_folder_decodes_no_more_than_the_limit(gray_levels, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        folder_module,
+        decoding,
         "to_pixels",
         lambda image, *_: decoded.append(image.filename) or np.zeros((1, 4, 6), np.uint8),
     )
@@ -112,14 +115,15 @@ def text(path):
 
 
 def other_format(path):
-    Image.new("L", (6, 4)).save(path, "GIF")
+    Image.new("L", (6, 4)).save(path, "ICO")
 
 
+UNKNOWN = "it is not a PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF file"
 BREAKS = {
     truncate: "(image file is truncated|unrecognized data stream|Truncated)",
-    empty: "it is not a PNG, JPEG or WebP file",
-    text: "it is not a PNG, JPEG or WebP file",
-    other_format: "it is not a PNG, JPEG or WebP file",
+    empty: UNKNOWN,
+    text: UNKNOWN,
+    other_format: UNKNOWN,
 }
 
 
@@ -164,13 +168,70 @@ def test_load_folder_refuses_a_split_of_broken_files(tmp_path, write_image):
         load(tmp_path, skip_broken=True)
 
 
-@pytest.mark.parametrize("pixels", [15, 8], ids=["above the limit", "above twice the limit"])
-def test_load_folder_refuses_a_decompression_bomb(gray_levels, monkeypatch, pixels):
-    # The images have 24 pixels; Pillow itself only warns up to twice its limit.
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
-    message = r"\.png must be a readable image, but .*decompression bomb.*: replace or remove"
+def test_load_folder_bounds_megapixels_by_an_option_that_it_names(tmp_path, write_image):
+    for name in "abc":
+        write_image(tmp_path / f"{name}.png", 7, mode="L", size=(1001, 1000))
+    message = (
+        r"\.png must have at most 1 megapixels, got 1001x1000: scale it down, raise "
+        r"--data\.max-image-megapixels, or leave out all broken files with --data\.skip-broken"
+    )
     with pytest.raises(ValueError, match=message):
+        load(tmp_path, max_image_megapixels=1)
+    splits = load(tmp_path, max_image_megapixels=2, image_size=(4, 4))
+    assert splits.train.images.tolist() == np.full((1, 1, 4, 4), 7).tolist()
+
+
+def test_load_folder_names_both_images_where_splits_differ_in_size(tmp_path, write_image):
+    write_image(tmp_path / "test" / "1.png", size=(7, 5))
+    for name in "23":
+        write_image(tmp_path / "train" / f"{name}.png")
+    message = r"one size, got 5x7 pixels in .*test/1\.png and 4x6 in .*train/\d\.png"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
+def test_load_folder_names_the_option_beside_a_dangling_link(gray_levels):
+    (gray_levels / "z").symlink_to("/nonexistent/z")
+    with pytest.raises(ValueError, match=r"/z must be .* or leave out .* --data\.skip-broken"):
         load(gray_levels)
+    assert load(gray_levels, skip_broken=True).notes == ("1 link to nothing (z) is left out",)
+
+
+def copy_wrapped(folder, target):
+    shutil.copytree(folder, target / "wrapped" / "again")
+
+
+def copy_with_a_run(folder, target):
+    shutil.copytree(folder, target)
+    RunDirectory(target / "runs" / "smoke").begin(RunConfig(), {"fingerprint": "0"}, resume=False)
+    shutil.copy(target / "odd" / "01.png", target / "runs" / "smoke" / "samples.png")
+
+
+def link(folder, target):
+    target.symlink_to(folder)
+
+
+@pytest.mark.parametrize("move", [shutil.copytree, copy_wrapped, copy_with_a_run, link])
+def test_fingerprint_of_a_folder_is_of_its_content_only(gray_levels, tmp_path_factory, move):
+    before = load(gray_levels).fingerprint
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+    move(gray_levels, elsewhere)
+    assert load(elsewhere).fingerprint == before
+
+
+def test_fingerprint_does_not_depend_on_the_spelling_of_a_path(gray_levels, monkeypatch):
+    monkeypatch.chdir(gray_levels / "odd")
+    assert load(Path("..")).fingerprint == load(gray_levels).fingerprint
+
+
+def test_fingerprint_does_not_depend_on_how_a_name_is_composed(tmp_path, write_image):
+    fingerprints = set()
+    for name in ("caf\u00e9", "cafe\u0301"):
+        for level in range(9):
+            folder = (name, "cafz")[level % 2]
+            write_image(tmp_path / name / folder / f"{level}.png", level, mode="L")
+        fingerprints.add(load(tmp_path / name).fingerprint)
+    assert len(fingerprints) == 1
 
 
 def test_load_folder_reads_sound_pixels_under_damaged_metadata(tmp_path, write_image):

@@ -1,129 +1,111 @@
+import os
+import socket
+
 import pytest
+from PIL import features
 
-from pipelines.data.folder_tree import FileList, find_images, read_tree
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """Makes empty files; the tree is read without opening them."""
-
-    def make(*names):
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path
-
-    return make
+from pipelines.data import decoding
+from pipelines.data.decoding import BrokenImageError
+from pipelines.data.folder_tree import find_images
 
 
-def names(files: FileList, folder):
-    return [path.relative_to(folder).as_posix() for path in files.paths]
+def found(folder, **options):
+    """The paths that are found, relative to the folder, and the notes."""
+    paths, notes = find_images(folder, **options)
+    return [path.relative_to(folder).as_posix() for path in paths], notes
 
 
 def test_find_images_sorts_by_path(tree):
     folder = tree("b/1.png", "a/2.png", "a/10.png", "a-b/1.png")
-    found = [path.relative_to(folder).as_posix() for path in find_images(folder)]
-    assert found == ["a/10.png", "a/2.png", "a-b/1.png", "b/1.png"]
+    assert found(folder) == (["a/10.png", "a/2.png", "a-b/1.png", "b/1.png"], ())
 
 
-def test_find_images_takes_png_jpeg_and_webp_in_any_case(tree):
-    folder = tree("a.png", "b.JPG", "c.jpeg", "d.WebP", "notes.txt", "e.gif", "f.npz", "g")
-    assert [path.name for path in find_images(folder)] == ["a.png", "b.JPG", "c.jpeg", "d.WebP"]
+def test_find_images_takes_every_ending_that_is_read_in_any_case(tree):
+    names = {"a.png", "b.JPG", "c.jpeg", "d.WebP", "e.jfif", "f.JPE", "g.bmp", "h.tif", "i.TIFF"}
+    names |= {"j.gif", "k.ppm"} | ({"l.avif"} if features.check("avif") else set())
+    assert set(found(tree(*names))[0]) == names
 
 
-def test_find_images_ignores_hidden_files_and_folders(tree):
-    folder = tree("a.png", ".b.png", ".cache/c.png", "__MACOSX/._d.png")
-    assert [path.name for path in find_images(folder)] == ["a.png"]
+def test_find_images_counts_what_has_another_ending(tree):
+    folder = tree("a.png", "a.xyz", "b/b.XYZ", "c.tar.gz", "d", ".hidden", "b/.DS_Store")
+    expected = "4 files of other endings (.xyz 2, .gz 1, none 1) are left out"
+    assert found(folder) == (["a.png"], (expected,))
 
 
-def test_find_images_follows_links_without_running_in_circles(tree, tmp_path_factory):
+def test_find_images_shortens_a_long_list_of_endings(tree):
+    folder = tree("a.png", "b.txt", "c.txt", *(f"x.e{i}" for i in range(9)))
+    (note,) = found(folder)[1]
+    assert note.startswith("11 files of other endings (.txt 2, ")
+    assert note.endswith(" and 5 more) are left out")
+
+
+def test_find_images_says_what_heic_needs(tree, monkeypatch):
+    without = decoding.readable_endings() - {".heic"}
+    monkeypatch.setattr("pipelines.data.folder_tree.readable_endings", lambda: without)
+    _, notes = found(tree("a.png", "b.HEIC"))
+    assert notes == (
+        "1 file of other endings (.heic 1) is left out",
+        "HEIC images are read where the package pillow-heif is installed",
+    )
+
+
+def test_find_images_ignores_hidden_files_and_what_archives_add(tree):
+    folder = tree("a.png", ".b.png", ".cache/c.png", "__MACOSX/._d.png", "__MACOSX/e.png")
+    assert found(folder) == (["a.png"], ())
+
+
+def test_find_images_sorts_alike_however_a_name_is_composed(tree):
+    # macOS writes e and an accent: by code points that comes before z, the composed letter after.
+    assert found(tree("cafe\u0301/1.png", "cafz/2.png"))[0] == ["cafz/2.png", "cafe\u0301/1.png"]
+
+
+def test_find_images_follows_links_once_and_says_so(tree, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "x.png").touch()
     folder = tree("a/1.png")
     (folder / "b").symlink_to(elsewhere)
     (folder / "c").symlink_to(folder)
-    found = [path.relative_to(folder).as_posix() for path in find_images(folder)]
-    assert found == ["a/1.png", "b/x.png"]
+    note = "1 folder linked a second time (c) is left out"
+    assert found(folder) == (["a/1.png", "b/x.png"], (note,))
+
+
+@pytest.mark.parametrize("name", ["z", "St.Bernard"])
+def test_find_images_refuses_a_dangling_link_to_a_folder(tree, name):
+    folder = tree("x/1.png", "y/2.png")
+    (folder / name).symlink_to("/nonexistent/z")
+    with pytest.raises(BrokenImageError, match=rf"/{name} must be .* a link to nothing: restore"):
+        find_images(folder)
+    note = f"1 link to nothing ({name}) is left out"
+    assert found(folder, skip_broken=True) == (["x/1.png", "y/2.png"], (note,))
+
+
+def test_find_images_leaves_out_pipes_and_devices(tree):
+    folder = tree("a.png")
+    os.mkfifo(folder / "b.png")
+    (folder / "c.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "d.png"))
+        note = "3 special files with the ending of an image (b.png, c.png, d.png) are left out"
+        paths, notes = found(folder)
+    assert paths == ["a.png"]
+    assert sorted(notes[0]) == sorted(note)  # in any order of the names
 
 
 def test_find_images_names_a_missing_folder(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"folder .*/nowhere does not exist: check the path"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"/nowhere does not exist: check the path"):
         find_images(tmp_path / "nowhere")
 
 
 def test_find_images_refuses_a_file(tree):
-    with pytest.raises(NotADirectoryError, match=r"a\.png must be a folder of images, got a file"):
+    with pytest.raises(NotADirectoryError, match=r"a\.png must be a folder of images"):
         find_images(tree("a.png") / "a.png")
 
 
-def test_find_images_refuses_an_empty_folder(tree):
-    with pytest.raises(ValueError, match="must hold PNG, JPEG or WebP images, got none: check"):
+def test_find_images_of_a_folder_without_images_says_what_is_there(tree):
+    with pytest.raises(ValueError, match=r"must hold PNG, .*, got none; 1 file .* \(\.txt 1\)"):
         find_images(tree("notes.txt"))
 
 
-def test_read_tree_of_loose_images_has_no_labels(tree):
-    given = read_tree(tree("1.png", "2.png"), with_labels=True)
-    assert given.train.labels is None
-    assert given.class_names == ()
-
-
-def test_read_tree_takes_the_first_sub_folder_as_class(tree):
-    folder = tree("dog/1.png", "cat/deep/er/1.png", "cat/2.png", "empty/notes.txt")
-    given = read_tree(folder, with_labels=True)
-    assert given.class_names == ("cat", "dog")
-    assert names(given.train, folder) == ["cat/2.png", "cat/deep/er/1.png", "dog/1.png"]
-    assert given.train.labels.tolist() == [0, 0, 1]
-
-
-def test_read_tree_without_labels_takes_every_image(tree):
-    given = read_tree(tree("1.png", "dog/2.png", "cat/3.png"), with_labels=False)
-    assert given.train.labels is None
-    assert len(given.train) == 3
-
-
-def test_read_tree_refuses_images_with_and_without_class(tree):
-    message = r"got 1\.png beside cat/: move the 2 loose images, or ignore .* --data\.no-labels"
-    with pytest.raises(ValueError, match=message):
-        read_tree(tree("1.png", "2.png", "cat/3.png"), with_labels=True)
-
-
-def test_read_tree_takes_train_and_test_as_splits(tree):
-    folder = tree("train/a/1.png", "train/b/2.png", "test/b/3.png")
-    given = read_tree(folder, with_labels=True)
-    assert given.class_names == ("a", "b")
-    assert names(given.train, folder) == ["train/a/1.png", "train/b/2.png"]
-    assert names(given.test, folder) == ["test/b/3.png"]
-    assert given.test.labels.tolist() == [1]
-    assert given.validation is None
-
-
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_read_tree_takes_a_validation_folder_as_split(tree, name):
-    folder = tree("train/1.png", f"{name}/2.png")
-    given = read_tree(folder, with_labels=True)
-    assert names(given.validation, folder) == [f"{name}/2.png"]
-    assert given.test is None
-    assert given.train.labels is None
-
-
-@pytest.mark.parametrize("others", [("bus/1.png", "test/1.png"), ()], ids=["vehicles", "alone"])
-def test_read_tree_takes_train_as_a_class_unless_the_others_are_splits(tree, others):
-    given = read_tree(tree("train/1.png", *others), with_labels=True)
-    assert "train" in given.class_names
-    assert given.test is None
-
-
-def test_read_tree_refuses_two_validation_folders(tree):
-    message = "must have one validation folder, got val and validation: merge them"
-    with pytest.raises(ValueError, match=message):
-        read_tree(tree("train/1.png", "val/1.png", "validation/1.png"), with_labels=True)
-
-
-@pytest.mark.parametrize("stray", ["test/c/3.png", "test/3.png"])
-def test_read_tree_refuses_a_test_image_of_no_training_class(tree, stray):
-    message = r"3\.png must lie in a sub-folder named after a class of train \(a, \.\.\.\)"
-    with pytest.raises(ValueError, match=message):
-        read_tree(tree("train/a/1.png", stray), with_labels=True)
+def test_find_images_names_a_folder_with_a_line_break_on_one_line(tree):
+    with pytest.raises(ValueError, match=r"two\\nlines must hold PNG"):
+        find_images(tree("two\nlines/notes.txt") / "two\nlines")

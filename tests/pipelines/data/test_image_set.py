@@ -143,3 +143,11 @@ def test_fingerprint_of_a_large_set_reads_at_most_the_bound(monkeypatch):
 
     make(1000, shape=(1, 2, 3)).update_hash(Digest())
     assert 50 <= sum(hashed) <= 100 + 6  # One image of 6 bytes more, where the step is rounded.
+
+
+def test_train_images_are_counted_by_class():
+    images = ImageSet(np.zeros((4, 1, 2, 2), np.uint8), np.array([3, 0, 3, 3]))
+    names = ("a", "b", "c", "d")
+    assert DataSplits(images, images, images, names).train_images_per_class == (1, 0, 0, 3)
+    unlabelled = ImageSet(images.images)
+    assert DataSplits(unlabelled, unlabelled, unlabelled).train_images_per_class == ()

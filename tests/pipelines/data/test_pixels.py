@@ -1,11 +1,14 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pipelines.data import pixels as pixels_module
 from pipelines.data.image_set import ImageSet
-from pipelines.data.pixels import cover, fit_images, to_pixels
+from pipelines.data.pixels import cover, fit_images, to_mode, to_pixels
 
 RANDOM = np.random.default_rng(1).integers(0, 256, (4, 8, 3), dtype=np.uint8)
 
@@ -58,6 +61,78 @@ def test_to_pixels_puts_half_transparent_gray_on_white():
 def test_to_pixels_puts_a_transparent_colour_on_white(mode, color):
     image = through_file(Image.new(mode, (2, 2), color), "PNG", transparency=color)
     assert first_pixel(image, 3) == [255, 255, 255]
+
+
+def png(depth, colour, samples, transparent):
+    """A PNG of one row whose samples are given in the file's own depth."""
+    if depth < 8:
+        bits = "".join(f"{sample:0{depth}b}" for sample in samples)
+        row = int(bits.ljust(8, "0"), 2).to_bytes(1, "big")
+    else:
+        row = b"".join(sample.to_bytes(depth // 8, "big") for sample in samples)
+    width = len(samples) // len(transparent)
+    header = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+    chunks = [
+        (b"IHDR", header),
+        (b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    ]
+    packed = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    return Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(packed)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_to_pixels_puts_a_transparent_gray_level_of_any_depth_on_white(depth):
+    largest = 2**depth - 1
+    for level in {0, 1, largest // 3, largest}:
+        other = largest - level
+        pixels = to_pixels(png(depth, 0, [level, other], [level]), None, 1)
+        assert pixels.tolist() == [[[255, round(255 * other / largest)]]]
+
+
+def test_to_pixels_keeps_16_bit_levels_beside_the_transparent_one():
+    pixels = to_pixels(png(16, 0, [1000, 1001, 999], [1000]), None, 1)
+    assert pixels.tolist() == [[[255, 4, 4]]]
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_to_pixels_puts_a_transparent_colour_of_any_depth_on_white(depth):
+    low_byte = {8: 0, 16: 99}[depth]
+    samples = [(value << (depth - 8)) + low_byte for value in (10, 20, 30, 30, 20, 10)]
+    pixels = to_pixels(png(depth, 2, samples, samples[:3]), None, 3)
+    assert pixels[:, 0].T.tolist() == [[255, 255, 255], [30, 20, 10]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "I;16"])
+def test_to_mode_converts_a_large_image_in_bands_as_a_whole(monkeypatch, mode):
+    image = Image.fromarray(RANDOM).resize((9, 13)).convert("LA" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.arange(117, dtype=np.uint16).reshape(13, 9) * 500)
+        image.info["transparency"] = 1000
+    whole = np.asarray(to_mode(image, 1))
+    monkeypatch.setattr(pixels_module, "BAND_PIXELS", 20)
+    np.testing.assert_array_equal(np.asarray(to_mode(image, 1)), whole)
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("F", np.float32), ("I", np.int32)])
+def test_to_pixels_refuses_a_range_that_nobody_knows(mode, dtype):
+    image = through_file(Image.fromarray(np.ones((2, 2), dtype)), "TIFF")
+    assert image.mode == mode
+    with pytest.raises(ValueError, match="range of its pixels is not known: save it with 8 or 16"):
+        to_pixels(image, None, 1)
+
+
+def test_to_pixels_refuses_12_bits():
+    # One pixel of 0xFFF. Pillow reads it as 4,095 of 65,535: nearly black.
+    tags = {256: 1, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 2}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    tiff = b"II*\0" + struct.pack("<I2sH", 10, b"\xff\xf0", len(tags)) + entries + bytes(4)
+    with pytest.raises(ValueError, match="range of its pixels is not known"):
+        to_pixels(Image.open(io.BytesIO(tiff)), None, 1)
 
 
 def test_to_pixels_resolves_a_palette():

@@ -1,0 +1,43 @@
+"""Folders that this software wrote: what lies in them is never data."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+RUNS = "runs"
+COMPARISON = ("comparison.md", "comparison.csv", "comparison.png")
+MAX_RECORD_BYTES = 64 * 2**20
+
+
+def is_output(folder: Path) -> bool:
+    """Whether a folder is a run, a sweep, a comparison of runs, or called `runs` and holds a run.
+
+    The images in it (samples, reconstructions, plots) would be learned from, and a run that lies in
+    the folder it learns from would change its own data.
+    """
+    if folder.name == RUNS:
+        inner = (Path(where, name) for where, names, _ in os.walk(folder) for name in names)
+        if any(map(_is_run, inner)):
+            return True
+    return (
+        _is_run(folder)
+        or _is_record(folder / "sweep.json", {"format_version", "options"})
+        or all((folder / name).is_file() for name in COMPARISON)
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    return _is_record(folder / "config.json", {"format_version", "run", "data"})
+
+
+def _is_record(path: Path, keys: set[str]) -> bool:
+    """Whether a file is a JSON object with `keys`; anyone may have a file of that name."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
+            return False
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and keys <= record.keys()

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from pipelines.config import RunConfig
+from pipelines.data.folder_tree import find_images
+from pipelines.data.outputs import is_output
+from pipelines.run_dir import RunDirectory
+
+
+def begin(path):
+    """A run directory as a training makes it, with an image in it."""
+    RunDirectory(path).begin(RunConfig(), {"fingerprint": "0"}, resume=False)
+    (path / "samples.png").touch()
+
+
+@pytest.mark.parametrize(
+    ("run", "left_out"),
+    [("runs/smoke", "runs"), ("runs/deep/smoke", "runs"), ("second", "second"), ("a/r", "a/r")],
+)
+def test_find_images_leaves_out_runs(tree, run, left_out):
+    folder = tree("a/1.png", "b/2.png")
+    if run.startswith("runs"):
+        tree("runs/comparison.png", "runs/latest/x.png")
+    begin(folder / run)
+    paths, notes = find_images(folder)
+    assert [path.name for path in paths] == ["1.png", "2.png"]
+    assert notes == (f"1 folder of trained runs ({left_out}) is left out",)
+
+
+def test_find_images_leaves_out_linked_runs(tree, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    begin(elsewhere / "smoke")
+    folder = tree("1.png")
+    (folder / "runs").symlink_to(elsewhere)
+    assert [path.name for path in find_images(folder)[0]] == ["1.png"]
+
+
+def test_find_images_takes_a_class_that_is_called_runs(tree):
+    assert len(find_images(tree("runs/1.png", "rests/2.png"))[0]) == 2
+
+
+def test_sweeps_and_comparisons_are_outputs(tmp_path):
+    for name in ("sweep", "comparison"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text('{"format_version": 1, "options": {}}')
+    for ending in ("md", "csv", "png"):
+        (tmp_path / "comparison" / f"comparison.{ending}").touch()
+    assert is_output(tmp_path / "sweep")
+    assert is_output(tmp_path / "comparison")
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 10_000, "[]", '{"run": 1}', json.dumps("run data")])
+def test_other_files_of_that_name_make_no_run(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert not is_output(tmp_path)
