@@ -31,6 +31,8 @@ class ClassesRecord:
 
     class_names: tuple[str, ...]
     """What the labels mean; empty where that is not known."""
+    train_images_per_class: tuple[int, ...]
+    """By label; empty where that is not known."""
 
 
 class GenerationPipeline:
@@ -43,12 +45,20 @@ class GenerationPipeline:
         vqvae: Decodes.
         prior: Samples; its `vqvae_hash` must be that of this VQ-VAE, whose codes it was trained on.
         class_names: What the labels mean; empty where that is not known.
+        train_images_per_class: By label; a class without any is not sampled unless it is asked for.
+            Empty where that is not known.
 
     Raises:
-        ValueError: Prior and VQ-VAE do not belong together.
+        ValueError: Prior and VQ-VAE do not belong together, or these are not the prior's classes.
     """
 
-    def __init__(self, vqvae: VQVAE, prior: CodePrior, class_names: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        vqvae: VQVAE,
+        prior: CodePrior,
+        class_names: tuple[str, ...] = (),
+        train_images_per_class: tuple[int, ...] = (),
+    ) -> None:
         if prior.vqvae_hash is None:
             raise ValueError(
                 "the prior does not say on which VQ-VAE's codes it was trained: set its vqvae_hash "
@@ -67,9 +77,16 @@ class GenerationPipeline:
                 f"and {vqvae.grid_shapes} of {vqvae.codebook_sizes}: use the pair that was trained "
                 "together"
             )
+        if train_images_per_class and len(train_images_per_class) != prior.num_classes:
+            raise ValueError(
+                f"one number of training images is required for each of the prior's "
+                f"{prior.num_classes} classes, got {len(train_images_per_class)}: use the record "
+                "that belongs to the prior"
+            )
         self.vqvae = vqvae
         self.prior = prior
         self.class_names = class_names
+        self.train_images_per_class = train_images_per_class
 
     def __call__(
         self,
@@ -85,8 +102,8 @@ class GenerationPipeline:
 
         Args:
             n: How many.
-            labels: int64 (n,), or one label for all; None goes through the classes in turn (image
-                i shows class i mod the number of classes) where the prior knows classes.
+            labels: int64 (n,), or one label for all; None goes through `trained_labels` in turn
+                where the prior knows classes.
             settings: Temperature, top-k, top-p, guidance; None draws from the model as it is.
             seed: Same seed, same images, whatever the batch size.
             first_index: Index of the first image.
@@ -177,6 +194,13 @@ class GenerationPipeline:
         )
         return self._decode_in_batches(drawn, batch_size)
 
+    @property
+    def trained_labels(self) -> Tensor:
+        """Labels of the classes that had training images: int64 (M,), ascending."""
+        if not any(self.train_images_per_class):
+            return torch.arange(self.prior.num_classes or 0)
+        return torch.tensor(self.train_images_per_class).nonzero().flatten()
+
     def resolve_labels(
         self, n: int, labels: Tensor | int | None, *, first_index: int = 0
     ) -> Tensor | None:
@@ -188,7 +212,8 @@ class GenerationPipeline:
         if isinstance(labels, int):
             return torch.full((n,), labels)
         if labels is None and self.prior.num_classes is not None:
-            return torch.arange(first_index, first_index + n) % self.prior.num_classes
+            turn = self.trained_labels
+            return turn[torch.arange(first_index, first_index + n) % len(turn)]
         if labels is not None and labels.shape != (n,):
             raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
         return labels
@@ -238,9 +263,11 @@ class GenerationPipeline:
         with atomic_path(directory) as partial:
             self.vqvae.save_pretrained(partial / "vqvae")
             self.prior.save_pretrained(partial / "prior")
-            names = ClassesRecord(class_names=self.class_names)
+            classes = ClassesRecord(
+                class_names=self.class_names, train_images_per_class=self.train_images_per_class
+            )
             (partial / _CLASSES_FILE).write_bytes(
-                record_bytes(_CLASSES_KIND, _CLASSES_VERSION, names, sealed=True)
+                record_bytes(_CLASSES_KIND, _CLASSES_VERSION, classes, sealed=True)
             )
 
     @classmethod
@@ -259,15 +286,21 @@ class GenerationPipeline:
             )
         vqvae = VQVAE.from_pretrained(directory / "vqvae")
         prior = CodePrior.from_pretrained(directory / "prior")
-        return cls(vqvae, prior, _class_names(directory))
+        classes = _classes(directory)
+        return cls(vqvae, prior, classes.class_names, classes.train_images_per_class)
 
 
-def _class_names(directory: Path) -> tuple[str, ...]:
+def _classes(directory: Path) -> ClassesRecord:
     """From the pipeline's own file or a run's config; names are a comfort and may be missing."""
     path, run = directory / _CLASSES_FILE, RunDirectory(directory)
     if not path.exists():
-        return run.data().class_names if run.config_file.exists() else ()
+        if not run.config_file.exists():
+            return ClassesRecord(class_names=(), train_images_per_class=())
+        data = run.data()
+        return ClassesRecord(
+            class_names=data.class_names, train_images_per_class=data.train_images_per_class
+        )
     cure = "restore it, or remove it to go without the names of the classes"
     return read_record(
         path, _CLASSES_KIND, _CLASSES_VERSION, ClassesRecord, cure=cure, sealed=True
-    ).class_names
+    )

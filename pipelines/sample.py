@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from pipelines.command import parse, run_command, say
+from pipelines.data.names import listed, printable, shortened
 from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 
@@ -25,7 +28,8 @@ class SampleOptions:
     run: Path = LATEST
     """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""
     label: str | None = None
-    """Class of all images, by name or number; None goes through all classes in turn."""
+    """Class of all images, by name or number; None goes through all classes that had training
+    images in turn."""
     seed: int = 0
     """Same seed, same images, whatever the batch size; in [0, 2^63)."""
     settings: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
@@ -46,22 +50,39 @@ class SampleOptions:
 
 
 def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:
-    """A label by class name (upper and lower case alike) or by number.
+    """Finds the class that a name or a number means.
 
-    A name comes first: the classes of folders called 1, 2 and 10 are numbered 0, 2 and 1.
+    A name comes first: the classes of folders called 1, 2 and 10 are numbered 0, 2 and 1. Among
+    names the exact one comes first, then the only one that differs in upper and lower case alone.
 
     Raises:
-        ValueError: There is no such class.
+        ValueError: There is no such class, or more than one.
     """
     if text is None:
         return None
-    folded = [name.casefold() for name in class_names]
-    if text.casefold() in folded:
-        return folded.index(text.casefold())
-    if text.isdecimal():
+    wanted = unicodedata.normalize("NFC", text)
+    names = [unicodedata.normalize("NFC", name) for name in class_names]
+    folded = [name.casefold() for name in names]
+    found = [i for i, name in enumerate(names) if name == wanted] or [
+        i for i, name in enumerate(folded) if name == wanted.casefold()
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"label must name one class, but {shortened(text)} may mean "
+            f"{listed(names[i] for i in found)}: write it as the class is written, or give its "
+            "number"
+        )
+    if text.isdecimal() and len(text) < 10:  # more would not fit into a tensor
         return int(text)
-    known = ", ".join(class_names) or "no names are known, use a number"
-    raise ValueError(f"label must be a class name or number ({known}), got {text}")
+    known = listed(names) or "no names are known, use a number"
+    nearest = difflib.get_close_matches(wanted.casefold(), folded, n=1)
+    suggestion = f": did you mean {names[folded.index(nearest[0])]}?" if nearest else ""
+    raise ValueError(
+        f"label must be a class name or number ({known}), got {shortened(text)}"
+        f"{printable(suggestion)}"
+    )
 
 
 def next_free(directory: Path) -> Path:

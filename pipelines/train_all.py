@@ -37,7 +37,9 @@ def train_all(options: TrainOptions) -> None:
         dump = dump_codes(run, splits, vqvae, device, config.augmentation)
         prior = train_prior(config, run, dump, device, resume=options.resume)
         if is_main():
-            pipeline = GenerationPipeline(vqvae.to(device), prior, splits.class_names)
+            pipeline = GenerationPipeline(
+                vqvae.to(device), prior, splits.class_names, splits.train_images_per_class
+            )
             images = pipeline(_SHOWN_SAMPLES, seed=config.seed)
             save_grid(run.samples, images.numpy())
             run.mark_latest()

@@ -85,7 +85,9 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
     temperatures: tuple[Strip, ...] = ()
     if record.vqvae is not None and record.prior is not None:
         start = time.perf_counter()
-        pipeline = GenerationPipeline(record.vqvae, record.prior, record.class_names).to(device)
+        pipeline = GenerationPipeline(
+            record.vqvae, record.prior, record.class_names, record.train_images_per_class
+        ).to(device)
         samples = class_strips(pipeline, seed)
         guidance = guidance_strips(pipeline, seed)
         temperatures = temperature_strips(pipeline, seed)
@@ -103,17 +105,20 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
 
 
 def class_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
-    """A row of samples for each of the first classes; without classes, rows without a name."""
+    """A row of samples for each of the first classes that had training images.
+
+    Without classes, rows without a name.
+    """
     columns = columns_of(pipeline)
     if pipeline.prior.num_classes is None:
         rows = 5
         images = pipeline(rows * columns, seed=seed).numpy()
         return tuple(Strip("", part) for part in np.split(images, rows))
-    count = min(pipeline.prior.num_classes, MAX_CLASSES)
-    labels = torch.arange(count).repeat_interleave(columns)
+    classes = pipeline.trained_labels[:MAX_CLASSES]
+    labels = classes.repeat_interleave(columns)
     images = pipeline(len(labels), labels, seed=seed).numpy()
-    parts = np.split(images, count)
-    return tuple(Strip(class_name(pipeline, i), part) for i, part in enumerate(parts))
+    parts = zip(classes.tolist(), np.split(images, len(classes)), strict=True)
+    return tuple(Strip(class_name(pipeline, label), part) for label, part in parts)
 
 
 def guidance_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:

@@ -20,8 +20,9 @@ def samples(record: RunRecord, drawings: Drawings) -> str:
     by_class = bool(drawings.samples[0].name)
     said = f"The first images of seed {drawings.seed}, none chosen, drawn from the model as it is"
     said += " (temperature 1, no guidance)."
-    if by_class and (record.data.num_classes or 0) > MAX_CLASSES:
-        said += f" The first {MAX_CLASSES} of {record.data.num_classes} classes."
+    trained = sum(count > 0 for count in record.train_images_per_class)
+    if by_class and trained > MAX_CLASSES:
+        said += f" The first {MAX_CLASSES} of {trained} classes with training images."
     return section(
         "samples",
         "Samples by class" if by_class else "Samples",

@@ -122,6 +122,11 @@ class RunRecord:
         return self.data.class_names
 
     @property
+    def train_images_per_class(self) -> tuple[int, ...]:
+        """By label; empty without labels."""
+        return self.data.train_images_per_class
+
+    @property
     def grids(self) -> tuple[GridSpec, ...]:
         """Of the codes; empty as long as stage one is not finished."""
         if self.vqvae is None:

@@ -7,6 +7,7 @@ import torch
 from tiny_runs import edit_json, one_thread, tree
 
 from pipelines.generation import GenerationPipeline
+from pipelines.run_dir import RunDirectory
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
@@ -99,6 +100,34 @@ def test_no_labels_go_through_the_classes_in_turn(pipeline):
 
 def test_turn_of_the_classes_goes_on_at_the_first_index(pipeline):
     assert pipeline.resolve_labels(4, None, first_index=5).tolist() == [2, 0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def gappy(pipeline):
+    """The pipeline as if its second class had been without training images."""
+    names = pipeline.class_names
+    return GenerationPipeline(pipeline.vqvae, pipeline.prior, names, (5, 0, 2))
+
+
+def test_classes_without_training_images_are_left_out_of_the_turn(gappy):
+    assert gappy.resolve_labels(4, None, first_index=1).tolist() == [2, 0, 2, 0]
+    assert gappy(3).equal(gappy(3, torch.tensor([0, 2, 0])))
+
+
+def test_classes_without_training_images_are_sampled_on_request(gappy, pipeline):
+    assert gappy(2, 1).equal(pipeline(2, 1))
+
+
+def test_saved_pipeline_knows_the_classes_without_training_images(gappy, tmp_path):
+    gappy.save_pretrained(tmp_path / "saved")
+    loaded = GenerationPipeline.from_pretrained(tmp_path / "saved")
+    assert loaded.train_images_per_class == (5, 0, 2)
+    assert loaded.resolve_labels(3, None).tolist() == [0, 2, 0]
+
+
+def test_numbers_of_training_images_of_other_classes_are_refused(pipeline):
+    with pytest.raises(ValueError, match="each of the prior's 3 classes, got 2: use the record"):
+        GenerationPipeline(pipeline.vqvae, pipeline.prior, ("a", "b"), (1, 1))
 
 
 def test_one_label_is_for_all_images(pipeline):
@@ -212,6 +241,8 @@ def test_interrupted_saving_leaves_nothing(pipeline, tmp_path, monkeypatch):
 def test_run_directory_is_a_pipeline_with_the_classes_of_its_data(rgb_run):
     pipeline = GenerationPipeline.from_pretrained(rgb_run)
     assert pipeline.class_names == ("0", "1")
+    data = RunDirectory(rgb_run).data()
+    assert sum(pipeline.train_images_per_class) == data["num_images"]["train"]
     assert pipeline.prior.vqvae_hash == pipeline.vqvae.weights_hash()
 
 

@@ -57,6 +57,11 @@ def pixels(path):
         ("7", (), 7),
         ("10", ("1", "10", "2"), 1),  # sorted as text, as the folders of a data set are
         ("T-shirt/top", ("Trouser", "T-shirt/top"), 1),
+        ("a", ("A", "a", "b"), 1),
+        ("A", ("A", "a", "b"), 0),
+        ("b", ("A", "a", "B"), 2),
+        ("caf\u00e9", ("bar", "cafe\u0301"), 1),
+        ("CAFE\u0301", ("bar", "caf\u00e9"), 1),
     ],
 )
 def test_label_is_a_class_by_name_or_number(text, names, label):
@@ -68,6 +73,7 @@ def test_label_is_a_class_by_name_or_number(text, names, label):
     [
         ("cow", ("cat", "dog"), "cat, dog"),
         ("-1", ("cat", "dog"), "cat, dog"),
+        ("9" * 30, (), "no names are known, use a number"),
         ("cow", (), "no names are known, use a number"),
     ],
 )
@@ -75,6 +81,26 @@ def test_unknown_label_is_refused_with_the_known_ones(text, names, known):
     message = rf"label must be a class name or number \({known}\), got {text}"
     with pytest.raises(ValueError, match=message):
         parse_label(text, names)
+
+
+def test_label_that_two_classes_may_mean_is_refused_with_both():
+    with pytest.raises(ValueError, match=r"one class, but CAT may mean Cat, cat: write it"):
+        parse_label("CAT", ("Cat", "cat", "dog"))
+
+
+def test_unknown_label_among_many_is_answered_with_the_nearest_and_few_others():
+    names = tuple(f"category number {i}" for i in range(1500))
+    with pytest.raises(ValueError, match=r"got Categry number 777: did you mean .* 777\?") as error:
+        parse_label("Categry number 777", names)
+    assert "and 1,490 more" in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_label_with_a_line_break_is_refused_on_one_line():
+    with pytest.raises(
+        ValueError, match=r"\(two\\nlines\), got two\\nline: did you .* two\\nlines"
+    ):
+        parse_label("two\nline", ("two\nlines",))
 
 
 @pytest.mark.parametrize(
