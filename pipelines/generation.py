@@ -301,6 +301,4 @@ def _classes(directory: Path) -> ClassesRecord:
             class_names=data.class_names, train_images_per_class=data.train_images_per_class
         )
     cure = "restore it, or remove it to go without the names of the classes"
-    return read_record(
-        path, _CLASSES_KIND, _CLASSES_VERSION, ClassesRecord, cure=cure, sealed=True
-    )
+    return read_record(path, _CLASSES_KIND, _CLASSES_VERSION, ClassesRecord, cure=cure, sealed=True)

@@ -242,7 +242,7 @@ def test_run_directory_is_a_pipeline_with_the_classes_of_its_data(rgb_run):
     pipeline = GenerationPipeline.from_pretrained(rgb_run)
     assert pipeline.class_names == ("0", "1")
     data = RunDirectory(rgb_run).data()
-    assert sum(pipeline.train_images_per_class) == data["num_images"]["train"]
+    assert sum(pipeline.train_images_per_class) == data.num_images.train
     assert pipeline.prior.vqvae_hash == pipeline.vqvae.weights_hash()
 
 

@@ -22,7 +22,7 @@ from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, Sw
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.files.records import write_record
-from pipelines.generation import ClassesRecord, _class_names
+from pipelines.generation import ClassesRecord, _classes
 from pipelines.recipes import smoke
 from pipelines.run_dir import RunDirectory
 from pipelines.training.checkpoint import CheckpointStore
@@ -74,7 +74,7 @@ def run(rgb_run, tmp_path_factory):
     swept(run).write_row(
         SweepRow(kind="ema", codebook_size=64, codebook_sizes=(64,), psnr=math.inf, ssim=0.5)
     )
-    classes = ClassesRecord(class_names=("cat", "dog"))
+    classes = ClassesRecord(class_names=("cat", "dog"), train_images_per_class=(3, 4))
     write_record(run / "classes.json", "classes", 1, classes, sealed=True)
     return run
 
@@ -93,7 +93,7 @@ def targets(run):
         Target(tuning, lambda: SamplingTuning.read(tuning)),
         Target(run / "sweep.json", SweepDirectory(run).precision),
         Target(run / "sweep_row.json", swept(run).read_row),
-        Target(run / "classes.json", lambda: _class_names(run)),
+        Target(run / "classes.json", lambda: _classes(run)),
     ]
 
 

@@ -20,6 +20,7 @@ DATA = DataRecord(
     num_images=SplitSizes(train=8, validation=2, test=3),
     num_classes=2,
     class_names=("a", "b"),
+    train_images_per_class=(5, 3),
     fingerprint="0123",
 )
 

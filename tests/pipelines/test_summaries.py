@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_runs import TINY, command
 
 from pipelines import summaries
+from pipelines.data.data_record import data_record
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.training.precision import Precision
 from pipelines.training.result import TrainingResult
@@ -125,5 +126,5 @@ def test_plan_shortens_long_lists_and_keeps_to_its_lines(tmp_path, capsys):
 
 def test_data_record_counts_the_training_images_of_each_class():
     images = ImageSet(np.zeros((3, 1, 2, 2), np.uint8), np.array([2, 0, 2]))
-    record = summaries.data_record(DataSplits(images, images, images, ("a", "b", "c")))
-    assert record["train_images_per_class"] == [1, 0, 2]
+    record = data_record(DataSplits(images, images, images, ("a", "b", "c")))
+    assert record.train_images_per_class == (1, 0, 2)
