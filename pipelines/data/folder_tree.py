@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -140,7 +141,9 @@ def _is_image(path: Path, folder: Path, left_out: _LeftOut) -> bool:
     has_image_ending = ending in readable_endings()
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
         if has_image_ending:
             return True  # Decoding refuses it, by name.
         left_out.dangling.append(str(path.relative_to(folder)))

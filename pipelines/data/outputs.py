@@ -6,20 +6,20 @@ import json
 import os
 from pathlib import Path
 
-RUNS = "runs"
+RUNS, LATEST = "runs", "latest"
 COMPARISON = ("comparison.md", "comparison.csv", "comparison.png")
 MAX_RECORD_BYTES = 64 * 2**20
 
 
 def is_output(folder: Path) -> bool:
-    """Whether a folder is a run, a sweep, a comparison of runs, or called `runs` and holds a run.
+    """Whether a folder is a run, a sweep, a comparison of runs, or called `runs` and holds runs.
 
     The images in it (samples, reconstructions, plots) would be learned from, and a run that lies in
     the folder it learns from would change its own data.
     """
     if folder.name == RUNS:
         inner = (Path(where, name) for where, names, _ in os.walk(folder) for name in names)
-        if any(map(_is_run, inner)):
+        if (folder / LATEST).is_symlink() or any(map(_is_run, inner)):
             return True
     return (
         _is_run(folder)

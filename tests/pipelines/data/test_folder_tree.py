@@ -69,10 +69,12 @@ def test_find_images_follows_links_once_and_says_so(tree, tmp_path_factory):
     assert found(folder) == (["a/1.png", "b/x.png"], (note,))
 
 
-@pytest.mark.parametrize("name", ["z", "St.Bernard"])
-def test_find_images_refuses_a_dangling_link_to_a_folder(tree, name):
+@pytest.mark.parametrize(
+    ("name", "target"), [("z", "/nonexistent/z"), ("St.Bernard", "x/1.png/z"), ("loop", "loop")]
+)
+def test_find_images_refuses_a_dangling_link_to_a_folder(tree, name, target):
     folder = tree("x/1.png", "y/2.png")
-    (folder / name).symlink_to("/nonexistent/z")
+    (folder / name).symlink_to(target)
     with pytest.raises(BrokenImageError, match=rf"/{name} must be .* a link to nothing: restore"):
         find_images(folder)
     note = f"1 link to nothing ({name}) is left out"

@@ -36,6 +36,12 @@ def test_find_images_leaves_out_linked_runs(tree, tmp_path_factory):
     assert [path.name for path in find_images(folder)[0]] == ["1.png"]
 
 
+def test_find_images_leaves_out_a_link_to_a_run_that_was_removed(tree):
+    folder = tree("1.png", "runs/.keep")
+    (folder / "runs" / "latest").symlink_to("smoke", target_is_directory=True)
+    assert [path.name for path in find_images(folder)[0]] == ["1.png"]
+
+
 def test_find_images_takes_a_class_that_is_called_runs(tree):
     assert len(find_images(tree("runs/1.png", "rests/2.png"))[0]) == 2
 
