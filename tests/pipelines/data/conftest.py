@@ -5,6 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.config import RunConfig
+from pipelines.data.data_record import DataRecord, SplitSizes
+from pipelines.run_dir import RunDirectory
+
 
 def idx_bytes(array):
     """The IDX format, written down a second time from its description."""
@@ -63,3 +67,22 @@ def tree(tmp_path):
         return tmp_path
 
     return make
+
+
+@pytest.fixture
+def begin_run():
+    """Makes a run directory as a training does, with an image in it."""
+    data = DataRecord(
+        image_shape=(1, 4, 4),
+        num_images=SplitSizes(train=8, validation=2, test=3),
+        num_classes=None,
+        class_names=(),
+        train_images_per_class=(),
+        fingerprint="0123",
+    )
+
+    def begin(path: Path) -> None:
+        RunDirectory(path).begin(RunConfig(), data, resume=False)
+        Image.new("L", (4, 4)).save(path / "samples.png")
+
+    return begin

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import RunConfig
 from pipelines.data import decoding
 from pipelines.data.config import DataConfig
 from pipelines.data.folder import empty_pixels, load_folder
-from pipelines.run_dir import RunDirectory
 
 
 def load(folder: Path, **options):
@@ -201,22 +199,22 @@ def copy_wrapped(folder, target):
     shutil.copytree(folder, target / "wrapped" / "again")
 
 
-def copy_with_a_run(folder, target):
-    shutil.copytree(folder, target)
-    RunDirectory(target / "runs" / "smoke").begin(RunConfig(), {"fingerprint": "0"}, resume=False)
-    shutil.copy(target / "odd" / "01.png", target / "runs" / "smoke" / "samples.png")
-
-
 def link(folder, target):
     target.symlink_to(folder)
 
 
-@pytest.mark.parametrize("move", [shutil.copytree, copy_wrapped, copy_with_a_run, link])
+@pytest.mark.parametrize("move", [shutil.copytree, copy_wrapped, link])
 def test_fingerprint_of_a_folder_is_of_its_content_only(gray_levels, tmp_path_factory, move):
     before = load(gray_levels).fingerprint
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
     move(gray_levels, elsewhere)
     assert load(elsewhere).fingerprint == before
+
+
+def test_fingerprint_of_a_folder_does_not_depend_on_a_run_in_it(gray_levels, begin_run):
+    before = load(gray_levels).fingerprint
+    begin_run(gray_levels / "runs" / "smoke")
+    assert load(gray_levels).fingerprint == before
 
 
 def test_fingerprint_does_not_depend_on_the_spelling_of_a_path(gray_levels, monkeypatch):

@@ -2,35 +2,27 @@ import json
 
 import pytest
 
-from pipelines.config import RunConfig
 from pipelines.data.folder_tree import find_images
 from pipelines.data.outputs import is_output
-from pipelines.run_dir import RunDirectory
-
-
-def begin(path):
-    """A run directory as a training makes it, with an image in it."""
-    RunDirectory(path).begin(RunConfig(), {"fingerprint": "0"}, resume=False)
-    (path / "samples.png").touch()
 
 
 @pytest.mark.parametrize(
     ("run", "left_out"),
     [("runs/smoke", "runs"), ("runs/deep/smoke", "runs"), ("second", "second"), ("a/r", "a/r")],
 )
-def test_find_images_leaves_out_runs(tree, run, left_out):
+def test_find_images_leaves_out_runs(tree, begin_run, run, left_out):
     folder = tree("a/1.png", "b/2.png")
     if run.startswith("runs"):
         tree("runs/comparison.png", "runs/latest/x.png")
-    begin(folder / run)
+    begin_run(folder / run)
     paths, notes = find_images(folder)
     assert [path.name for path in paths] == ["1.png", "2.png"]
     assert notes == (f"1 folder of trained runs ({left_out}) is left out",)
 
 
-def test_find_images_leaves_out_linked_runs(tree, tmp_path_factory):
+def test_find_images_leaves_out_linked_runs(tree, begin_run, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    begin(elsewhere / "smoke")
+    begin_run(elsewhere / "smoke")
     folder = tree("1.png")
     (folder / "runs").symlink_to(elsewhere)
     assert [path.name for path in find_images(folder)[0]] == ["1.png"]
