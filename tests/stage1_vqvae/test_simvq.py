@@ -139,7 +139,9 @@ def test_initialise_gives_the_map_exactly_the_moments_of_the_points():
     np.testing.assert_allclose(quantizer.transform.bias.detach(), rows.mean(axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("points", [torch.ones(1, 4, 3, 3), torch.randn(1, 4, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "points", [torch.ones(1, 4, 3, 3), torch.randn(1, 4, 1, 2)], ids=["equal", "two"]
+)
 def test_initialise_from_points_without_spread_in_some_direction_is_finite(points):
     quantizer = make_quantizer("simvq", moment_batches=1)
     quantizer.initialise([points])
