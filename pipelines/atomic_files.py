@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path
     """
     with writing(path):
         make_directories(path.parent)
-        with _temporary_directory(path) as directory:
+        with temporary_directory(path) as directory:
             partial = directory / path.name
             yield partial
             flush_to_disk(partial)
@@ -102,9 +102,12 @@ def remove_partial(directory: Path) -> None:
                 shutil.rmtree(path)
 
 
-def is_empty(path: Path) -> bool:
-    """Whether `path` is a directory with nothing in it but unfinished writes."""
-    return path.is_dir() and set(path.glob(_PARTIAL)).issuperset(path.iterdir())
+def is_empty(path: Path, ignored: Container[str] = ()) -> bool:
+    """Whether `path` is a directory of nothing but unfinished writes and names in `ignored`."""
+    if not path.is_dir():
+        return False
+    unfinished = set(path.glob(_PARTIAL))
+    return all(inner in unfinished or inner.name in ignored for inner in path.iterdir())
 
 
 def flush_to_disk(path: Path) -> None:
@@ -176,7 +179,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 @contextmanager
-def _temporary_directory(path: Path) -> Iterator[Path]:
+def temporary_directory(path: Path) -> Iterator[Path]:
     """Yields a new directory beside `path`, locked while it is used and removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     try:

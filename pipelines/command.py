@@ -15,6 +15,7 @@ from pipelines.cli.standard_streams import protect_standard_streams
 from pipelines.config import RunConfig
 from pipelines.recipes import RECIPES, fashion_mnist_mini
 from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.training.launch import num_processes, process_rank
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
@@ -74,7 +75,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             raise
         sys.stderr.write(f"error: {_sentence(error)}\n")
         sys.exit(1)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_processes() > 1:
         # gloo's threads now and then abort an interpreter that is being torn down (torch 2.15),
         # and torchrun would call a finished run failed.
         sys.stdout.flush()
@@ -85,7 +86,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 
 def say(text: str) -> None:
     """Prints a line for the user, from one process of a run only."""
-    if os.environ.get("RANK", "0") == "0":
+    if process_rank() == 0:
         print(text, flush=True)  # noqa: T201 - the one place where commands talk
 
 
@@ -106,6 +107,17 @@ def _expanded(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _expanded(getattr(value, f.name)) for f in fields(value)})
     return value
+
+
+def require_positive(options: Any, *names: str) -> None:
+    """Makes sure that options which count something are at least 1.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for name in names:
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
 
 
 def option_value(argv: Sequence[str], name: str) -> str | None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from pipelines.command import parse, run_command, say
+from pipelines.command import parse, require_positive, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.run_dir import LATEST, RunDirectory
-from pipelines.sample import next_free, parse_label
+from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class CompleteOptions:
     images: Path | None = None
     """Your own images: a file, or a folder of files, brought to the size and channels the run was
     trained on. None takes those of the test split."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now, for those of the test split."""
     num_images: int = 8
     """How many images, from the first on."""
     hide: Literal["right", "left", "top", "bottom", "center"] | None = None
@@ -84,32 +87,34 @@ def main() -> None:
     """Reads the options and completes."""
     options = parse(CompleteOptions)
     directory = RunDirectory(options.run)
-    for name in ("n", "num_images"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
+    require_positive(options, "n", "num_images", "batch_size")
     if options.hide is not None and options.mask is not None:
         raise ValueError("either --hide or --mask says what is hidden, got both: leave one out")
 
     import torch
 
+    from pipelines.files.numbering import save_new
     from pipelines.generation import GenerationPipeline
     from pipelines.holes import known_places, mask_hiding
-    from pipelines.image_files import check_png, save_grid
+    from pipelines.image_files import check_png, draw_grid
     from pipelines.summaries import images_to_show
     from pipelines.training.device import choose_device
 
-    out = options.out or next_free(directory.path / "completions")
-    check_png(out)
+    folder = directory.path / "completions"
+    check_png(options.out, folder)
     device = choose_device(options.device)
     pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
     label = parse_label(options.label, pipeline.class_names)
+    seeds = range(options.seed, options.seed + options.n)
+    for seed in (seeds[0], seeds[-1]):
+        pipeline.check(options.settings, label, seed=seed, completing=True)
     _, height, width = image_shape = pipeline.vqvae.image_shape
     mask = (
         mask_hiding(options.hide or "right", height, width)
         if options.mask is None
         else read_mask(options.mask, height, width)
     )
-    found, what = images_to_show(directory, image_shape, "test", options.images)
+    found, what = images_to_show(directory, image_shape, "test", options.images, options.data)
     images = torch.from_numpy(found.images[: options.num_images].copy())
     completions = [
         pipeline.complete(
@@ -117,14 +122,14 @@ def main() -> None:
             mask,
             label,
             settings=options.settings,
-            seed=options.seed + i,
+            seed=seed,
             batch_size=options.batch_size,
         )
-        for i in range(options.n)
+        for seed in seeds
     ]
     with_hole = torch.where(mask, images, 128)
-    rows = torch.cat([images, with_hole, *completions])
-    save_grid(out, rows.numpy(), columns=len(images))
+    rows = torch.cat([images, with_hole, *completions]).numpy()
+    out = save_new(options.out, folder, draw_grid(rows, len(images)).save)
     places = [
         known_places(mask[None], shape, int(pipeline.vqvae.config.downsampling))
         for shape in pipeline.vqvae.grid_shapes

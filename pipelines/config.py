@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.augmentation import AugmentationConfig
 from pipelines.data.config import DataConfig
 from pipelines.files.records import to_json
-from pipelines.training.config import TrainingConfig
+from pipelines.training.config import FIELDS_WITHOUT_EFFECT, TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
 from stage2_prior.config import PriorConfig, TransformerConfig
 
 RecipeName = Literal[
     "fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "folder-64", "smoke"
 ]
+_WITHOUT_EFFECT = {
+    # Where the images are is not what they are: that is their fingerprint.
+    "data": ("source", "root", "download", "max_memory_mib", "max_image_megapixels"),
+    "vqvae_training": FIELDS_WITHOUT_EFFECT,
+    "prior_training": FIELDS_WITHOUT_EFFECT,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +48,12 @@ class RunConfig:
     """Stage two: the prior over the codes."""
     prior_training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of stage two."""
+    vqvae_from: Path | None = None
+    """Run whose VQ-VAE stage one starts from, with a new schedule; model and image shape must be
+    the same. None starts from random weights."""
+    prior_from: Path | None = None
+    """Run whose prior stage two starts from, with a new schedule; model, code grids and classes
+    must be the same. None starts from random weights."""
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -54,6 +67,20 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values, which `convert` turns back into it."""
         return to_json(self)
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `RunConfig.to_dict()`, or of a part of it, that decide the result.
+
+    Where a run is computed, where its images are and how often it is saved may change on a resume.
+    """
+    return {
+        name: {n: v for n, v in value.items() if n not in _WITHOUT_EFFECT[name]}
+        if name in _WITHOUT_EFFECT
+        else value
+        for name, value in settings.items()
+        if name != "device"
+    }
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.atomic_files import refuse_existing, refuse_unwritable
 from pipelines.augmentation import AugmentationConfig, also_seen
 from pipelines.command import named_run, parse, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.run_dir import LATEST, RunDirectory
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class DumpOptions:
     """Run directory with a trained VQ-VAE."""
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Other views of the training images whose codes are written too, for a prior to learn from;
     its shares are only recorded here."""
@@ -111,20 +115,22 @@ def main() -> None:
     """Reads the options and dumps."""
     directory, config = named_run(sys.argv[1:])
     options = parse(DumpOptions, default=DumpOptions(augmentation=config.augmentation))
-    config = replace(config, augmentation=options.augmentation)
+    data = options.data.of(config.data)
+    config = replace(config, data=data, augmentation=options.augmentation)
 
-    from pipelines.atomic_files import refuse_existing
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import barrier, is_main, process_group
+    from pipelines.training.distributed import barrier, enter_on_main, is_main, process_group
     from stage1_vqvae.model import VQVAE
 
     refuse_existing(directory.codes)
     directory.check_codes(config)
+    refuse_unwritable(directory.codes)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    splits = load_run_splits(config, directory)
-    with process_group(device):
+    with process_group(device), enter_on_main(directory.owned("encoded"), device):
+        splits = load_run_splits(directory, options.data)
+        barrier()  # no process may find what rank 0 writes now
         if is_main():
             directory.begin_codes(config)
         barrier()

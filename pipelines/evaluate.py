@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.atomic_files import refuse_existing, write_text
-from pipelines.command import parse, run_command, say
+from pipelines.atomic_files import refuse_existing, refuse_unwritable, write_text
+from pipelines.command import parse, require_positive, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.evaluation.evaluation_record import (
     EVALUATION_FILE,
     Evaluation,
@@ -41,6 +42,8 @@ class EvaluateOptions:
         default_factory=EvaluationSettings
     )
     """What is measured."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the images of the runs are now."""
     batch_size: int = 256
     """Samples drawn at once; memory grows with it."""
     download_inception: bool = False
@@ -63,8 +66,7 @@ def main() -> None:
     for directory in directories:
         directory.config()  # refuses early what is no run
     _refuse_twice(directories)
-    if options.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
+    require_positive(options, "batch_size")
     several = len(directories) > 1
     if options.out is not None and not several:
         raise ValueError(
@@ -75,7 +77,9 @@ def main() -> None:
     out = options.out or directories[0].path.parent / f"comparison-{names}"
     if several:
         refuse_existing(out)
+        refuse_unwritable(out)
 
+    from pipelines.evaluation.evaluation_conditions import check_networks_folder
     from pipelines.training.device import choose_device
 
     device = choose_device(options.device)
@@ -83,10 +87,14 @@ def main() -> None:
         from pipelines.evaluation.feature_networks import download_inception
 
         download_inception()
+    known = [_agreeing(directory, options) if several else None for directory in directories]
+    for directory, evaluation in zip(directories, known, strict=True):
+        if evaluation is None:
+            refuse_unwritable(directory.path)
+            check_networks_folder(directory)
     evaluations = [
-        (_agreeing(directory, options) if several else None)
-        or _evaluate(directory, options, device)
-        for directory in directories
+        evaluation or _evaluate(directory, options, device)
+        for directory, evaluation in zip(directories, known, strict=True)
     ]
     if several:
         from pipelines.evaluation.run_comparison import write_comparison
@@ -144,23 +152,28 @@ def _undecided(
 def _evaluate(
     directory: RunDirectory, options: EvaluateOptions, device: torch.device
 ) -> Evaluation:
-    """Evaluates a run, writes what was found, and shows it."""
+    """Evaluates a run, writes what was found, and shows it; evaluations of one run take turns."""
+    with directory.owned("measured", take_turns=True):
+        return _evaluate_owned(directory, options, device)
+
+
+def _evaluate_owned(
+    directory: RunDirectory, options: EvaluateOptions, device: torch.device
+) -> Evaluation:
+    from pipelines.evaluation.evaluated_run import load_run
     from pipelines.evaluation.evaluation_table import to_markdown, to_text
     from pipelines.evaluation.run_evaluation import evaluate_run
     from pipelines.report.page import write_report
 
     say(f"evaluating {directory.path}")
-    evaluation = evaluate_run(
-        directory,
-        options.evaluation,
-        device=device,
-        batch_size=options.batch_size,
-    )
+    run = load_run(directory, options.evaluation, device, options.data)
+    evaluation = evaluate_run(run, options.evaluation, batch_size=options.batch_size)
     path = directory.path / EVALUATION_FILE
     evaluation.write(path)
     write_text(directory.path / TABLE_FILE, to_markdown(evaluation))
     say(to_text(evaluation))
-    say(f"wrote {path}, {TABLE_FILE} and {write_report(directory.path)}")
+    report = write_report(directory.path, test=run.splits.test)
+    say(f"wrote {path}, {TABLE_FILE} and {report}")
     return evaluation
 
 

@@ -17,6 +17,14 @@ from pipelines.run_dir import RunDirectory
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings
+from stage2_prior.request import (
+    Labels,
+    as_labels,
+    check_any_order,
+    check_numbers,
+    check_settings,
+    labels_or_null,
+)
 
 # As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
 # which can turn the rounding of a pixel.
@@ -91,7 +99,7 @@ class GenerationPipeline:
     def __call__(
         self,
         n: int,
-        labels: Tensor | int | None = None,
+        labels: Labels | None = None,
         *,
         settings: SamplingSettings | None = None,
         seed: int = 0,
@@ -102,21 +110,22 @@ class GenerationPipeline:
 
         Args:
             n: How many.
-            labels: int64 (n,), or one label for all; None goes through `trained_labels` in turn
+            labels: Integers (n,), or one label for all; None goes through `trained_labels` in turn
                 where the prior knows classes.
             settings: Temperature, top-k, top-p, guidance; None draws from the model as it is.
             seed: Same seed, same images, whatever the batch size.
             first_index: Index of the first image.
-            batch_size: How many are made at once; memory grows with it and not with `n`.
+            batch_size: How many are made at once, which the networks' memory grows with. The codes
+                and images of all `n` are in memory besides, once.
 
         Returns:
             uint8 (n, C, H, W), on the CPU.
 
         Raises:
-            ValueError: A number is below 1, or labels or settings do not fit the prior.
+            TypeError: A number or a label is no integer.
+            ValueError: A number is out of range, or labels or settings do not fit the prior.
         """
-        if n < 1 or batch_size < 1:
-            raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
+        n, seed, first_index, batch_size = check_numbers(n, seed, first_index, batch_size)
         resolved = self.resolve_labels(n, labels, first_index=first_index)
         codes = self.prior.sample(
             n,
@@ -128,11 +137,50 @@ class GenerationPipeline:
         )
         return self._decode_in_batches(codes, batch_size)
 
+    def check(
+        self,
+        settings: SamplingSettings,
+        labels: Labels | None = None,
+        *,
+        n: int = 1,
+        seed: int = 0,
+        batch_size: int = 64,
+        completing: bool = False,
+    ) -> None:
+        """Refuses what `__call__` or `complete` would refuse, before any image is read or made.
+
+        Args:
+            settings: How to draw.
+            labels: As for `__call__` or `complete`.
+            n: How many images.
+            seed: Of their random numbers.
+            batch_size: How many at once.
+            completing: Whether images are to be completed.
+
+        Raises:
+            TypeError: A number or a label is no integer.
+            ValueError: A number is out of range, or labels or settings do not fit the prior.
+        """
+        n, *_ = check_numbers(n, seed, 0, batch_size)
+        if completing or settings.num_steps is not None:
+            wanted = "completing known codes or drawing several codes at a time"
+            check_any_order(self.prior.any_order, wanted)
+        if not completing:
+            labels = self.resolve_labels(n, labels)
+        check_settings(
+            settings,
+            self.prior.config,
+            self.prior.num_classes,
+            labelled=labels is not None,
+            has_sampler_options=self.prior.has_sampler_options,
+        )
+        labels_or_null(labels, n, self.prior.config, self.prior.num_classes)
+
     def complete(
         self,
         images: Tensor,
         mask: Tensor,
-        labels: Tensor | int | None = None,
+        labels: Labels | None = None,
         *,
         settings: SamplingSettings | None = None,
         seed: int = 0,
@@ -149,8 +197,8 @@ class GenerationPipeline:
         Args:
             images: uint8 (B, C, H, W), of the size the models were trained on.
             mask: bool (H, W) for all images, or (B, H, W): True for a known pixel.
-            labels: int64 (B,), or one label for all; None completes without labels, which a prior
-                with classes must have been trained for (label_dropout above 0).
+            labels: Integers (B,), or one label for all; None completes without labels, which a
+                prior with classes must have been trained for (label_dropout above 0).
             settings: How to draw; None draws from the model as it is.
             seed: Same seed, same images, whatever the batch size; another seed, another completion.
             first_index: Index of the first image.
@@ -160,7 +208,8 @@ class GenerationPipeline:
             uint8 (B, C, H, W), on the CPU.
 
         Raises:
-            TypeError: Images are not uint8, or the mask is not bool.
+            TypeError: Images are not uint8, the mask is not bool, or a number or a label is no
+                integer.
             ValueError: The prior draws in one order only, or something does not fit the models.
         """
         if tuple(images.shape[1:]) != tuple(self.vqvae.image_shape):
@@ -168,17 +217,8 @@ class GenerationPipeline:
                 f"images must have shape (B, {', '.join(map(str, self.vqvae.image_shape))}) as in "
                 f"training, got {tuple(images.shape)}"
             )
-        if not len(images) or batch_size < 1:
-            raise ValueError(
-                f"at least one image and a batch_size of at least 1 are required, got "
-                f"{len(images)} and {batch_size}"
-            )
+        _, seed, first_index, batch_size = check_numbers(len(images), seed, first_index, batch_size)
         mask = check_mask(mask, images)
-        count = len(images)
-        if isinstance(labels, int):
-            labels = torch.full((count,), labels)
-        elif labels is not None and labels.shape != (count,):
-            raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
         known = tuple(
             known_places(mask, shape, int(self.vqvae.config.downsampling))
             for shape in self.vqvae.grid_shapes
@@ -202,21 +242,20 @@ class GenerationPipeline:
         return torch.tensor(self.train_images_per_class).nonzero().flatten()
 
     def resolve_labels(
-        self, n: int, labels: Tensor | int | None, *, first_index: int = 0
+        self, n: int, labels: Labels | None, *, first_index: int = 0
     ) -> Tensor | None:
         """The labels that `__call__` uses: int64 (n,), or None for a prior without classes.
 
         Raises:
+            TypeError: The labels are not integers.
             ValueError: The labels are not one per image.
         """
-        if isinstance(labels, int):
-            return torch.full((n,), labels)
-        if labels is None and self.prior.num_classes is not None:
-            turn = self.trained_labels
-            return turn[torch.arange(first_index, first_index + n) % len(turn)]
-        if labels is not None and labels.shape != (n,):
-            raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
-        return labels
+        if labels is not None:
+            return as_labels(labels, n)
+        if self.prior.num_classes is None:
+            return None
+        turn = self.trained_labels
+        return turn[torch.arange(first_index, first_index + n) % len(turn)]
 
     def _encode_known(self, images: Tensor, mask: Tensor, batch_size: int) -> tuple[Tensor, ...]:
         """Codes of images with their holes filled evenly: int64 (B, h, w) per grid."""
@@ -231,8 +270,11 @@ class GenerationPipeline:
 
     def _decode_in_batches(self, codes: tuple[Tensor, ...], batch_size: int) -> Tensor:
         """uint8 (N, C, H, W), on the CPU."""
-        batches = zip(*(torch.split(grid, batch_size) for grid in codes), strict=True)
-        return torch.cat([self._decode_filled(batch).cpu() for batch in batches])
+        images = torch.empty((len(codes[0]), *self.vqvae.image_shape), dtype=torch.uint8)
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            images[batch] = self._decode_filled(tuple(grid[batch] for grid in codes))
+        return images
 
     def _decode_filled(self, codes: tuple[Tensor, ...]) -> Tensor:
         """Decodes in a batch filled up to a multiple of `_ROW_MULTIPLE` images."""

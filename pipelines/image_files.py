@@ -9,7 +9,7 @@ import numpy as np
 from einops import rearrange
 from PIL import Image
 
-from pipelines.atomic_files import atomic_path, refuse_existing
+from pipelines.atomic_files import atomic_path, refuse_existing, refuse_unwritable
 from pipelines.batches import reconstruct_images
 from pipelines.data.image_set import ImageSet
 from stage1_vqvae.model import VQVAE
@@ -56,36 +56,57 @@ def check_output(path: Path) -> None:
     Raises:
         FileExistsError: `path` exists.
         ValueError: Its ending is unknown.
+        OSError: It cannot be written.
     """
     refuse_existing(path)
     if path.suffix not in ("", ".png", ".npz"):
         raise ValueError(f"an output must end in .png or .npz or have no ending, got {path}")
+    refuse_unwritable(path)
 
 
-def check_png(path: Path) -> None:
-    """Refuses early what cannot become a new PNG file.
+def check_png(path: Path | None, folder: Path) -> None:
+    """Refuses early, before any work, where no new PNG file can be saved.
+
+    Args:
+        path: The file; None for one in `folder`.
+        folder: Made for it if need be.
 
     Raises:
         FileExistsError: `path` exists.
         ValueError: It does not end in .png.
+        OSError: It cannot be written.
     """
-    refuse_existing(path)
-    if path.suffix != ".png":
-        raise ValueError(f"an output must end in .png, got {path}")
+    if path is not None:
+        refuse_existing(path)
+        if path.suffix != ".png":
+            raise ValueError(f"an output must end in .png, got {path}")
+    refuse_unwritable(path or folder)
 
 
 def save_grid(path: Path, images: np.ndarray, columns: int | None = None) -> None:
-    """Writes uint8 (N, C, H, W) as one PNG, as square as can be where `columns` is None."""
-    columns = columns or math.ceil(math.sqrt(len(images)))
+    """Writes uint8 (N, C, H, W) as one PNG; see `draw_grid`."""
+    picture = draw_grid(images, columns)
     with atomic_path(path) as partial:
-        to_pil(image_grid(viewable(images), columns)).save(partial)
+        picture.save(partial)
 
 
 def save_reconstructions(path: Path, model: VQVAE, images: np.ndarray, columns: int = 8) -> None:
-    """Writes rows of uint8 images (N, C, H, W), each above the row of their reconstructions."""
-    decoded = reconstruct_images(model, ImageSet(images))
+    """Writes images above their reconstructions as one PNG; see `draw_reconstructions`."""
+    picture = draw_reconstructions(model, images, columns)
     with atomic_path(path) as partial:
-        to_pil(pair_grid(viewable(images), viewable(decoded), columns)).save(partial)
+        picture.save(partial)
+
+
+def draw_grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
+    """Images (N, C, H, W), uint8, in a grid, as square as can be where `columns` is None."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    return to_pil(image_grid(viewable(images), columns))
+
+
+def draw_reconstructions(model: VQVAE, images: np.ndarray, columns: int = 8) -> Image.Image:
+    """Rows of uint8 images (N, C, H, W), each above the row of their reconstructions."""
+    decoded = reconstruct_images(model, ImageSet(images))
+    return to_pil(pair_grid(viewable(images), viewable(decoded), columns))
 
 
 def image_grid(images: np.ndarray, columns: int) -> np.ndarray:

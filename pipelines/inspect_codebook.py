@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.atomic_files import atomic_path, refuse_existing
+from pipelines.atomic_files import atomic_path, refuse_existing, refuse_unwritable
 from pipelines.command import parse, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.files.records import encode_record
 from pipelines.run_dir import LATEST, RunDirectory
 
@@ -28,6 +30,8 @@ class InspectCodebookOptions:
     split: Literal["train", "validation", "test"] = "train"
     """Which split of the data. The codebook was made for train, and only so many images tell a
     dead code from a rare one; test is for reporting, and no option should be chosen by it."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now."""
     out: Path | None = None
     """New directory for the figures and codebook.json; None takes RUN/codebook, which belongs to
     this command and is renewed as a whole."""
@@ -39,10 +43,21 @@ def main() -> None:
     """Reads the options and inspects."""
     options = parse(InspectCodebookOptions)
     directory = RunDirectory(options.run)
-    config = directory.config()
+    directory.config()  # refuses early what is no run
     out = options.out or directory.path / "codebook"
     check_output(out, renew=options.out is None)
+    owner = directory.owned("measured", take_turns=True) if options.out is None else nullcontext()
+    with owner:
+        inspect_codebook(directory, options, out)
 
+
+def inspect_codebook(directory: RunDirectory, options: InspectCodebookOptions, out: Path) -> None:
+    """Measures the codebook of a run, writes what was found to `out`, and says it.
+
+    Raises:
+        FileNotFoundError: There is no VQ-VAE, or there are no data.
+        ValueError: One of them is damaged, or the data are others.
+    """
     from pipelines.batches import image_batches
     from pipelines.evaluation.codebook_diagnosis import diagnose
     from pipelines.evaluation.codebook_figures import save_figures
@@ -53,7 +68,7 @@ def main() -> None:
 
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    images = load_run_splits(config, directory).by_name[options.split]
+    images = load_run_splits(directory, options.data).by_name[options.split]
     statistics = measure_codebook(model, image_batches(images, device), len(images))
     findings = diagnose(statistics, model.config)
     record = {
@@ -83,6 +98,7 @@ def check_output(out: Path, *, renew: bool) -> None:
 
     Raises:
         FileExistsError: `out` exists, and is not to be renewed or something else.
+        OSError: `out` cannot be written.
     """
     if not renew:
         refuse_existing(out)
@@ -91,6 +107,7 @@ def check_output(out: Path, *, renew: bool) -> None:
             f"{out} is for this command's output, but it holds something else: move that away or "
             "choose another directory with --out"
         )
+    refuse_unwritable(out)
 
 
 def table(statistics: CodebookStatistics) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipelines.command import parse, run_command, say
+from pipelines.command import parse, require_positive, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.run_dir import LATEST, RunDirectory
 
 
@@ -23,6 +24,8 @@ class ReconstructOptions:
     images: Path | None = None
     """Your own images instead of a split: a file, or a folder of files. They are brought to the
     size and channels the run was trained on."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now."""
     out: Path | None = None
     """New PNG file; None takes the next free RUN/reconstructions/NUMBER.png."""
     device: str = "auto"
@@ -34,24 +37,26 @@ def main() -> None:
     options = parse(ReconstructOptions)
     directory = RunDirectory(options.run)
     directory.config()  # refuses what is no run, before anything heavy is imported
-    if options.n < 1:
-        raise ValueError(f"n must be at least 1, got {options.n}")
+    require_positive(options, "n")
 
     from pipelines.batches import image_batches
-    from pipelines.image_files import check_png, save_reconstructions
-    from pipelines.sample import next_free
+    from pipelines.files.numbering import save_new
+    from pipelines.image_files import check_png, draw_reconstructions
     from pipelines.summaries import images_to_show
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import measure_reconstruction
 
-    out = options.out or next_free(directory.path / "reconstructions")
-    check_png(out)
+    folder = directory.path / "reconstructions"
+    check_png(options.out, folder)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    images, what = images_to_show(directory, model.image_shape, options.split, options.images)
+    images, what = images_to_show(
+        directory, model.image_shape, options.split, options.images, options.data
+    )
     figures = measure_reconstruction(model, image_batches(images, device))
-    save_reconstructions(out, model, images.images[: options.n])
+    picture = draw_reconstructions(model, images.images[: options.n])
+    out = save_new(options.out, folder, picture.save)
     say(
         f"psnr {figures.psnr:.2f} dB, l1 {figures.l1:.2f} of 255, usage "
         f"{min(figures.usage):.1%}, perplexity {min(figures.perplexity):.0f} over {len(images):,} "

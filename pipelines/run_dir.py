@@ -7,20 +7,24 @@ checkpoints/          what --resume goes on from
 metrics.jsonl         all figures
 reconstructions.png  samples.png
 report.html           one page that shows the run
+.lock  .lock.owner    while it is written
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.atomic_files import atomic_path, is_empty, remove_partial
-from pipelines.config import RunConfig, differences
+from pipelines.config import RunConfig
 from pipelines.data.data_record import DataRecord
-from pipelines.files.records import read_record, to_json, write_record
+from pipelines.files.ownership import LOCK_FILES, owned
+from pipelines.files.records import read_record, write_record
+from pipelines.runs.changes import changed_data, changed_settings
 
 FORMAT_VERSION = 2
 RUNS = Path("runs")
@@ -39,9 +43,9 @@ class RunDirectory:
     """Paths of a run and its config file."""
 
     def __init__(self, path: str | Path) -> None:
-        # `latest` may name another run before a long command ends: follow it once.
         path = Path(path)
-        if path.is_symlink():
+        # It may name another run before a long command ends: follow it once.
+        if path.name == LATEST.name and path.is_symlink():
             path = path.parent / path.readlink()
         elif path.name == LATEST.name and path.is_file():
             path = path.parent / os.fsdecode(path.read_bytes().strip())
@@ -102,8 +106,24 @@ class RunDirectory:
         """One page that shows the run."""
         return self.path / "report.html"
 
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """All that `train_all` makes for good."""
+        models = (self.vqvae, self.codes, self.prior)
+        return (*models, self.reconstructions, self.samples, self.report)
+
+    def has_results(self) -> bool:
+        """Whether anything was trained that would be lost with the directory."""
+        return any(path.exists() for path in self.results) or self._is_in_training("*")
+
+    def owned(self, activity: str, *, take_turns: bool = False) -> AbstractContextManager[None]:
+        """Keeps other processes from writing into the run; see `owned`."""
+        return owned(self.path, activity, take_turns=take_turns)
+
     def begin(self, config: RunConfig, data: DataRecord, *, resume: bool) -> None:
         """Makes the directory and its config, or re-opens the run that is there.
+
+        The config has the options of the last start.
 
         Args:
             config: The run's settings.
@@ -116,8 +136,7 @@ class RunDirectory:
         """
         self.check(config, data, resume=resume)
         remove_partial(self.path)
-        if not self.config_file.exists():
-            self._write(config, data)
+        self._record(config, data)
 
     def begin_codes(self, config: RunConfig) -> None:
         """Records the settings that codes are dumped with.
@@ -127,8 +146,7 @@ class RunDirectory:
         """
         self.check_codes(config)
         remove_partial(self.path)
-        if config != self.config():
-            self._write(config, self.data())
+        self._record(config, self.data())
 
     def check_codes(self, config: RunConfig) -> None:
         """Refuses what `begin_codes` would refuse, and changes nothing.
@@ -137,7 +155,7 @@ class RunDirectory:
             FileExistsError: There is a prior that was trained with other settings.
         """
         path = self._any_prior()
-        if path and config != self.config():
+        if path and config.augmentation != self.config().augmentation:
             raise FileExistsError(
                 f"{path} was trained with other --augmentation options: dump the codes with "
                 "those, or remove it first"
@@ -156,8 +174,7 @@ class RunDirectory:
         """
         self.check_prior(config, resume=resume)
         remove_partial(self.path)
-        if not resume:
-            self._write(config, self.data())
+        self._record(config, self.data())
 
     def check_prior(self, config: RunConfig, *, resume: bool) -> None:
         """Refuses what `begin_prior` would refuse, and changes nothing.
@@ -177,6 +194,8 @@ class RunDirectory:
     def check(self, config: RunConfig, data: DataRecord | None = None, *, resume: bool) -> None:
         """Refuses what `begin` would refuse, and changes nothing.
 
+        A directory in which nothing was trained yet takes any run.
+
         Args:
             config: The run's settings.
             data: As for `begin`, or None while the data have not been read.
@@ -186,27 +205,24 @@ class RunDirectory:
             FileExistsError: There is a run and `resume` is False, or there is something else.
             ValueError: The run that is there has other settings or data, or a damaged config.
         """
-        if self.config_file.exists() and resume:
-            # The device may change between stop and resume; everything else makes another run.
-            old = self.config().to_dict()
-            changed = differences(old | {"device": None}, config.to_dict() | {"device": None})
-            if data is not None:
-                found = differences(to_json(self.data()), to_json(data), "data ")
-                changed += [difference.removeprefix("--") for difference in found]
-            if changed:
-                raise ValueError(
-                    f"to resume {self.path} the settings must be those it was started with, but "
-                    f"{'; '.join(changed)}: repeat the original options or begin another run"
+        if not self.config_file.exists():
+            if os.path.lexists(self.path) and not is_empty(self.path, LOCK_FILES):
+                raise FileExistsError(
+                    f"a run needs a new or empty directory, but {self.path} holds something else: "
+                    "name another with --out"
                 )
-        elif self.config_file.exists():
+        elif not self.has_results():
+            self._read()  # refuses a config of something else
+        elif not resume:
             raise FileExistsError(
                 f"a new run needs a new directory, but {self.path} holds a run: add --resume to go "
                 "on with it, or name another with --out"
             )
-        elif self.path.exists() and not is_empty(self.path):
-            raise FileExistsError(
-                f"a run needs a new or empty directory, but {self.path} holds something else: name "
-                "another with --out"
+        elif changed := self._changes(config, data):
+            raise ValueError(
+                f"to resume {self.path} the settings must be those it was started with, but "
+                f"{'; '.join(changed)}: repeat the original options or begin another run"
+                + self._training_further(changed)
             )
 
     def config(self) -> RunConfig:
@@ -230,20 +246,21 @@ class RunDirectory:
     def mark_latest(self) -> None:
         """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
 
-        Where symbolic links cannot be made, as by most users of Windows, it is a file that holds
+        Names are taken as given: the folder, or the run in it, may be a link to another disk. Where
+        symbolic links cannot be made, as by most users of Windows, `latest` is a file that holds
         the run's name. Failing is no error.
         """
-        if self.path.resolve().parent.name != RUNS.name:
+        path = self.path.absolute()
+        if path.parent.name != RUNS.name:
             return
-        link = self.path.resolve().parent / LATEST.name
+        link = path.with_name(LATEST.name)
         if link.is_dir() and not link.is_symlink():
             return  # a user's own directory of that name stays
-        name = self.path.resolve().name
         with suppress(OSError), atomic_path(link) as partial:
             try:
-                partial.symlink_to(name, target_is_directory=True)
+                partial.symlink_to(path.name, target_is_directory=True)
             except (OSError, NotImplementedError):
-                partial.write_bytes(os.fsencode(name))
+                partial.write_bytes(os.fsencode(path.name))
 
     def _read(self) -> _RunFile:
         if not self.config_file.is_file():
@@ -254,10 +271,34 @@ class RunDirectory:
         cure = "restore it, or train another run"
         return read_record(self.config_file, "run", FORMAT_VERSION, _RunFile, cure=cure)
 
-    def _write(self, config: RunConfig, data: DataRecord) -> None:
-        write_record(self.config_file, "run", FORMAT_VERSION, _RunFile(run=config, data=data))
+    def _record(self, config: RunConfig, data: DataRecord) -> None:
+        content = _RunFile(run=config, data=data)
+        if not self.config_file.exists() or content != self._read():
+            write_record(self.config_file, "run", FORMAT_VERSION, content)
+
+    def _is_in_training(self, stage: str) -> bool:
+        return any(self.checkpoints.glob(f"{stage}/step-*"))
 
     def _any_prior(self) -> Path | None:
         """A prior, finished or in training."""
-        paths = (self.prior, self.checkpoints / self.prior.name)
-        return next((path for path in paths if path.exists()), None)
+        if self.prior.exists():
+            return self.prior
+        in_training = self._is_in_training(self.prior.name)
+        return self.checkpoints / self.prior.name if in_training else None
+
+    def _changes(self, config: RunConfig, data: DataRecord | None) -> list[str]:
+        old = self.config()
+        changed = changed_settings(old, config, with_prior=self._any_prior() is not None)
+        if data is not None:
+            changed += changed_data(self.data(), data, old, config)
+        return changed
+
+    def _training_further(self, changed: Sequence[str]) -> str:
+        """How to train a finished run for longer, where that is what was wanted."""
+        wants_more = any(".epochs was" in difference for difference in changed)
+        if not wants_more or not self.prior.exists():
+            return ""
+        return (
+            "; to train this one further, begin one that starts from its weights, with "
+            f"--start-from {shlex.quote(str(self.path))} and another --out"
+        )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.command import parse, run_command, say
+from pipelines.command import parse, require_positive, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, shortened
 from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
@@ -37,10 +38,13 @@ class SampleOptions:
     )
     """How codes are drawn."""
     batch_size: int = 64
-    """Images made at once; memory grows with it and not with n."""
+    """Images made at once, which the networks' memory grows with. The codes and images of all n are
+    in memory besides."""
     nearest: bool = False
     """Also say how far the samples are from their nearest training images, beside test images: are
     any of them copies? Needs the run's data."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now, for nearest."""
     out: Path | None = None
     """New file or directory: FILE.png (one grid), FILE.npz (arrays that --data.source
     npz:FILE.npz reads), or a name without ending (a directory of single PNG files). None takes the
@@ -85,13 +89,7 @@ def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:
     )
 
 
-def next_free(directory: Path) -> Path:
-    """`directory/NUMBER.png` with the lowest number above all that are there."""
-    taken = [int(path.stem) for path in directory.glob("*.png") if path.stem.isdecimal()]
-    return directory / f"{max(taken, default=0) + 1:04d}.png"
-
-
-def training_data(directory: RunDirectory) -> DataSplits:
+def training_data(directory: RunDirectory, location: DataLocation) -> DataSplits:
     """The images that a run was trained on, and its other splits.
 
     Raises:
@@ -104,24 +102,30 @@ def training_data(directory: RunDirectory) -> DataSplits:
             f"--nearest needs the images that the run was trained on, but {directory.path} has no "
             f"{directory.config_file.name} that names them: name a run, or leave --nearest out"
         )
-    return load_run_splits(directory.config(), directory)
+    return load_run_splits(directory, location)
 
 
 def main() -> None:
     """Reads the options and samples."""
     options = parse(SampleOptions)
     directory = RunDirectory(options.run)
-    run = directory.path
-    out = options.out or next_free(run / "samples")
+    require_positive(options, "n", "batch_size")
+    folder = directory.path / "samples"
 
+    from pipelines.files.numbering import save_new
     from pipelines.generation import GenerationPipeline
-    from pipelines.image_files import check_output, save_images
+    from pipelines.image_files import check_output, check_png, draw_grid, save_images
     from pipelines.training.device import choose_device
 
-    check_output(out)
-    pipeline = GenerationPipeline.from_pretrained(run).to(choose_device(options.device))
+    if options.out is None:
+        check_png(None, folder)
+    else:
+        check_output(options.out)
+    device = choose_device(options.device)
+    pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
     label = parse_label(options.label, pipeline.class_names)
-    splits = training_data(directory) if options.nearest else None
+    pipeline.check(options.settings, label, seed=options.seed)
+    splits = training_data(directory, options.data) if options.nearest else None
     images = pipeline(
         options.n,
         label,
@@ -129,8 +133,13 @@ def main() -> None:
         seed=options.seed,
         batch_size=options.batch_size,
     )
-    labels = pipeline.resolve_labels(options.n, label)
-    say("wrote " + save_images(out, images.numpy(), None if labels is None else labels.numpy()))
+    if options.out is None:
+        out = save_new(None, folder, draw_grid(images.numpy()).save)
+        say(f"wrote a grid of {len(images)} images to {out}")
+    else:
+        labels = pipeline.resolve_labels(options.n, label)
+        known = None if labels is None else labels.numpy()
+        say("wrote " + save_images(options.out, images.numpy(), known))
     if splits is not None:
         from pipelines.evaluation.memorisation_summary import describe_memorisation
 

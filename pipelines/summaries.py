@@ -13,8 +13,10 @@ from pipelines.config import RunConfig
 from pipelines.data.folder import read_images
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
+from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, tallied
 from pipelines.run_dir import RunDirectory
+from pipelines.runs.starting_weights import start_prior_from, start_vqvae_from
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsRow
 from pipelines.training.progress import format_figures
@@ -27,17 +29,31 @@ from stage2_prior.grids import GridSpec
 _WELL_BEFORE_THE_END = 0.8
 
 
-def load_run_splits(config: RunConfig, directory: RunDirectory) -> DataSplits:
+def load_run_splits(directory: RunDirectory, location: DataLocation | None = None) -> DataSplits:
     """The data a run was trained on.
 
+    Args:
+        directory: The run.
+        location: Where the data are now; None looks where they were in training.
+
     Raises:
-        ValueError: The data are no longer those.
+        FileNotFoundError: There are no data.
+        ValueError: The data are others.
     """
-    splits = load_splits(config.data)
-    if splits.fingerprint != directory.data().fingerprint:
+    config = (location or DataLocation()).of(directory.config().data)
+    try:
+        splits = load_splits(config)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; if the images of {directory.path} have moved, say where they are with "
+            "--data.source"
+        ) from error
+    recorded = directory.data().fingerprint
+    if splits.fingerprint != recorded:
         raise ValueError(
-            f"the data of {directory.path} must be those it was trained on, but "
-            f"{printable(config.data.source)} has changed since: restore them or train a new run"
+            f"the data of {directory.path} must be those it was trained on (fingerprint "
+            f"{recorded}), but {printable(config.source)} holds others ({splits.fingerprint}): "
+            "restore them, name where they are with --data.source, or train a new run"
         )
     return splits
 
@@ -47,6 +63,7 @@ def images_to_show(
     image_shape: tuple[int, int, int],
     split: str,
     path: Path | None,
+    location: DataLocation | None = None,
 ) -> tuple[ImageSet, str]:
     """A split of a run's data, or a user's own files where there is a `path`.
 
@@ -55,6 +72,7 @@ def images_to_show(
         image_shape: (C, H, W) that it was trained on; files are brought to it.
         split: train, validation or test; not looked at where there is a path.
         path: An image file or a folder of them, or None.
+        location: Where the run's data are now; see `load_run_splits`.
 
     Returns:
         The images, and what they are in words.
@@ -65,7 +83,7 @@ def images_to_show(
         FileNotFoundError: There is no run or no such path.
     """
     if path is None:
-        images = load_run_splits(directory.config(), directory).by_name[split]
+        images = load_run_splits(directory, location).by_name[split]
         return images, f"the {split} split"
     if image_shape[0] not in (1, 3):
         raise ValueError(
@@ -80,7 +98,9 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
     """What will be trained on what, in a few lines; builds both models without memory.
 
     Raises:
-        ValueError: The settings do not go with the images' size.
+        ValueError: The settings do not go with the images' size, or with the run that one of the
+            models starts from.
+        FileNotFoundError: There is no such run.
     """
     config.augmentation.check_fits(splits.image_shape)
     with torch.device("meta"):
@@ -91,6 +111,10 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
         )
         num_views = config.augmentation.num_views
         prior = build_prior(config.prior, grids, splits.num_classes, num_views=num_views)
+    if config.vqvae_from is not None:
+        start_vqvae_from(vqvae, config.vqvae_from)
+    if config.prior_from is not None:
+        start_prior_from(prior, config.prior_from)
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
     return "\n".join(
         [

@@ -8,13 +8,14 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pipelines.atomic_files import write_text
+from pipelines.atomic_files import refuse_unwritable, write_text
 from pipelines.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig
 from pipelines.dump_codes import dump_codes
@@ -29,7 +30,7 @@ from pipelines.evaluation.sweep_table import (
 from pipelines.recipes import RECIPES
 from pipelines.run_dir import RUNS
 from pipelines.train_prior import train_prior
-from pipelines.train_vqvae import train_vqvae
+from pipelines.train_vqvae import check_batches, found_from_anywhere, train_vqvae
 from pipelines.training.config import PrecisionChoice, TrainingConfig
 from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS, recommended_quantizer
 
@@ -115,7 +116,9 @@ class SweepOptions:
             FileExistsError: It holds a sweep and `resume` is False, or something else.
             ValueError: An option is impossible, or the sweep that is to be resumed has other
                 options or data.
+            OSError: The directory cannot be written.
         """
+        check_batches(self.run)
         _require_distinct("quantizers", self.quantizers)
         _require_distinct("codebook-sizes", self.codebook_sizes)
         unknown = [kind for kind in self.quantizers if kind not in QUANTIZER_CONFIGS]
@@ -129,6 +132,11 @@ class SweepOptions:
                 "its recommended settings, but an option of --vqvae.quantizer was given: leave it "
                 "out"
             )
+        if self.run.vqvae_from is not None or self.run.prior_from is not None:
+            raise ValueError(
+                "the runs of a sweep have models of their own and start from random weights: leave "
+                "--vqvae-from and --prior-from out"
+            )
         runs = self.runs()
         if self.dry_run:
             return
@@ -137,6 +145,7 @@ class SweepOptions:
             runs = self.runs(self.directory.precision())
         for run in runs:
             run.directory.check(run.config, data, resume=self.resume)
+        refuse_unwritable(self.directory.path)
 
 
 def with_precision(run: RunConfig, choice: Any, *, instead_of: str | None = None) -> RunConfig:
@@ -174,10 +183,12 @@ def sweep(options: SweepOptions) -> None:
 
     from pipelines.data.load import load_splits
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import process_group
+    from pipelines.training.distributed import enter_on_main, process_group
 
     device = choose_device(options.run.device)
-    with process_group(device):
+    with process_group(device), ExitStack() as stack:
+        if not options.dry_run:
+            stack.enter_context(enter_on_main(options.directory.owned("trained"), device))
         splits = load_splits(options.run.data)
         say(_plan(options, splits))
         if options.dry_run:
@@ -283,6 +294,15 @@ def _train(
     run: SweepRun, options: SweepOptions, splits: DataSplits, device: torch.device
 ) -> SweepRow:
     """Trains and measures what of a run is missing; gives its row."""
+    from pipelines.training.distributed import enter_on_main
+
+    with enter_on_main(run.directory.owned("trained"), device):
+        return _train_owned(run, options, splits, device)
+
+
+def _train_owned(
+    run: SweepRun, options: SweepOptions, splits: DataSplits, device: torch.device
+) -> SweepRow:
     from pipelines.data.data_record import data_record
     from pipelines.evaluation.sweep_measurement import vqvae_row, with_prior_figures
     from pipelines.training.distributed import barrier, is_main
@@ -347,7 +367,8 @@ def main() -> None:
         default=SweepOptions(run=recipe_defaults(sys.argv[1:])),
         description="Train one run per quantizer and codebook size and compare them in one table.",
     )
-    sweep(replace(options, run=with_precision(options.run, options.precision)))
+    run = with_precision(found_from_anywhere(options.run), options.precision)
+    sweep(replace(options, run=run))
 
 
 if __name__ == "__main__":

@@ -20,19 +20,31 @@ from stage2_prior.objective import PriorObjective, measure_bits_per_code
 
 
 class VQVAETask:
-    """Stage one on the images of a data set."""
+    """Stage one on the images of a data set.
+
+    Args:
+        model: What is trained.
+        train: Images to train on.
+        validation: Images to measure on.
+        has_codebook: Whether the model's codebook is one to go on with, and not to be begun anew.
+    """
 
     name = "vqvae"
     monitor = "loss"
 
-    def __init__(self, model: VQVAE, train: ImageSet, validation: ImageSet) -> None:
+    def __init__(
+        self, model: VQVAE, train: ImageSet, validation: ImageSet, *, has_codebook: bool = False
+    ) -> None:
         self.objective = VQVAEObjective(model)
+        self._has_codebook = has_codebook
         self.num_training_examples = len(train)
         self._train = train
         self._validation = validation
 
     def prepare(self, device: torch.device) -> None:
         """Starts the codebook from the z_e of random training images."""
+        if self._has_codebook:
+            return
         order = torch.randperm(len(self._train))
         # Over and over: a small data set still gives as many batches as the quantizer takes.
         batches = itertools.cycle(torch.split(order, min(len(order), 64)))

@@ -20,30 +20,31 @@ _SHOWN_SAMPLES = 100
 
 def train_all(options: TrainOptions) -> None:
     """Runs both stages and the dump, then draws and reports; with `resume`, what is left of it."""
-    options.check()
+    run, config = options.directory, options.run
+    options.check(run.results)
 
     from pipelines.generation import GenerationPipeline
     from pipelines.image_files import save_grid
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import is_main, process_group
 
-    run, config = options.directory, options.run
     device = choose_device(config.device)
-    with process_group(device):
-        splits = open_run(options)
+    with process_group(device), open_run(options, run.results, device) as splits:
         if options.dry_run:
             return
         vqvae = train_vqvae(config, run, splits, device, resume=options.resume)
         dump = dump_codes(run, splits, vqvae, device, config.augmentation)
         prior = train_prior(config, run, dump, device, resume=options.resume)
         if is_main():
-            pipeline = GenerationPipeline(
-                vqvae.to(device), prior, splits.class_names, splits.train_images_per_class
-            )
-            images = pipeline(_SHOWN_SAMPLES, seed=config.seed)
-            save_grid(run.samples, images.numpy())
+            if not run.samples.exists():
+                pipeline = GenerationPipeline(
+                    vqvae.to(device), prior, splits.class_names, splits.train_images_per_class
+                )
+                images = pipeline(_SHOWN_SAMPLES, seed=config.seed)
+                save_grid(run.samples, images.numpy())
             run.mark_latest()
-            _report(run, splits.test, device)
+            if not run.report.exists():
+                _report(run, splits.test, device)
     say(f"images: {run.samples} (drawn by the prior), {run.reconstructions} (by stage one)")
     say(f"next: python -m pipelines.sample {run.option} --n 64")
 

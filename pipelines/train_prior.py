@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.atomic_files import refuse_unwritable
 from pipelines.augmentation import AugmentationConfig
 from pipelines.command import named_run, parse, run_command, say, with_prior_kind
 from pipelines.config import RunConfig
 from pipelines.dump_codes import read_own_codes
 from pipelines.run_dir import LATEST, RunDirectory
 from pipelines.training.config import TrainingConfig
+from pipelines.training.launch import num_processes
 from stage2_prior.config import PriorConfig
 
 if TYPE_CHECKING:
@@ -29,13 +32,17 @@ class TrainPriorOptions:
     run: Path = LATEST
     """Run directory with a code dump; the options below start from its settings."""
     resume: bool = False
-    """Go on from the last checkpoint; the options must be the same."""
+    """Go on from the last checkpoint; the options must be the same, except for those that change
+    no result."""
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
     prior: PriorConfig
     """The prior."""
     prior_training: TrainingConfig
     """Its training."""
+    prior_from: Path | None = None
+    """Run whose prior this one starts from, with a new schedule; model, code grids and classes must
+    be the same. None starts from random weights."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Other views of the training images that it learns from; the codes must have been dumped with
     them."""
@@ -70,21 +77,14 @@ def train_prior(
     from stage1_vqvae.code_dump import read_other_views
     from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
     from stage2_prior.base import CodePrior
-    from stage2_prior.build import build_prior
-    from stage2_prior.grids import GridSpec
     from stage2_prior.objective import measure_bits_per_code
 
     if directory.prior.exists():
         say(f"prior: already trained, in {directory.prior}")
         return CodePrior.from_pretrained(directory.prior).to(device)
     require_views(dump, config.augmentation, directory)
-    grids = tuple(
-        GridSpec(height, width, size)
-        for (height, width), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
-    )
     torch.manual_seed(derive_seed(config.seed, "prior weights"))
-    num_views = config.augmentation.num_views
-    prior = build_prior(config.prior, grids, dump.num_classes, dump.vqvae_hash, num_views=num_views)
+    prior = new_prior(config, dump)
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(
         PriorTask(prior, dump, read_other_views(directory.codes, dump), config.augmentation),
@@ -105,7 +105,7 @@ def train_prior(
     values = {
         "bits_per_code": bits,
         "order_0_entropy": sum(
-            entropy * grid.num_codes for entropy, grid in zip(entropies, grids, strict=True)
+            entropy * grid.num_codes for entropy, grid in zip(entropies, prior.grids, strict=True)
         )
         / prior.num_codes,
         "bits_per_image": bits * prior.num_codes,
@@ -116,6 +116,33 @@ def train_prior(
             prior.save_pretrained(directory.prior)
     say_training("prior", result, values, "on the test split")
     say(describe_fit("prior", result, trainer.task.monitor))
+    return prior
+
+
+def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePrior:
+    """The prior as its training begins, with the weights of `config.prior_from` or random ones.
+
+    On the meta device it has no weights, and only what does not fit is refused.
+
+    Raises:
+        FileNotFoundError: There is no prior to start from.
+        ValueError: It is another one, or the settings do not go with the codes.
+    """
+    import torch
+
+    from pipelines.runs.starting_weights import start_prior_from
+    from stage2_prior.build import build_prior
+    from stage2_prior.grids import GridSpec
+
+    grids = tuple(
+        GridSpec(height, width, size)
+        for (height, width), size in zip(dump.grid_shapes, dump.codebook_sizes, strict=True)
+    )
+    num_views, hash_ = config.augmentation.num_views, dump.vqvae_hash
+    with torch.device(device):
+        prior = build_prior(config.prior, grids, dump.num_classes, hash_, num_views=num_views)
+    if config.prior_from is not None:
+        start_prior_from(prior, config.prior_from)
     return prior
 
 
@@ -147,6 +174,7 @@ def main() -> None:
         default=TrainPriorOptions(
             prior=with_prior_kind(config.prior, argv),
             prior_training=config.prior_training,
+            prior_from=config.prior_from,
             augmentation=config.augmentation,
         ),
     )
@@ -154,21 +182,29 @@ def main() -> None:
         config,
         prior=options.prior,
         prior_training=options.prior_training,
+        prior_from=options.prior_from and options.prior_from.expanduser().resolve(),
         augmentation=options.augmentation,
     )
 
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import barrier, is_main, process_group
+    from pipelines.training.distributed import barrier, enter_on_main, is_main, process_group
     from stage1_vqvae.model import VQVAE
 
+    config.prior_training.check_processes(num_processes(), "--prior-training.batch-size")
     directory.check_prior(config, resume=options.resume)
+    writes = not directory.prior.exists()
+    if writes:
+        refuse_unwritable(directory.path)
     dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
     require_views(dump, config.augmentation, directory)
+    new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
     device = choose_device(options.device)
-    with process_group(device):
-        if is_main():
-            directory.begin_prior(config, resume=options.resume)
-        barrier()
+    with process_group(device), ExitStack() as stack:
+        if writes:
+            stack.enter_context(enter_on_main(directory.owned("trained"), device))
+            if is_main():
+                directory.begin_prior(config, resume=options.resume)
+            barrier()
         train_prior(config, directory, dump, device, resume=options.resume)
         if is_main():
             directory.mark_latest()

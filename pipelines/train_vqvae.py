@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pipelines.atomic_files import refuse_unwritable
 from pipelines.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig
+from pipelines.data.location import with_absolute_paths
 from pipelines.run_dir import RUNS, RunDirectory
 from pipelines.training.config import PrecisionChoice
+from pipelines.training.launch import num_processes
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +38,12 @@ class TrainOptions:
     out: Path | None = None
     """Run directory to make; None takes runs/RECIPE."""
     resume: bool = False
-    """Go on with the run that is there, from its last checkpoint; the options must be the same.
-    Where there is none yet, begin."""
+    """Go on with the run that is there, from its last checkpoint; the options must be the same,
+    except for those that change no result, such as where the images are now. Where there is none
+    yet, begin."""
+    start_from: Path | None = None
+    """Finished run whose weights both stages start from, for example to train it further: with the
+    same models, a new schedule, in a new directory. None leaves it to vqvae-from and prior-from."""
     precision: PrecisionChoice | None = None
     """Number format of both stages' convolutions and matrix products: auto takes bf16 where a short
     test at the start shows it to be right and faster, and fp32 elsewhere. None leaves it to
@@ -43,15 +52,31 @@ class TrainOptions:
     """Read (and, if need be, download) the data, print every setting and what would be trained,
     and write nothing else."""
 
-    def check(self) -> None:
-        """Refuses a directory that cannot take this run, before any work is done.
+    def check(self, results: Sequence[Path]) -> None:
+        """Refuses what cannot be trained or written, before any work is done.
+
+        Args:
+            results: What the command makes; where all of it is there, nothing will be written.
 
         Raises:
-            FileExistsError: It holds a run and `resume` is False, or something else.
-            ValueError: The run that is to be resumed has other settings.
+            FileExistsError: The directory holds a run and `resume` is False, or something else.
+            ValueError: The run that is to be resumed has other settings, or processes cannot share
+                a batch.
+            FileNotFoundError: A run whose weights are to be started from has none.
+            OSError: The directory cannot be written.
         """
-        if not self.dry_run:
-            self.directory.check(self.run, resume=self.resume)
+        check_batches(self.run)
+        for start, model in ((self.run.vqvae_from, "vqvae"), (self.run.prior_from, "prior")):
+            if start is not None and not (start / model).is_dir():
+                raise FileNotFoundError(
+                    f"a run with a trained {model} is required to start from, but {start / model} "
+                    "does not exist: check the path"
+                )
+        if self.dry_run:
+            return
+        self.directory.check(self.run, resume=self.resume)
+        if not all(path.exists() for path in results):
+            refuse_unwritable(self.directory.path)
 
     @property
     def directory(self) -> RunDirectory:
@@ -66,41 +91,77 @@ def read_train_options(description: str) -> TrainOptions:
         default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
         description=description,
     )
-    if options.precision is None:
-        return options
     run = options.run
-    return replace(
-        options,
-        run=replace(
+    if options.precision is not None:
+        run = replace(
             run,
             vqvae_training=replace(run.vqvae_training, precision=options.precision),
             prior_training=replace(run.prior_training, precision=options.precision),
-        ),
+        )
+    if options.start_from is not None:
+        run = replace(run, vqvae_from=options.start_from, prior_from=options.start_from)
+    return replace(options, run=found_from_anywhere(run))
+
+
+def found_from_anywhere(run: RunConfig) -> RunConfig:
+    """`run` with absolute paths, so that what it records holds in any working directory."""
+    vqvae_from, prior_from = (
+        path and path.expanduser().resolve() for path in (run.vqvae_from, run.prior_from)
     )
+    data = with_absolute_paths(run.data)
+    return replace(run, data=data, vqvae_from=vqvae_from, prior_from=prior_from)
 
 
-def open_run(options: TrainOptions) -> DataSplits:
+def check_batches(run: RunConfig) -> None:
+    """Makes sure that the processes can share the batches of both stages.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    count = num_processes()
+    run.vqvae_training.check_processes(count, "--vqvae-training.batch-size")
+    run.prior_training.check_processes(count, "--prior-training.batch-size")
+
+
+@contextmanager
+def open_run(
+    options: TrainOptions, results: Sequence[Path], device: torch.device
+) -> Iterator[DataSplits]:
     """Loads the data, says what will be trained, and begins or re-opens the run directory.
 
+    It is this command's own for the length of the block, unless nothing will be written to it.
     Every process of a run calls it, inside the process group; rank 0 writes.
+
+    Args:
+        options: Of the command.
+        results: What the command makes.
+        device: Of this process.
+
+    Yields:
+        The data.
     """
     from pipelines.data.data_record import data_record
     from pipelines.data.load import load_splits
     from pipelines.summaries import plan
-    from pipelines.training.distributed import barrier, is_main
+    from pipelines.training.distributed import barrier, enter_on_main, is_main
 
-    splits = load_splits(options.run.data)
-    say(plan(options.run, splits))
-    if options.dry_run:
-        say(json.dumps(options.run.to_dict(), indent=2))
-        return splits
-    data = data_record(splits)
-    options.directory.check(options.run, data, resume=options.resume)
-    barrier()  # no process may find what rank 0 writes now and take it for an earlier run
-    if is_main():
-        options.directory.begin(options.run, data, resume=options.resume)
-    barrier()
-    return splits
+    directory = options.directory
+    writes = not options.dry_run and not all(path.exists() for path in results)
+    with ExitStack() as stack:
+        if writes:
+            stack.enter_context(enter_on_main(directory.owned("trained"), device))
+        splits = load_splits(options.run.data)
+        say(plan(options.run, splits))
+        if options.dry_run:
+            say(json.dumps(options.run.to_dict(), indent=2))
+        else:
+            data = data_record(splits)
+            directory.check(options.run, data, resume=options.resume)
+            barrier()  # no process may find what rank 0 writes now and take it for an earlier run
+            if writes and is_main():
+                directory.begin(options.run, data, resume=options.resume)
+            barrier()
+        yield splits
 
 
 def train_vqvae(
@@ -120,6 +181,7 @@ def train_vqvae(
     from pipelines.atomic_files import writing
     from pipelines.batches import image_batches
     from pipelines.image_files import save_reconstructions
+    from pipelines.runs.starting_weights import start_vqvae_from
     from pipelines.summaries import say_training, test_row
     from pipelines.tasks import VQVAETask
     from pipelines.training.distributed import is_main
@@ -136,9 +198,13 @@ def train_vqvae(
     training = config.vqvae_training
     torch.manual_seed(derive_seed(config.seed, "vqvae weights"))
     model = VQVAE(config.vqvae, splits.image_shape)
+    if config.vqvae_from is not None:
+        start_vqvae_from(model, config.vqvae_from)
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(
-        VQVAETask(model, splits.train, splits.validation),
+        VQVAETask(
+            model, splits.train, splits.validation, has_codebook=config.vqvae_from is not None
+        ),
         training,
         checkpoint_dir=directory.checkpoints / "vqvae",
         metrics=metrics,
@@ -170,18 +236,19 @@ def train_vqvae(
 def main() -> None:
     """Reads the options and trains."""
     options = read_train_options("Train stage one, the VQ-VAE, into a run directory.")
-    options.check()
+    directory = options.directory
+    results = (directory.vqvae, directory.reconstructions)
+    options.check(results)
 
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import process_group
 
     device = choose_device(options.run.device)
-    with process_group(device):
-        splits = open_run(options)
+    with process_group(device), open_run(options, results, device) as splits:
         if options.dry_run:
             return
-        train_vqvae(options.run, options.directory, splits, device, resume=options.resume)
-    say(f"next: python -m pipelines.dump_codes {options.directory.option}")
+        train_vqvae(options.run, directory, splits, device, resume=options.resume)
+    say(f"next: python -m pipelines.dump_codes {directory.option}")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.command import parse, run_command, say
+from pipelines.atomic_files import refuse_unwritable
+from pipelines.command import parse, require_positive, run_command, say
+from pipelines.data.location import DataLocation
 from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
+    from pipelines.data.image_set import DataSplits
+    from pipelines.generation import GenerationPipeline
     from stage2_prior.base import CodePrior
 
 HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
@@ -57,6 +60,8 @@ class TuneSamplingOptions:
     differences are chance."""
     seed: int = 0
     """Of the samples; in [0, 2^63)."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now."""
     batch_size: int = 256
     """Samples drawn at once; memory grows with it."""
     device: str = "auto"
@@ -69,9 +74,7 @@ def check_options(options: TuneSamplingOptions) -> None:
     Raises:
         ValueError: A number is out of range, or there is nothing to try.
     """
-    for name in ("sets", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
+    require_positive(options, "sets", "batch_size")
     if not 0 <= options.seed < 2**63:
         raise ValueError(f"seed must be in [0, 2^63), got {options.seed}")
     for name in ("temperatures", "guidance_scales"):
@@ -191,40 +194,55 @@ def _name(settings: SamplingSettings) -> str:
     return f"temperature {settings.temperature:g} with guidance {settings.guidance_scale:g}"
 
 
-def tune(directory: RunDirectory, options: TuneSamplingOptions) -> SamplingTuning:
-    """Measures all settings, and says each when it is measured.
+def check_data(directory: RunDirectory) -> None:
+    """Refuses early, before any work, a run on whose data nothing can be compared.
 
     Raises:
-        FileNotFoundError: A part of the run is missing.
-        ValueError: It is damaged, its data have changed, have no labels or too few images, or the
-            prior cannot draw in one of these ways.
+        ValueError: They have no labels, or too few images.
+    """
+    data = directory.data()
+    if data.num_classes is None:
+        raise ValueError(
+            "samples are compared in the features of a classifier, which needs labels, but the "
+            f"data of {directory.path} have none: train on labelled data"
+        )
+    sizes = data.num_images
+    if not 2 <= sizes.validation <= sizes.train:
+        raise ValueError(
+            "at least 2 validation images and as many training images are required, got "
+            f"{sizes.validation} and {sizes.train}: train a run with another "
+            "--data.validation-fraction"
+        )
+
+
+def tune(
+    directory: RunDirectory,
+    options: TuneSamplingOptions,
+    pipeline: GenerationPipeline,
+    ways: Sequence[SamplingSettings],
+    splits: DataSplits,
+) -> SamplingTuning:
+    """Measures all settings, and says each when it is measured.
+
+    Args:
+        directory: The run.
+        options: How much is drawn.
+        pipeline: The run's models, where to compute.
+        ways: What is tried.
+        splits: The run's data, which `check_data` has accepted.
+
+    Raises:
+        ValueError: The feature classifier that was kept is damaged.
     """
     from pipelines.evaluation.evaluated_run import joined_sets, run_classifier
     from pipelines.evaluation.feature_distances import frechet_distance
     from pipelines.evaluation.feature_networks import classifier_network
     from pipelines.evaluation.sampling_grid import measure_settings
-    from pipelines.generation import GenerationPipeline
-    from pipelines.summaries import load_run_splits
-    from pipelines.training.device import choose_device
     from pipelines.training.precision import resolve_precision
     from stage2_prior.artifact import weights_hash
 
-    device = choose_device(options.device)
-    pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
-    splits = load_run_splits(directory.config(), directory)
     real, validation = joined_sets(splits.train, splits.validation), splits.validation
-    if splits.num_classes is None or real.labels is None:
-        raise ValueError(
-            "samples are compared in the features of a classifier, which needs labels, but the "
-            f"data of {directory.path} have none: train on labelled data"
-        )
-    if not 2 <= len(validation) <= len(splits.train):
-        raise ValueError(
-            "at least 2 validation images and as many training images are required, got "
-            f"{len(validation)} and {len(splits.train)}: train a run with another "
-            "--data.validation-fraction"
-        )
-    ways = ways_to_try(options, pipeline.prior, len(validation))
+    device = next(pipeline.prior.parameters()).device
     say("feature classifier ...")
     classifier, key = run_classifier(
         directory.path, splits, real, device, resolve_precision("auto", device)
@@ -274,21 +292,31 @@ def main() -> None:
     directory = RunDirectory(options.run)
     directory.config()  # refuses early what is no run
     check_options(options)
+    check_data(directory)
     path = directory.path / TUNING_FILE
-    if path.is_dir() or not os.access(directory.path, os.W_OK):
-        raise ValueError(
-            f"{path} is where the result goes, but it cannot be written: make {directory.path} "
-            "writable or move what is there away"
-        )
-    tuning = tune(directory, options)
-    say(describe_choice(tuning))
-    chosen = arguments(tuning.nearest.settings)
-    say(f"next: python -m pipelines.evaluate {directory.option}{chosen}")
+    if path.is_dir():
+        raise ValueError(f"{path} cannot be written, since it is a directory: move it away")
 
+    from pipelines.evaluation.evaluation_conditions import check_networks_folder
+    from pipelines.generation import GenerationPipeline
     from pipelines.report.page import write_report
+    from pipelines.summaries import load_run_splits
+    from pipelines.training.device import choose_device
 
-    tuning.write(path)
-    say(f"wrote {path} and {write_report(directory.path)}")
+    refuse_unwritable(directory.path)
+    check_networks_folder(directory)
+    device = choose_device(options.device)
+    with directory.owned("measured", take_turns=True):
+        pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
+        num_samples = directory.data().num_images.validation
+        ways = ways_to_try(options, pipeline.prior, num_samples)
+        splits = load_run_splits(directory, options.data)
+        tuning = tune(directory, options, pipeline, ways, splits)
+        say(describe_choice(tuning))
+        chosen = arguments(tuning.nearest.settings)
+        say(f"next: python -m pipelines.evaluate {directory.option}{chosen}")
+        tuning.write(path)
+        say(f"wrote {path} and {write_report(directory.path, test=splits.test)}")
 
 
 if __name__ == "__main__":

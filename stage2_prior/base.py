@@ -27,6 +27,7 @@ from stage2_prior.grids import (
 from stage2_prior.noise import AddressedNoise
 from stage2_prior.ordering import check_order, known_first
 from stage2_prior.request import (
+    Labels,
     check_any_order,
     check_has_context,
     check_numbers,
@@ -211,7 +212,7 @@ class CodePrior(nn.Module, ABC):
     def log_prob(
         self,
         codes: tuple[Tensor, ...],
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         context: tuple[Tensor, ...] | None = None,
         order: Tensor | None = None,
     ) -> Tensor:
@@ -219,7 +220,7 @@ class CodePrior(nn.Module, ABC):
 
         Args:
             codes: int64 (B, h_i, w_i) per grid.
-            labels: int64 (B,), or None for the distribution without labels.
+            labels: Integers (B,), one for all, or None for the distribution without labels.
             context: int64 (B, h_i, w_i) per context grid; None where the prior has none.
             order: int64 (L,) or (B, L), the positions (grid after grid, row by row) in the order in
                 which they are predicted, for a prior of any order; None for the prior's own.
@@ -233,13 +234,13 @@ class CodePrior(nn.Module, ABC):
         """
         check_codes(codes, self.grids)
         sequence = to_sequence(codes).long().to(self._device)
-        labels = self._labels(labels, len(sequence))
+        all_labels = self._labels(labels, len(sequence))
         context_sequence = self._context(context, len(sequence))
         if order is not None:
             check_any_order(self.any_order, "log_prob under an order")
             order = check_order(order, len(sequence), self.num_codes).to(self._device)
         with self._evaluating():
-            nll = self.nll(sequence, labels, context_sequence, order)
+            nll = self.nll(sequence, all_labels, context_sequence, order)
         return -(nll.cpu() if nll.device.type == "mps" else nll).double().sum(dim=1)
 
     def nll(
@@ -279,7 +280,7 @@ class CodePrior(nn.Module, ABC):
     def sample(
         self,
         count: int,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         settings: SamplingSettings | None = None,
         *,
         context: tuple[Tensor, ...] | None = None,
@@ -291,7 +292,7 @@ class CodePrior(nn.Module, ABC):
 
         Args:
             count: How many.
-            labels: int64 (count,), or None for the distribution without labels.
+            labels: Integers (count,), one for all, or None for the distribution without labels.
             settings: How to draw; None draws from the model as it is.
             context: int64 (count, h_i, w_i) per context grid; None where the prior has none.
             seed: In [0, 2^63). A sample's random numbers depend on the seed and its index alone,
@@ -308,7 +309,7 @@ class CodePrior(nn.Module, ABC):
             TypeError: Labels or context are not integers.
             ValueError: Labels, context, settings or seed do not fit the prior.
         """
-        check_numbers(count, seed, first_index, batch_size)
+        count, seed, first_index, batch_size = check_numbers(count, seed, first_index, batch_size)
         settings = self._settings(settings, count * self.num_codes, labelled=labels is not None)
         if settings.num_steps is not None:  # every position is open
             nothing = torch.zeros(count, self.num_codes, dtype=torch.int64)
@@ -342,7 +343,7 @@ class CodePrior(nn.Module, ABC):
         self,
         codes: tuple[Tensor, ...],
         known: tuple[Tensor, ...],
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         settings: SamplingSettings | None = None,
         *,
         context: tuple[Tensor, ...] | None = None,
@@ -360,7 +361,7 @@ class CodePrior(nn.Module, ABC):
         Args:
             codes: int64 (B, h_i, w_i) per grid; what open places hold does not matter.
             known: bool (B, h_i, w_i) per grid, True for a code to keep.
-            labels: int64 (B,), or None for the distribution without labels.
+            labels: Integers (B,), one for all, or None for the distribution without labels.
             settings: How to draw; None draws from the model as it is.
             context: int64 (B, h_i, w_i) per context grid; None where the prior has none.
             order: int64 (L,) or (B, L); known and open codes each keep the order they have here.
@@ -380,8 +381,9 @@ class CodePrior(nn.Module, ABC):
         check_any_order(self.any_order, "completing known codes or drawing several codes at a time")
         check_codes(codes, self.grids)
         check_known(known, self.grids)
-        count = len(codes[0])
-        check_numbers(count, seed, first_index, batch_size)
+        count, seed, first_index, batch_size = check_numbers(
+            len(codes[0]), seed, first_index, batch_size
+        )
         num_open = int(sum((~grid).sum() for grid in known))
         settings = self._settings(settings, num_open, labelled=labels is not None)
         if len(known[0]) != count:
@@ -513,7 +515,7 @@ class CodePrior(nn.Module, ABC):
         assert isinstance(self, DrawsOpenCodes), "any_order is true, so there must be draw_open"
         return self.draw_open(labels, settings, noise, context, codes, order, num_known)
 
-    def _labels(self, labels: Tensor | None, count: int) -> Tensor:
+    def _labels(self, labels: Labels | None, count: int) -> Tensor:
         """Labels as `forward` takes them: int64 (count,)."""
         return labels_or_null(labels, count, self.config, self.num_classes).to(self._device)
 

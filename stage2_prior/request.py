@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+import reprlib
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import SupportsIndex, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stage2_prior.compilation import can_compile
@@ -13,20 +19,36 @@ from stage2_prior.grids import GridSpec, check_codes, to_sequence
 
 # Compiling takes 10 to 20 s the first time, and then saves about a millisecond per 49 codes.
 _DRAWS_WORTH_COMPILING = 500_000
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+Labels: TypeAlias = Tensor | NDArray[np.integer] | Sequence[int] | int
+"""One label per sample, integers (count,), or one for all."""
 
 
-def check_numbers(count: int, seed: int, first_index: int, batch_size: int) -> None:
-    """Makes sure that samples can be counted and their random numbers addressed.
+def check_numbers(
+    count: SupportsIndex, seed: SupportsIndex, first_index: SupportsIndex, batch_size: SupportsIndex
+) -> tuple[int, int, int, int]:
+    """The four as plain integers, by which samples are counted and random numbers addressed.
 
     Raises:
+        TypeError: A number is no integer.
         ValueError: A number is out of range.
     """
+    numbers = {"count": count, "seed": seed, "first_index": first_index, "batch_size": batch_size}
+    for name, number in numbers.items():
+        if not isinstance(number, SupportsIndex):
+            raise TypeError(f"{name} must be an integer, got {reprlib.repr(number)}")
+    count, seed, first_index, batch_size = map(operator.index, numbers.values())
     if count < 1 or batch_size < 1:
-        raise ValueError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
+        raise ValueError(
+            f"at least one sample and a batch_size of at least 1 are required, got {count} and "
+            f"{batch_size}"
+        )
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed must be in [0, 2^63), got {seed}")
     if not 0 <= first_index < (1 << 63) - count:
         raise ValueError(f"first_index must be in [0, 2^63 - count), got {first_index}")
+    return count, seed, first_index, batch_size
 
 
 def check_settings(
@@ -51,6 +73,11 @@ def check_settings(
             compute, or the settings exclude each other.
     """
     if settings.guided:
+        if num_classes is None:
+            raise ValueError(
+                f"guidance_scale {settings.guidance_scale} needs a prior trained with labels, this "
+                "one was trained without: leave guidance out"
+            )
         if not labelled:
             raise ValueError(
                 f"guidance_scale {settings.guidance_scale} needs labels to guide towards: "
@@ -125,8 +152,31 @@ def check_any_order(any_order: bool, wanted: str) -> None:
         )
 
 
+def as_labels(labels: Labels, count: int) -> Tensor:
+    """Labels in any form as int64 (count,).
+
+    Raises:
+        TypeError: They are not integers.
+        ValueError: They are not as many.
+    """
+    try:
+        tensor = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(
+            f"labels must be one integer, or one per sample, got {reprlib.repr(labels)}: name "
+            "classes by their numbers"
+        ) from error
+    if tensor.dtype not in _INTEGERS:
+        raise TypeError(f"labels must be int64, got {tensor.dtype}: convert them with .long()")
+    if tensor.ndim == 0:
+        tensor = tensor.expand(count)
+    if tensor.shape != (count,):
+        raise ValueError(f"labels must have shape ({count},), got {tuple(tensor.shape)}")
+    return tensor.long()
+
+
 def labels_or_null(
-    labels: Tensor | None, count: int, config: PriorConfig, num_classes: int | None
+    labels: Labels | None, count: int, config: PriorConfig, num_classes: int | None
 ) -> Tensor:
     """Labels int64 (count,) as the network takes them: one past the classes stands for none.
 
@@ -139,15 +189,12 @@ def labels_or_null(
         return torch.full((count,), num_classes or 0)
     if num_classes is None:
         raise ValueError("this prior was trained without labels: leave labels out")
-    if labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"labels must be int64, got {labels.dtype}: convert them with .long()")
-    if labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
+    labels = as_labels(labels, count)
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(
             f"labels must be in [0, {num_classes}), got {int(labels.min())} to {int(labels.max())}"
         )
-    return labels.long()
+    return labels
 
 
 def check_has_context(given: bool, grids: tuple[GridSpec, ...]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.batches import code_batches
 from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.data.location import DataLocation
 from pipelines.dump_codes import read_own_codes
 from pipelines.evaluation.evaluation_conditions import networks_folder
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
@@ -48,17 +49,28 @@ class EvaluatedRun:
 
 
 def load_run(
-    directory: RunDirectory, settings: EvaluationSettings, device: torch.device
+    directory: RunDirectory,
+    settings: EvaluationSettings,
+    device: torch.device,
+    location: DataLocation | None = None,
 ) -> EvaluatedRun:
     """Reads everything that is measured.
 
+    Args:
+        directory: With both models and the code dump.
+        settings: What is measured on how many images.
+        device: Where to compute.
+        location: Where the run's data are now; see `load_run_splits`.
+
     Raises:
         FileNotFoundError: A part of the run is missing.
-        ValueError: It is damaged, its data have changed, or there are too few images.
+        ValueError: It is damaged, its data are others, there are too few images, or the prior
+            cannot draw as `settings` want it.
     """
-    splits = load_run_splits(directory.config(), directory)
     pipeline = GenerationPipeline.from_pretrained(directory.path)
+    pipeline.check(settings.sampling, seed=settings.seed)
     dump = read_own_codes(directory, pipeline.vqvae)
+    splits = load_run_splits(directory, location)
     real = joined_sets(splits.train, splits.validation)
     side = min(settings.side, len(splits.test), len(real))
     if side < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.atomic_files import refuse_unwritable
 from pipelines.evaluation.evaluation_record import EvaluationConditions
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import cached_key
@@ -23,6 +24,16 @@ _HASH_DIGITS = 16
 def networks_folder(run: Path) -> Path:
     """Where the classifiers of all runs beside this one are kept."""
     return run.resolve().parent / _FEATURE_NETWORKS
+
+
+def check_networks_folder(directory: RunDirectory) -> None:
+    """Makes sure that a classifier which is still to be trained can be kept, before any work.
+
+    Raises:
+        OSError: It cannot.
+    """
+    if directory.data().num_classes and "classifier" not in expected_networks(directory):
+        refuse_unwritable(networks_folder(directory.path))
 
 
 def conditions(

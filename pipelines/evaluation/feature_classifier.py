@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.atomic_files import writing
+from pipelines.files.ownership import LOCK_FILE, owned
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
 from stage1_vqvae.artifact import (
@@ -216,7 +217,7 @@ def cached_classifier(
     """The one classifier of a data set: trained with seed 0 where it is not in `folder` yet.
 
     Two machines may train two of them, whose features are not the same: so its key holds a hash of
-    its weights too.
+    its weights too. Of processes that share a folder one trains it, and the others wait for it.
 
     Args:
         folder: Holds a directory (`config.json`, `model.safetensors`) per data set and settings.
@@ -240,18 +241,21 @@ def cached_classifier(
     config = _config(fingerprint, images.shape[1], num_classes, training)
     path = folder / _directory_name(config)
     if not path.exists():
-        model = train_classifier(
-            images,
-            labels,
-            num_classes,
-            seed=0,
-            device=device,
-            precision=precision,
-            training=training,
-        )
-        with writing(path):
-            save_artifact(path, _KIND, config, model)
-        return model, _key(path, weights_hash(model.state_dict()))
+        lock_file = folder / f".{path.name}{LOCK_FILE}"
+        with owned(path, "trained", lock_file=lock_file, take_turns=True):
+            if not path.exists():  # it may be there meanwhile
+                model = train_classifier(
+                    images,
+                    labels,
+                    num_classes,
+                    seed=0,
+                    device=device,
+                    precision=precision,
+                    training=training,
+                )
+                with writing(path):
+                    save_artifact(path, _KIND, config, model)
+                return model, _key(path, weights_hash(model.state_dict()))
 
     def build(saved: ClassifierRecord) -> FeatureClassifier:
         if asdict(saved) | config != asdict(saved):

@@ -22,7 +22,6 @@ from pipelines.evaluation.evaluated_run import (
     draw_samples,
     first_images,
     fixed_order,
-    load_run,
     run_classifier,
 )
 from pipelines.evaluation.evaluation_conditions import conditions
@@ -71,25 +70,22 @@ class _Findings:
 
 
 def evaluate_run(
-    directory: RunDirectory,
+    run: EvaluatedRun,
     settings: EvaluationSettings,
     *,
-    device: torch.device,
     batch_size: int,
 ) -> Evaluation:
     """Measures a finished run; the feature classifier is kept beside it for the next evaluation.
 
     Args:
-        directory: With both models and the code dump.
+        run: As `load_run` read it with `settings`.
         settings: What is measured on how many images.
-        device: Where to compute.
         batch_size: Samples drawn at once.
 
     Raises:
-        FileNotFoundError: A part of the run is missing.
-        ValueError: It is damaged, its data have changed, or there are too few images.
+        ValueError: A feature network that was kept is damaged.
     """
-    run = load_run(directory, settings, device)
+    device, directory = run.device, RunDirectory(run.path)
     settings = _decided(settings, run)
     found = _Findings()
     with found.timed("prior"):

@@ -8,13 +8,15 @@ sweep.md  sweep.csv  sweep.png     the table, renewed after every run
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pipelines.atomic_files import is_empty, remove_partial
-from pipelines.config import RunConfig, differences
+from pipelines.config import RunConfig, deciding, differences
 from pipelines.evaluation.sweep_table import SweepRow
+from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
 from pipelines.run_dir import RunDirectory
 
@@ -134,35 +136,43 @@ class SweepDirectory:
         """The run directory of a kind of quantizer and a codebook size."""
         return RunDirectory(self.path / f"{kind}-{size}")
 
+    def owned(self, activity: str) -> AbstractContextManager[None]:
+        """Keeps other processes from writing into the sweep; see `owned`."""
+        return owned(self.path, activity)
+
     def check(self, config: SweepConfig, *, resume: bool) -> None:
         """Refuses a directory that cannot take the sweep, and changes nothing.
+
+        A directory in which nothing was trained yet takes any sweep.
 
         Args:
             config: What the results depend on.
             resume: Whether to go on with a sweep that is there. It may be extended: runs and the
-                prior may be added, since that changes nothing of what is there. The device may
-                change.
+                prior may be added, since that changes nothing of what is there.
 
         Raises:
             FileExistsError: There is a sweep and `resume` is False, or there is something else.
             ValueError: The sweep that is there has other options, or a damaged record.
         """
-        if self.record_file.exists() and resume:
-            changed = _changes(self._read().sweep, config)
-            if changed:
-                raise ValueError(
-                    f"to resume {self.path} the options must be those it was started with, but "
-                    f"{'; '.join(changed)}: repeat the original options or begin another sweep"
+        if not self.record_file.exists():
+            if self.path.exists() and not is_empty(self.path, LOCK_FILES):
+                raise FileExistsError(
+                    f"a sweep needs a new or empty directory, but {self.path} holds something "
+                    "else: name another with --out"
                 )
-        elif self.record_file.exists():
+            return
+        recorded = self._read().sweep
+        if not self._has_results():
+            return
+        if not resume:
             raise FileExistsError(
                 f"a new sweep needs a new directory, but {self.path} holds a sweep: add --resume "
                 "to go on with it, or name another with --out"
             )
-        elif self.path.exists() and not is_empty(self.path):
-            raise FileExistsError(
-                f"a sweep needs a new or empty directory, but {self.path} holds something else: "
-                "name another with --out"
+        if changed := _changes(recorded, config):
+            raise ValueError(
+                f"to resume {self.path} the options must be those it was started with, but "
+                f"{'; '.join(changed)}: repeat the original options or begin another sweep"
             )
 
     def begin(self, config: SweepConfig, precision: Literal["fp32", "bf16"] | None) -> None:
@@ -186,6 +196,12 @@ class SweepDirectory:
         cure = "restore it, or begin another sweep with --out"
         return read_record(self.record_file, "sweep", FORMAT_VERSION, _SweepFile, cure=cure)
 
+    def _has_results(self) -> bool:
+        """Whether anything was trained in one of its runs."""
+        return any(
+            RunDirectory(file.parent).has_results() for file in self.path.glob("*/config.json")
+        )
+
 
 def _changes(old: SweepConfig, new: SweepConfig) -> list[str]:
     """What differs between two sweeps' options, apart from what may differ."""
@@ -194,9 +210,8 @@ def _changes(old: SweepConfig, new: SweepConfig) -> list[str]:
         quantizers=_extended(old.quantizers, new.quantizers),
         codebook_sizes=_extended(old.codebook_sizes, new.codebook_sizes),
         with_prior=old.with_prior or new.with_prior,
-        run=replace(old.run, device=new.run.device),
     )
-    return differences(allowed.to_dict(), new.to_dict())
+    return differences(deciding(allowed.to_dict()), deciding(new.to_dict()))
 
 
 def _extended(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:

@@ -72,7 +72,7 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
     if record.vqvae is not None:
         start = time.perf_counter()
         try:
-            test = test or load_run_splits(record.config, RunDirectory(record.path)).test
+            test = test or load_run_splits(RunDirectory(record.path)).test
         except (OSError, ValueError) as error:  # models outlive their data
             problems.append(f"Reconstructions need the test images: {error}.")
         else:

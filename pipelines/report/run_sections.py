@@ -230,7 +230,14 @@ def _shareable(record: RunRecord) -> dict[str, Any]:
     """All settings, without the paths of this machine."""
     config = record.config.to_dict()
     places = {"source": record.source, "root": record.config.data.root.resolve().name}
-    return config | {"data": config["data"] | places}
+    starts = {
+        f"{model}_from": path and path.name
+        for model, path in (
+            ("vqvae", record.config.vqvae_from),
+            ("prior", record.config.prior_from),
+        )
+    }
+    return config | starts | {"data": config["data"] | places}
 
 
 def _alarm_tile(alarm: str) -> str:

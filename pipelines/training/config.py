@@ -8,6 +8,8 @@ from typing import Literal
 
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 OptimizerChoice = Literal["adamw", "muon"]
+FIELDS_WITHOUT_EFFECT = ("checkpoint_every", "log_every")
+"""Settings that may change between a stop and its resume: the weights do not depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,18 @@ class TrainingConfig:
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
             raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+    def check_processes(self, count: int, name: str = "batch_size") -> None:
+        """Makes sure that `count` processes can share every part of a batch equally.
+
+        Raises:
+            ValueError: They cannot; the message calls the batch size `name`.
+        """
+        if self.batch_size % (self.accumulation * count) != 0:
+            raise ValueError(
+                f"{name} must be a multiple of accumulation times the number of processes, got "
+                f"{self.batch_size}, {self.accumulation} and {count}"
+            )
 
     def total_steps(self, num_examples: int) -> int:
         """Optimizer steps in all for a training split of `num_examples`; at least 1."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from pipelines.training.launch import num_processes
 
 # torch's own 10 or 30 minutes are less than the first process may take for a dump of codes. One
 # that dies is noticed by torchrun, which ends the others.
@@ -24,7 +25,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     MASTER_PORT). They talk by nccl on CUDA devices and by gloo elsewhere, and wait for each other
     as long as one of them encodes a large data set.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if num_processes() == 1:
         yield
         return
     if device.type == "cuda":
@@ -115,3 +116,22 @@ def barrier() -> None:
     """Waits until every process has come this far."""
     if world_size() > 1:
         dist.barrier()
+
+
+@contextmanager
+def enter_on_main(context: AbstractContextManager[None], device: torch.device) -> Iterator[None]:
+    """Holds `context` on rank 0 for the length of the block; its refusal ends every process.
+
+    Raises:
+        RuntimeError: Rank 0 was refused; there the refusal itself is raised.
+    """
+    with ExitStack() as stack:
+        refusal: Exception | None = None
+        if is_main():
+            try:
+                stack.enter_context(context)
+            except (OSError, RuntimeError) as error:
+                refusal = error
+        if from_main(int(refusal is not None), device):
+            raise refusal or RuntimeError("rank 0 cannot begin: see what it says")
+        yield

@@ -47,11 +47,7 @@ class Optimisation:
         precision: Precision,
         seed: int,
     ) -> None:
-        if config.batch_size % (config.accumulation * world_size()) != 0:
-            raise ValueError(
-                "batch_size must be a multiple of accumulation times the number of processes, got "
-                f"{config.batch_size}, {config.accumulation} and {world_size()}"
-            )
+        config.check_processes(world_size())
         self.task = task
         self.config = config
         self.device = device

@@ -11,15 +11,12 @@ from typing import Any
 import torch
 
 from pipelines.files.records import AnyFloat
-from pipelines.training.config import TrainingConfig
+from pipelines.training.config import FIELDS_WITHOUT_EFFECT, TrainingConfig
 from pipelines.training.distributed import world_size
 from pipelines.training.precision import Precision
 from pipelines.training.task import Task
 
 logger = logging.getLogger(__name__)
-
-_FIELDS_WITHOUT_EFFECT = ("checkpoint_every", "log_every")
-"""Settings that may change between a stop and its resume: the weights do not depend on them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -102,7 +99,7 @@ class Fingerprint:
     def deciding(self) -> dict[str, Any]:
         """By name, without the settings that have no effect on the weights."""
         settings = asdict(self.settings)
-        for name in _FIELDS_WITHOUT_EFFECT:
+        for name in FIELDS_WITHOUT_EFFECT:
             del settings[name]
         others = {name: value for name, value in asdict(self).items() if name != "settings"}
         return settings | others

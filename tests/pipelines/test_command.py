@@ -288,7 +288,8 @@ def test_options_overrule_the_recipe_and_the_last_one_wins(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
     base = cifar10()
     expected = replace(base, seed=2, vqvae=replace(base.vqvae, width=5))
-    assert read_train_options("").run == expected
+    run = read_train_options("").run
+    assert replace(run, data=replace(run.data, root=base.data.root)) == expected
 
 
 def test_option_of_the_other_kind_is_read_after_the_swap(monkeypatch):
@@ -432,12 +433,23 @@ def test_module_run_as_a_script_calls_itself_as_it_was_called():
     assert "python -m pipelines.reconstruct --help" in ended.stderr
 
 
-@pytest.mark.parametrize(("rank", "text"), [(None, "hello\n"), ("0", "hello\n"), ("1", "")])
-def test_say_prints_from_one_process_only(rank, text, monkeypatch, capsys):
-    if rank is None:
-        monkeypatch.delenv("RANK", raising=False)
-    else:
-        monkeypatch.setenv("RANK", rank)
+@pytest.mark.parametrize(
+    ("size", "rank", "text"),
+    [
+        (None, None, "hello\n"),
+        ("2", "0", "hello\n"),
+        ("2", "1", ""),
+        # Left in the environment by something else than torchrun.
+        (None, "1", "hello\n"),
+        ("", "1", "hello\n"),
+    ],
+)
+def test_say_prints_from_one_process_only(size, rank, text, monkeypatch, capsys):
+    for name, value in (("WORLD_SIZE", size), ("RANK", rank)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
     say("hello")
     assert capsys.readouterr().out == text
 

@@ -174,7 +174,7 @@ def mask_files(tmp_path):
     [
         (("--n", "0"), "n must be at least 1, got 0"),
         (("--num-images", "0"), "num_images must be at least 1, got 0"),
-        (("--batch-size", "0"), "at least one image and a batch_size of at least 1 are required"),
+        (("--batch-size", "0"), "batch_size must be at least 1, got 0"),
         (("--seed", "-1"), "seed must be in [0, 2^63), got -1"),
         (("--label", "cow"), "label must be a class name or number (cat, dog), got cow"),
         (("--guidance-scale", "2"), "guidance_scale 2.0 needs labels to guide towards"),

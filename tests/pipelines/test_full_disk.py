@@ -6,6 +6,14 @@ import pytest
 from faulty_disks import full_disk, on_linux
 from tiny_runs import TINY, status, tree
 
+from pipelines import atomic_files
+
+
+@pytest.fixture(autouse=True)
+def _filled_up_by_others(monkeypatch):
+    """The disk is found to have room before the work."""
+    monkeypatch.setattr(atomic_files, "_PROBE_BYTES", 1)
+
 
 @pytest.fixture
 def stage_one(tmp_path, rgb_run):

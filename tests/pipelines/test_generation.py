@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import edit_json, one_thread, tree
@@ -134,6 +135,33 @@ def test_one_label_is_for_all_images(pipeline):
     assert pipeline(4, 2).equal(pipeline(4, torch.full((4,), 2)))
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1, 2], (0, 1, 2), range(3), np.array([0, 1, 2]), np.array([0, 1, 2], np.uint8)],
+    ids=["list", "tuple", "range", "int64", "uint8"],
+)
+def test_labels_may_be_any_sequence_of_integers(pipeline, labels):
+    assert pipeline(3, labels).equal(pipeline(3, torch.tensor([0, 1, 2])))
+
+
+def test_numbers_may_be_of_numpy(pipeline):
+    numbers = {"seed": 2, "first_index": 1, "batch_size": 4}
+    wrapped = {name: np.int64(number) for name, number in numbers.items()}
+    assert pipeline(np.int64(3), np.int64(2), **wrapped).equal(pipeline(3, 2, **numbers))
+
+
+@pytest.mark.parametrize("labels", ["A", ["A", "B", "C"], [0.5, 1, 2], 1.0, [None] * 3, True])
+def test_labels_that_are_no_integers_are_refused(pipeline, labels):
+    with pytest.raises(TypeError, match="labels must be"):
+        pipeline(3, labels)
+
+
+@pytest.mark.parametrize("name", ["n", "seed", "first_index", "batch_size"])
+def test_numbers_that_are_no_integers_are_refused(pipeline, name):
+    with pytest.raises(TypeError, match=r"must be an integer, got 1\.5"):
+        pipeline(**{"n": 1, name: 1.5})
+
+
 def test_labels_change_the_images(pipeline):
     assert not pipeline(4, 0).equal(pipeline(4, 1))
 
@@ -163,7 +191,7 @@ def test_label_for_a_prior_without_classes_is_refused(unlabelled):
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (-1, 4), (4, 0)])
 def test_no_images_or_batches_are_refused(pipeline, n, batch_size):
-    with pytest.raises(ValueError, match=f"must be at least 1, got {n} and {batch_size}"):
+    with pytest.raises(ValueError, match=f"at least 1 are required, got {n} and {batch_size}"):
         pipeline(n, batch_size=batch_size)
 
 
@@ -399,8 +427,8 @@ def test_prior_of_one_order_refuses_to_complete(pipeline, unlabelled):
             ValueError,
             r"images must have shape \(B, 3, 8, 10\) as in training, got \(5, 3, 8, 9\)",
         ),
-        ({"images": some_images()[:0]}, ValueError, "at least one image .* got 0 and 64"),
-        ({"batch_size": 0}, ValueError, "at least one image .* got 5 and 0"),
+        ({"images": some_images()[:0]}, ValueError, "at least one sample .* got 0 and 64"),
+        ({"batch_size": 0}, ValueError, "at least one sample .* got 5 and 0"),
         ({"labels": torch.tensor([0])}, ValueError, r"labels must have shape \(5,\), got \(1,\)"),
         ({"images": some_images().float()}, TypeError, "images must be uint8"),
     ],

@@ -181,13 +181,13 @@ def test_check_output_accepts_what_can_be_written(tmp_path):
 @pytest.mark.parametrize("name", ["a", "a.npz", "a.jpg"])
 def test_check_png_refuses_other_endings(tmp_path, name):
     with pytest.raises(ValueError, match=f"an output must end in .png, got .*{name}"):
-        check_png(tmp_path / name)
+        check_png(tmp_path / name, tmp_path)
 
 
 def test_check_png_refuses_an_existing_file(tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(FileExistsError, match=r"a new path is required for .*a\.png exists"):
-        check_png(tmp_path / "a.png")
+        check_png(tmp_path / "a.png", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny_runs import edit_json, tree
@@ -10,6 +11,7 @@ from tiny_runs import edit_json, tree
 from pipelines.augmentation import AugmentationConfig
 from pipelines.config import RunConfig
 from pipelines.data.data_record import DataRecord, SplitSizes
+from pipelines.files.ownership import LOCK_FILE
 from pipelines.recipes import smoke
 from pipelines.run_dir import RunDirectory
 from stage2_prior.config import PixelCNNConfig
@@ -37,6 +39,14 @@ def begun(run):
     return run
 
 
+@pytest.fixture
+def trained(begun):
+    """A run whose stage two is in training."""
+    (begun.vqvae).mkdir()
+    (begun.checkpoints / "prior" / "step-00000001").mkdir(parents=True)
+    return begun
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_new_run_remembers_settings_and_data(run, resume):
     run.begin(CONFIG, DATA, resume=resume)
@@ -51,20 +61,21 @@ def test_empty_directory_takes_a_run(run):
     assert run.config() == CONFIG
 
 
-def test_existing_run_is_refused_and_kept(begun):
-    before = begun.config_file.read_bytes()
+def test_existing_run_is_refused_and_kept(trained):
+    before = trained.config_file.read_bytes()
     with pytest.raises(FileExistsError, match=r"new directory, but .*first holds a run: add --res"):
-        begun.begin(replace(CONFIG, seed=1), DATA, resume=False)
-    assert begun.config_file.read_bytes() == before
+        trained.begin(replace(CONFIG, seed=1), DATA, resume=False)
+    assert trained.config_file.read_bytes() == before
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_directory_of_something_else_is_refused(run, resume):
+@pytest.mark.parametrize("name", ["thesis.tex", "samples.png"])
+def test_directory_of_something_else_is_refused(run, resume, name):
     run.path.mkdir(parents=True)
-    (run.path / "thesis.tex").touch()
+    (run.path / name).touch()
     with pytest.raises(FileExistsError, match=r"first holds something else: name another with --o"):
         run.begin(CONFIG, DATA, resume=resume)
-    assert tree(run.path) == ["thesis.tex"]
+    assert tree(run.path) == [name]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -75,41 +86,67 @@ def test_file_in_the_place_of_a_run_is_refused(run, resume):
         run.begin(CONFIG, DATA, resume=resume)
 
 
-def test_resume_of_the_same_run_changes_nothing(begun):
-    before = begun.config_file.read_bytes()
-    begun.begin(CONFIG, DATA, resume=True)
-    assert begun.config_file.read_bytes() == before
+def test_resume_of_the_same_run_changes_nothing(trained):
+    before = trained.config_file.read_bytes()
+    trained.begin(CONFIG, DATA, resume=True)
+    assert trained.config_file.read_bytes() == before
 
 
-def test_resume_may_be_on_another_device(begun):
-    begun.begin(replace(CONFIG, device="cpu"), DATA, resume=True)
-    assert begun.config().device == "auto"
+WITHOUT_EFFECT = {
+    "device": replace(CONFIG, device="cpu"),
+    "place of the data": replace(CONFIG, data=replace(CONFIG.data, source="npz:/moved.npz")),
+    "data folder": replace(CONFIG, data=replace(CONFIG.data, root=Path("/elsewhere"))),
+    "download": replace(CONFIG, data=replace(CONFIG.data, download=False)),
+    "pixels": replace(CONFIG, data=replace(CONFIG.data, max_image_megapixels=1)),
+    "memory": replace(CONFIG, data=replace(CONFIG.data, max_memory_mib=1)),
+    "checkpoints": replace(
+        CONFIG, vqvae_training=replace(CONFIG.vqvae_training, checkpoint_every=5)
+    ),
+    "log": replace(CONFIG, prior_training=replace(CONFIG.prior_training, log_every=5)),
+}
 
 
-def test_resume_with_other_settings_is_refused_by_their_names(begun):
+@pytest.mark.parametrize("config", WITHOUT_EFFECT.values(), ids=WITHOUT_EFFECT)
+def test_what_changes_no_result_may_change_on_resume_and_is_recorded(trained, config):
+    trained.begin(config, DATA, resume=True)
+    assert (trained.config(), trained.data()) == (config, DATA)
+
+
+def test_place_of_other_data_is_named_when_they_are_refused(trained):
+    moved = replace(CONFIG, data=replace(CONFIG.data, source="npz:/other.npz"))
+    trained.check(moved, resume=True)  # nobody can know before the data are read
+    message = (
+        r"data fingerprint was 0123, is now 4567; --data.source was fashion-mnist-mini, is now "
+        r"npz:/other.npz: repeat"
+    )
+    with pytest.raises(ValueError, match=message):
+        trained.check(moved, replace(DATA, fingerprint="4567"), resume=True)
+
+
+def test_resume_with_other_settings_is_refused_by_their_names(trained):
     other = replace(CONFIG, seed=4, vqvae=replace(CONFIG.vqvae, width=5))
     message = (
         r"to resume .*first the settings must be those it was started with, but --seed was 0, is "
         r"now 4; --vqvae.width was 32, is now 5: repeat the original options or begin another run"
     )
     with pytest.raises(ValueError, match=message):
-        begun.begin(other, DATA, resume=True)
+        trained.begin(other, DATA, resume=True)
 
 
-def test_resume_with_another_kind_of_prior_is_refused(begun):
+def test_resume_with_another_kind_of_prior_is_refused(trained):
     with pytest.raises(ValueError, match=r"--prior.kind was transformer, is now pixelcnn"):
-        begun.begin(replace(CONFIG, prior=PixelCNNConfig()), DATA, resume=True)
+        trained.begin(replace(CONFIG, prior=PixelCNNConfig()), DATA, resume=True)
 
 
-def test_resume_on_other_data_is_refused(begun):
+def test_resume_on_other_data_is_refused(trained):
     with pytest.raises(ValueError, match="but data fingerprint was 0123, is now 4567: repeat"):
-        begun.begin(CONFIG, replace(DATA, fingerprint="4567"), resume=True)
+        trained.begin(CONFIG, replace(DATA, fingerprint="4567"), resume=True)
 
 
-def test_check_without_data_looks_at_the_settings_alone(begun):
-    begun.check(CONFIG, resume=True)
+def test_check_without_data_looks_at_the_settings_alone(trained):
+    trained.check(CONFIG, resume=True)
     with pytest.raises(ValueError, match="--seed was 0, is now 4"):
-        begun.check(replace(CONFIG, seed=4), resume=True)
+        trained.check(replace(CONFIG, seed=4), resume=True)
 
 
 def test_check_makes_nothing(run):
@@ -117,7 +154,7 @@ def test_check_makes_nothing(run):
     assert not run.path.parent.exists()
 
 
-def test_resume_removes_what_a_kill_left_half_written(begun):
+def test_begin_removes_what_a_kill_left_half_written(begun):
     (begun.path / ".codes.partial-17").mkdir()
     (begun.path / ".codes.partial-17" / "train.safetensors").touch()
     (begun.path / ".samples.partial-17.png").touch()
@@ -139,6 +176,57 @@ def test_option_can_be_pasted_into_a_shell(tmp_path):
 
 
 @pytest.mark.parametrize("resume", [False, True])
+def test_run_in_which_nothing_was_trained_is_begun_anew(begun, resume):
+    """As after a refusal, a kill or NaN before the first checkpoint."""
+    begun.metrics.touch()
+    (begun.checkpoints / "vqvae" / ".unfinished-step-00000001").mkdir(parents=True)
+    (begun.path / LOCK_FILE).touch()
+    corrected, others = replace(CONFIG, seed=1), replace(DATA, fingerprint="4567")
+    begun.begin(corrected, others, resume=resume)
+    assert (begun.config(), begun.data()) == (corrected, others)
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["vqvae", "codes", "prior", "samples.png", "report.html", "checkpoints/vqvae/step-00000001"],
+)
+def test_run_with_any_result_is_not_begun_anew(begun, result):
+    (begun.path / result).mkdir(parents=True)
+    before = tree(begun.path)
+    with pytest.raises(FileExistsError, match="holds a run"):
+        begun.begin(replace(CONFIG, seed=1), DATA, resume=False)
+    assert tree(begun.path) == before
+
+
+def test_config_of_something_else_is_not_written_over(run):
+    run.path.mkdir(parents=True)
+    run.config_file.write_text('{"architectures": ["GPT2"]}')
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        run.begin(CONFIG, DATA, resume=False)
+    assert run.config_file.read_text() == '{"architectures": ["GPT2"]}'
+
+
+def test_settings_of_a_stage_that_has_not_begun_may_change_on_resume(begun):
+    begun.vqvae.mkdir()
+    slower = replace(CONFIG, prior_training=replace(CONFIG.prior_training, learning_rate=1e-4))
+    begun.begin(slower, DATA, resume=True)
+    assert begun.config() == slower
+    other = replace(slower, vqvae_training=replace(CONFIG.vqvae_training, learning_rate=1e-4))
+    with pytest.raises(ValueError, match=r"but --vqvae-training.learning-rate was .*: repeat"):
+        begun.begin(other, DATA, resume=True)
+
+
+def test_more_epochs_of_a_finished_run_are_a_new_run_from_its_weights(trained):
+    trained.prior.mkdir()
+    longer = replace(CONFIG, vqvae_training=replace(CONFIG.vqvae_training, epochs=9))
+    message = (
+        r"--vqvae-training.epochs was 4\.0, is now 9: .* with --start-from .*first and another -"
+    )
+    with pytest.raises(ValueError, match=message):
+        trained.check(longer, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
 def test_run_killed_while_its_config_was_written_begins_again(run, resume):
     run.path.mkdir(parents=True)
     (run.path / ".config.partial-17.json").touch()
@@ -156,10 +244,10 @@ def test_settings_of_a_dump_are_recorded_and_what_a_kill_left_is_removed(begun):
     assert tree(begun.path) == ["config.json"]
 
 
-@pytest.mark.parametrize("name", ["prior", "checkpoints/prior"])
+@pytest.mark.parametrize("name", ["prior", "checkpoints/prior/step-00000001"])
 def test_dump_with_other_settings_than_a_prior_that_is_there_is_refused(begun, name):
     (begun.path / name).mkdir(parents=True)
-    with pytest.raises(FileExistsError, match=rf"{name} was trained with other --augmentation"):
+    with pytest.raises(FileExistsError, match=r"prior was trained with other --augmentation"):
         begun.begin_codes(AUGMENTED)
     assert begun.config() == CONFIG
     begun.begin_codes(CONFIG)  # with the prior's own
@@ -171,24 +259,23 @@ def test_new_prior_is_recorded_with_its_settings(begun):
     assert (begun.config(), begun.data()) == (changed, DATA)
 
 
-@pytest.mark.parametrize("name", ["prior", "checkpoints/prior"])
+@pytest.mark.parametrize("name", ["prior", "checkpoints/prior/step-00000001"])
 def test_new_prior_beside_an_earlier_one_is_refused(begun, name):
     (begun.path / name).mkdir(parents=True)
-    with pytest.raises(FileExistsError, match=rf"a new prior is .* but .*{name} exists: add --res"):
+    with pytest.raises(FileExistsError, match=r"a new prior is .* but .*prior exists: add --res"):
         begun.begin_prior(replace(CONFIG, seed=4), resume=False)
     assert begun.config() == CONFIG
 
 
-def test_resumed_prior_with_other_settings_is_refused(begun):
+def test_resumed_prior_with_other_settings_is_refused(trained):
     changed = replace(CONFIG, prior=replace(CONFIG.prior, dropout=0.5))
     with pytest.raises(ValueError, match=r"--prior.dropout was 0\.1, is now 0\.5"):
-        begun.begin_prior(changed, resume=True)
+        trained.begin_prior(changed, resume=True)
 
 
-def test_resumed_prior_with_the_same_settings_is_accepted(begun):
-    (begun.path / "checkpoints" / "prior").mkdir(parents=True)
-    begun.begin_prior(CONFIG, resume=True)
-    assert begun.config() == CONFIG
+def test_resumed_prior_with_the_same_settings_is_accepted(trained):
+    trained.begin_prior(CONFIG, resume=True)
+    assert trained.config() == CONFIG
 
 
 @pytest.mark.parametrize("read", [RunDirectory.config, RunDirectory.data])
@@ -232,10 +319,10 @@ def test_config_of_another_version_is_refused(begun):
         begun.config()
 
 
-def test_resume_of_a_damaged_run_is_refused(begun):
-    begun.config_file.write_text("{")
+def test_resume_of_a_damaged_run_is_refused(trained):
+    trained.config_file.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
-        begun.check(RunConfig(), resume=True)
+        trained.check(RunConfig(), resume=True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights elsewhere")
@@ -261,6 +348,27 @@ class TestLatest:
         (tmp_path / "models" / "first").mkdir(parents=True)
         RunDirectory(tmp_path / "models" / "first").mark_latest()
         assert tree(tmp_path / "models") == ["first"]
+
+    def test_run_in_a_folder_that_is_a_link_is_the_latest(self, tmp_path):
+        (tmp_path / "big disk" / "first").mkdir(parents=True)
+        (tmp_path / "runs").symlink_to("big disk")
+        RunDirectory(tmp_path / "runs" / "first").mark_latest()
+        assert (tmp_path / "runs" / "latest").resolve() == tmp_path / "big disk" / "first"
+
+    def test_run_that_is_a_link_is_the_latest(self, tmp_path):
+        (tmp_path / "big disk").mkdir()
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "first").symlink_to(tmp_path / "big disk")
+        RunDirectory(tmp_path / "runs" / "first").mark_latest()
+        assert (tmp_path / "runs" / "latest").resolve() == tmp_path / "big disk"
+        assert tree(tmp_path / "big disk") == []
+
+    @pytest.mark.parametrize("name", ["first", "../runs/first", "."])
+    def test_run_is_the_latest_from_any_working_directory(self, name, tmp_path, monkeypatch):
+        (tmp_path / "runs" / "first").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "runs" / ("first" if name == "." else ""))
+        RunDirectory(name).mark_latest()
+        assert (tmp_path / "runs" / "latest").resolve() == tmp_path / "runs" / "first"
 
     def test_directory_called_latest_is_left_alone(self, begun):
         mine = begun.path.with_name("latest")

@@ -15,7 +15,7 @@ from pipelines.data.npz import read_npz
 from pipelines.evaluation.memorisation_summary import describe_memorisation
 from pipelines.generation import GenerationPipeline
 from pipelines.image_files import image_grid
-from pipelines.sample import next_free, parse_label
+from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
 
 
@@ -101,21 +101,6 @@ def test_label_with_a_line_break_is_refused_on_one_line():
         ValueError, match=r"\(two\\nlines\), got two\\nline: did you .* two\\nlines"
     ):
         parse_label("two\nline", ("two\nlines",))
-
-
-@pytest.mark.parametrize(
-    ("taken", "name"),
-    [
-        ((), "0001.png"),
-        (("0001.png", "0007.png"), "0008.png"),
-        (("9999.png",), "10000.png"),
-        (("best.png", "0002.npz"), "0001.png"),
-    ],
-)
-def test_next_free_number_is_above_all_that_are_there(tmp_path, taken, name):
-    for path in taken:
-        (tmp_path / path).touch()
-    assert next_free(tmp_path) == tmp_path / name
 
 
 def test_grid_shows_the_images_of_the_pipeline(run, pipeline, tmp_path, capsys):
@@ -268,8 +253,8 @@ def test_distances_of_what_is_no_run_are_refused(pipeline, tmp_path, capsys):
     [
         (("--label", "cow"), "label must be a class name or number (cat, dog), got cow"),
         (("--label", "2"), "labels must be in [0, 2), got 2 to 2"),
-        (("--n", "0"), "n and batch_size must be at least 1, got 0 and 64"),
-        (("--batch-size", "0"), "n and batch_size must be at least 1, got 64 and 0"),
+        (("--n", "0"), "n must be at least 1, got 0"),
+        (("--batch-size", "0"), "batch_size must be at least 1, got 0"),
         (("--seed", "-1"), "seed must be in [0, 2^63), got -1"),
         (("--temperature", "-1"), "temperature must be at least 0, got -1.0"),
         (("--top-k", "0"), "top_k must be at least 1, got 0"),

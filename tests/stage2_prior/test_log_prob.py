@@ -156,6 +156,12 @@ def test_log_prob_refuses_labels_that_do_not_fit(labels, error, message):
         prior.log_prob(codes, torch.tensor(labels))
 
 
+def test_log_prob_takes_one_label_for_all():
+    prior = make_prior("transformer", SQUARE, 3)
+    codes = as_grids(random_sequence(SQUARE, 2), SQUARE)
+    assert prior.log_prob(codes, 1).equal(prior.log_prob(codes, torch.tensor([1, 1])))
+
+
 def test_log_prob_refuses_labels_of_a_prior_without_classes():
     prior = make_prior("transformer", SQUARE)
     codes = as_grids(random_sequence(SQUARE, 1), SQUARE)

@@ -140,8 +140,8 @@ def test_mode_comes_back_after_an_error(kind, monkeypatch):
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"count": 0}, "count and batch_size must be at least 1, got 0, 64"),
-        ({"count": 2, "batch_size": 0}, "count and batch_size must be at least 1, got 2, 0"),
+        ({"count": 0}, "of at least 1 are required, got 0 and 64"),
+        ({"count": 2, "batch_size": 0}, "of at least 1 are required, got 2 and 0"),
         ({"count": 2, "seed": -1}, "seed must be in [0, 2^63), got -1"),
         ({"count": 2, "seed": 2**63}, f"seed must be in [0, 2^63), got {2**63}"),
         ({"count": 2, "first_index": -1}, "first_index must be in [0, 2^63 - count), got -1"),
@@ -158,6 +158,17 @@ def test_sample_refuses_what_it_cannot_draw(request_, message):
     prior = make_prior("transformer", GRIDS, 3)
     with pytest.raises(ValueError, match=re.escape(message)):
         prior.sample(**request_)
+
+
+def test_sample_takes_one_label_for_all():
+    prior = make_prior("transformer", GRIDS, 3)
+    assert equal(prior.sample(4, 1), prior.sample(4, torch.full((4,), 1)))
+
+
+def test_guidance_of_a_prior_without_labels_is_refused_for_what_it_is():
+    prior = make_prior("transformer", GRIDS)
+    with pytest.raises(ValueError, match=r"guidance_scale 2\.0 needs a prior trained with labels"):
+        prior.sample(1, settings=SamplingSettings(guidance_scale=2.0))
 
 
 def test_sample_refuses_labels_that_are_not_integers():

@@ -1,5 +1,6 @@
 """The directory of a sweep: what it takes, what it refuses, and what it says then."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tiny_runs import edit_json
 
+from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.recipes import smoke
@@ -16,6 +18,13 @@ SWEEP = SweepConfig(
     codebook_sizes=(64, 256),
     with_prior=True,
     run=replace(smoke(), device="cpu"),
+)
+DATA = DataRecord(
+    image_shape=(1, 4, 4),
+    num_images=SplitSizes(train=8, validation=2, test=3),
+    num_classes=None,
+    class_names=(),
+    fingerprint="0123",
 )
 
 
@@ -28,6 +37,18 @@ def directory(tmp_path):
 def begun(directory):
     directory.begin(SWEEP, "bf16")
     return directory
+
+
+def train_something(directory):
+    run = directory.run("ema", 64)
+    run.begin(smoke(), DATA, resume=False)
+    run.vqvae.mkdir()
+
+
+@pytest.fixture
+def trained(begun):
+    train_something(begun)
+    return begun
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -61,13 +82,22 @@ def test_something_else_is_refused(directory, resume, is_file):
         directory.check(SWEEP, resume=resume)
 
 
-def test_sweep_without_resume_is_refused(begun):
+def test_sweep_without_resume_is_refused(trained):
     with pytest.raises(
         FileExistsError,
         match=r"a new sweep needs a new directory, but .*sweep holds a sweep: add --resume to go "
         r"on with it, or name another with --out",
     ):
-        begun.check(SWEEP, resume=False)
+        trained.check(SWEEP, resume=False)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_sweep_in_which_nothing_was_trained_is_begun_anew(begun, resume):
+    begun.run("ema", 64).begin(smoke(), DATA, resume=False)
+    corrected = replace(SWEEP, run=replace(SWEEP.run, seed=1))
+    begun.check(corrected, resume=resume)
+    begun.begin(corrected, None)
+    assert json.loads(begun.record_file.read_text())["sweep"]["run"]["seed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -77,14 +107,16 @@ def test_sweep_without_resume_is_refused(begun):
         {"quantizers": ("product", "gumbel", "ema")},
         {"codebook_sizes": (64, 128, 256)},
         {"run": replace(SWEEP.run, device="cuda:1")},
+        {"run": replace(SWEEP.run, data=replace(SWEEP.run.data, source="folder:/moved"))},
     ],
 )
-def test_sweep_may_be_resumed_and_extended(begun, change):
-    begun.check(replace(SWEEP, **change), resume=True)
+def test_sweep_may_be_resumed_and_extended(trained, change):
+    trained.check(replace(SWEEP, **change), resume=True)
 
 
 def test_prior_may_be_added(directory):
     directory.begin(replace(SWEEP, with_prior=False), None)
+    train_something(directory)
     directory.check(SWEEP, resume=True)
 
 
@@ -100,13 +132,13 @@ def test_prior_may_be_added(directory):
         ),
     ],
 )
-def test_changed_options_are_refused_by_name(begun, change, difference):
+def test_changed_options_are_refused_by_name(trained, change, difference):
     sentence = (
-        f"to resume {begun.path} the options must be those it was started with, but {difference}: "
-        "repeat the original options or begin another sweep"
+        f"to resume {trained.path} the options must be those it was started with, but "
+        f"{difference}: repeat the original options or begin another sweep"
     )
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        begun.check(replace(SWEEP, **change), resume=True)
+        trained.check(replace(SWEEP, **change), resume=True)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32", None])

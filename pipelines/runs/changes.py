@@ -1,0 +1,42 @@
+"""What may not change between a stop and its resume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.config import RunConfig, deciding, differences
+from pipelines.files.records import to_json
+
+if TYPE_CHECKING:
+    from pipelines.data.data_record import DataRecord
+
+_OF_STAGE_TWO = ("prior", "prior_training", "prior_from")
+
+
+def changed_settings(old: RunConfig, new: RunConfig, *, with_prior: bool) -> list[str]:
+    """Settings that decide the result and differ, as `--seed was 0, is now 1`.
+
+    Args:
+        old: What the run was begun with.
+        new: What it is to be resumed with.
+        with_prior: Whether stage two has begun; its settings may change before.
+    """
+    before, now = deciding(old.to_dict()), deciding(new.to_dict())
+    if not with_prior:
+        for name in _OF_STAGE_TWO:
+            del before[name], now[name]
+    return differences(before, now)
+
+
+def changed_data(
+    old: DataRecord, new: DataRecord, old_config: RunConfig, new_config: RunConfig
+) -> list[str]:
+    """What differs between two sets of images, with where they are; nothing for equal ones."""
+    found = differences(to_json(old), to_json(new), "data ")
+    if not found:
+        return []
+    before, now = ({"source": config.data.source} for config in (old_config, new_config))
+    return [
+        *(difference.removeprefix("--") for difference in found),
+        *differences(before, now, "data."),
+    ]

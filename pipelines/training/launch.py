@@ -1,0 +1,37 @@
+"""What torchrun says to a process in its environment; importing this does not import torch."""
+
+from __future__ import annotations
+
+import os
+
+
+def num_processes() -> int:
+    """Number of processes that train together (WORLD_SIZE); 1 if it is unset or empty.
+
+    Raises:
+        ValueError: WORLD_SIZE is not a whole number of at least 1.
+    """
+    return _number("WORLD_SIZE", default=1, least=1)
+
+
+def process_rank() -> int:
+    """Number of this process in [0, num_processes()); RANK counts only beside WORLD_SIZE.
+
+    Raises:
+        ValueError: RANK or WORLD_SIZE is not such a number.
+    """
+    size = num_processes()
+    rank = _number("RANK", default=0, least=0) if size > 1 else 0
+    if rank >= size:
+        raise ValueError(f"RANK must be below WORLD_SIZE, got {rank} and {size}: use torchrun")
+    return rank
+
+
+def _number(name: str, *, default: int, least: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(
+            f"{name} must be a whole number of at least {least}, got {text!r}: unset it, or use "
+            "torchrun"
+        )
+    return int(text)

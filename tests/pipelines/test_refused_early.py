@@ -1,0 +1,180 @@
+"""What cannot end well is refused before anything is read, made or written."""
+
+import errno
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+
+import pytest
+from tiny_runs import TINY, KilledError, command, contents, status, tree
+
+from pipelines import summaries
+from pipelines.data import load
+from pipelines.run_dir import RunDirectory
+from stage1_vqvae.model import VQVAE
+
+CPU = ("--device", "cpu")
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Ends the test where data or models are read."""
+
+    def work(*_, **__):
+        raise KilledError
+
+    for owner, name in ((VQVAE, "from_pretrained"), (summaries, "load_splits")):
+        monkeypatch.setattr(owner, name, work)
+    monkeypatch.setattr(load, "load_splits", work)
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A disk that takes nothing, as `refuse_unwritable` asks it."""
+
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+@pytest.fixture
+def run(tmp_path, rgb_run):
+    shutil.copytree(rgb_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def sentence(capsys, name, *arguments):
+    assert status(name, *arguments, *CPU) == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_work", "read_only")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, ()) for name in ("sample", "reconstruct", "complete", "inspect_codebook")),
+        *((name, ()) for name in ("evaluate", "tune_sampling")),
+        *((name, ("--out", "elsewhere.png")) for name in ("sample", "reconstruct", "complete")),
+        ("sample", ("--out", "elsewhere.npz")),
+        ("sample", ("--out", "elsewhere")),
+        ("inspect_codebook", ("--out", "elsewhere")),
+    ],
+)
+def test_result_that_cannot_be_written(name, options, run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    before = contents(run)
+    assert "cannot be written in" in sentence(capsys, name, "--run", run, *options)
+    assert contents(run) == before
+
+
+@pytest.mark.usefixtures("no_work", "read_only")
+@pytest.mark.parametrize(("name", "part"), [("dump_codes", "codes"), ("train_prior", "prior")])
+def test_part_of_a_run_that_cannot_be_written(name, part, run, capsys):
+    for path in {"prior", "checkpoints", part}:
+        shutil.rmtree(run / path)
+    before = contents(run)
+    assert "cannot be written in" in sentence(capsys, name, "--run", run)
+    assert contents(run) == before
+
+
+@pytest.mark.usefixtures("no_work", "read_only")
+@pytest.mark.parametrize("name", ["train_all", "train_vqvae", "sweep"])
+def test_run_that_cannot_be_written(name, tmp_path, capsys):
+    options = ("--recipe", "smoke", "--out", tmp_path / "new")
+    assert f"{tmp_path}/new cannot be written in {tmp_path}" in sentence(capsys, name, *options)
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.usefixtures("read_only")
+@pytest.mark.parametrize("name", ["train_all", "train_vqvae", "train_prior"])
+def test_finished_run_needs_no_room(name, rgb_run, rgb_file, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    where = (*TINY, "--data.source", f"npz:{rgb_file}", "--out", rgb_run)
+    before = contents(rgb_run)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.mkdir", refuse)
+        patch.setattr("pathlib.Path.replace", refuse)
+        command(name, *(where if name != "train_prior" else ("--run", rgb_run)), "--resume")
+    assert contents(rgb_run) == before
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("stage", ["vqvae-training", "prior-training"])
+@pytest.mark.parametrize("name", ["train_all", "train_vqvae", "sweep"])
+def test_batch_of_either_stage_that_processes_cannot_share(
+    name, stage, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    options = [f"--{s}.batch-size={66 if s != stage else 64}" for s in STAGES]
+    error = sentence(capsys, name, "--recipe", "smoke", "--out", tmp_path / "new", *options)
+    assert f"--{stage}.batch-size must be a multiple of accumulation times" in error
+    assert "64, 1 and 3" in error
+    assert tree(tmp_path) == []
+
+
+STAGES = ("vqvae-training", "prior-training")
+
+
+@pytest.mark.usefixtures("no_work")
+def test_batch_of_a_prior_that_processes_cannot_share(run, monkeypatch, capsys):
+    shutil.rmtree(run / "prior")
+    shutil.rmtree(run / "checkpoints")
+    before = contents(run)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    error = sentence(capsys, "train_prior", "--run", run)
+    assert "--prior-training.batch-size must be a multiple of" in error
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sample", ("--nearest", "--label", "7"), r"labels must be in [0, 2), got 7 to 7"),
+        ("sample", ("--nearest", "--seed", "-1"), "seed must be in [0, 2^63), got -1"),
+        ("sample", ("--nearest", "--num-steps", "2"), "any order"),
+        ("complete", (), "any order"),
+        ("evaluate", ("--num-steps", "2"), "any order"),
+        ("evaluate", ("--run", "RUN", "gone"), "gone/config.json does not exist"),
+        ("tune_sampling", ("--temperatures", "1", "1"), "temperatures must name"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_before_images_are_read(
+    name, options, message, run, monkeypatch, capsys
+):
+    def read(*_):
+        raise KilledError
+
+    monkeypatch.setattr(summaries, "load_splits", read)
+    before = contents(run)
+    options = tuple(run if option == "RUN" else option for option in options)
+    where = () if "--run" in options else ("--run", run)
+    assert message in sentence(capsys, name, *where, *options)
+    assert contents(run) == before
+
+
+@pytest.mark.usefixtures("no_work")
+def test_unlabelled_data_are_refused_by_tune_sampling_before_they_are_read(
+    run, monkeypatch, capsys
+):
+    data = replace(RunDirectory(run).data(), num_classes=None, class_names=())
+    monkeypatch.setattr(RunDirectory, "data", lambda _: data)
+    assert "have none: train on labelled data" in sentence(capsys, "tune_sampling", "--run", run)
+
+
+def test_run_that_ended_with_nothing_trained_gives_its_place_to_the_next(
+    tmp_path, rgb_file, rgb_run, capsys
+):
+    options = (*TINY, "--data.source", f"npz:{rgb_file}", "--out", tmp_path / "run")
+    failing = ("--vqvae-training.learning-rate", "1e6", "--vqvae-training.log-every", "1")
+    error = sentence(capsys, "train_all", *options, *failing)
+    assert "the loss is nan" in error
+    assert "start a new run with a lower learning_rate" in error
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+    command("train_all", *options)
+    assert contents(tmp_path / "run") == contents(rgb_run)
