@@ -26,6 +26,7 @@ class VQVAETask:
         model: What is trained.
         train: Images to train on.
         validation: Images to measure on.
+        batch_size: Images of a forward pass, over all processes.
         has_codebook: Whether the model's codebook is one to go on with, and not to be begun anew.
     """
 
@@ -33,22 +34,29 @@ class VQVAETask:
     monitor = "loss"
 
     def __init__(
-        self, model: VQVAE, train: ImageSet, validation: ImageSet, *, has_codebook: bool = False
+        self,
+        model: VQVAE,
+        train: ImageSet,
+        validation: ImageSet,
+        batch_size: int,
+        *,
+        has_codebook: bool = False,
     ) -> None:
         self.objective = VQVAEObjective(model)
+        self._batch_size = batch_size
         self._has_codebook = has_codebook
         self.num_training_examples = len(train)
         self._train = train
         self._validation = validation
 
     def prepare(self, device: torch.device) -> None:
-        """Starts the codebook from the z_e of random training images."""
-        if self._has_codebook:
-            return
-        order = torch.randperm(len(self._train))
-        # Over and over: a small data set still gives as many batches as the quantizer takes.
-        batches = itertools.cycle(torch.split(order, min(len(order), 64)))
-        self.objective.initialise(self._images(indices, device) for indices in batches)
+        """Starts the codebook from the z_e of random training images, the same on every process."""
+        if not self._has_codebook:
+            order = torch.randperm(len(self._train))
+            # Over and over: a small data set still gives as many batches as the quantizer takes.
+            batches = itertools.cycle(torch.split(order, min(len(order), 64)))
+            self.objective.initialise(self._images(indices, device) for indices in batches)
+        self.objective.scale_usage(self._batch_size)
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor]:
         """uint8 (B, C, H, W)."""

@@ -203,7 +203,11 @@ def train_vqvae(
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(
         VQVAETask(
-            model, splits.train, splits.validation, has_codebook=config.vqvae_from is not None
+            model,
+            splits.train,
+            splits.validation,
+            batch_size=training.batch_size // training.accumulation,
+            has_codebook=config.vqvae_from is not None,
         ),
         training,
         checkpoint_dir=directory.checkpoints / "vqvae",

@@ -46,6 +46,11 @@ class VQVAEObjective(nn.Module):
         z_e = (self.model.encode_features(to_float(images)) for images in batches)
         self.model.quantizer.initialise(z_e)
 
+    def scale_usage(self, batch_size: int) -> None:
+        """Says of how many images a forward pass in training will be, over all processes."""
+        height, width = self.model.grid_shapes[0]
+        self.model.quantizer.scale_usage(batch_size * height * width)
+
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction of training done on to what is annealed."""
         self.model.quantizer.set_progress(fraction)

@@ -21,13 +21,13 @@ def anchor_rates(usage: Tensor, decay: float) -> Tensor:
     hundredth as often as the average moves by exp(-10), one never used goes all the way.
 
     Args:
-        usage: float32 (K,), how often each code is used, in any unit.
+        usage: float32 (K,), how often each code is used, in any unit; all 0 where none was yet.
         decay: Of the moving average that gave `usage`.
 
     Returns:
         float32 (K,) in [0, 1).
     """
-    share = usage / usage.sum()
+    share = usage / usage.sum().clamp(min=torch.finfo(usage.dtype).tiny)
     return torch.exp(-10 * share * len(usage) / (1 - decay) - 1e-3)
 
 

@@ -70,12 +70,16 @@ class Quantizer(nn.Module, ABC):
     def initialise(self, batches: Iterable[Tensor]) -> None:
         """Fits the initial state to z_e of several training batches, (B, D, h, w) each.
 
+        Every process gives the same. `scale_usage` follows where training has other batches.
+
         Raises:
             ValueError: It takes batches and there are none, or empty ones only.
         """
         kept = [z_e.float() for z_e in islice(batches, self.num_fit_batches) if z_e.numel()]
         with torch.autocast(kept[0].device.type if kept else "cpu", enabled=False):
             self.fit(self.to_code_space(z_e) for z_e in kept)
+        if kept:
+            self.scale_usage(len(to_points(kept[0])))
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
         """What the code vectors approximate, from z_e: float32 (B, D, h, w) both."""
@@ -99,6 +103,9 @@ class Quantizer(nn.Module, ABC):
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """`initialise` from z = to_code_space(z_e); takes `num_fit_batches` or all there are."""
+
+    def scale_usage(self, num_points: int) -> None:
+        """Scales counts of how often codes are used to a forward pass of `num_points` positions."""
 
     def set_progress(self, fraction: float) -> None:
         """Tells how much of training is done, in [0, 1]; what is annealed follows it."""

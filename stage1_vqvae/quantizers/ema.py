@@ -34,7 +34,7 @@ class EMAQuantizer(LearnedCodebookQuantizer):
         super().__init__(config)
         codebook = torch.randn(config.codebook_size, config.codebook_dim)
         self.register_buffer("codebook", codebook)
-        self.register_buffer("usage_sum", codebook.clone())
+        self.register_buffer("usage_sum", codebook * self.usage_average[:, None])
 
     def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
         """The commitment term beta (z_e - sg[e])^2, averaged over elements."""

@@ -14,7 +14,7 @@ from stage1_vqvae.quantizer_config import LearnedCodebookConfig
 from stage1_vqvae.quantizers.anchors import anchor_points, anchor_rates
 from stage1_vqvae.quantizers.base import to_points
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
-from stage1_vqvae.quantizers.nearest import code_statistics, unit_length
+from stage1_vqvae.quantizers.nearest import code_statistics, scaled_usage, unit_length
 from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
 from stage1_vqvae.quantizers.restarts import dead_codes, random_points
 
@@ -30,12 +30,16 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
     codebook: Tensor
     """float32 (K, D), a parameter or a buffer; read it through `vectors()`."""
     usage_average: Tensor
-    """float32 (K,): moving average of how often a training batch chose each code."""
+    """float32 (K,): moving average of how often a training batch, over all processes, chose each
+    code."""
 
     def __init__(self, config: LearnedCodebookConfig) -> None:
         super().__init__(config)
         self.num_fit_batches = config.kmeans_batches
-        self.register_buffer("usage_average", torch.ones(config.codebook_size))
+        # The start of CVQ-VAE: no code was used yet, so that the first batch draws all to anchors.
+        starts_unused = config.online_clustering and not config.kmeans_batches
+        usage = (torch.zeros if starts_unused else torch.ones)(config.codebook_size)
+        self.register_buffer("usage_average", usage)
         self.set_progress(0.0)
 
     def vectors(self) -> Tensor:
@@ -69,9 +73,12 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
             return
         points = [to_points(z) for z in islice(batches, self.config.kmeans_batches)]
         centres = kmeans_of_batches(points, self.config.codebook_size, spherical=self.config.cosine)
-        batch_size = all_reduce_sum(centres.new_tensor(len(points[0])))
-        usage = (batch_size / self.config.codebook_size).expand(len(centres))
-        self.place(torch.ones_like(usage, dtype=torch.bool), centres, usage)
+        self._place_all(centres, self.usage_average)
+
+    @torch.no_grad()
+    def scale_usage(self, num_points: int) -> None:
+        """See `Quantizer.scale_usage`."""
+        self._place_all(self.codebook, scaled_usage(self.usage_average, num_points))
 
     def set_progress(self, fraction: float) -> None:
         """Ends restarts and anchors once `restart_until` of training is done."""
@@ -105,4 +112,7 @@ class LearnedCodebookQuantizer(NearestCodebookQuantizer):
         rates = anchor_rates(self.usage_average, self.config.decay)  # (K,)
         anchors = broadcast(anchor_points(z, self.vectors(), cosine=self.config.cosine))
         vectors = torch.lerp(self.codebook, anchors, rates[:, None])
-        self.place(torch.ones_like(rates, dtype=torch.bool), vectors, self.usage_average)
+        self._place_all(vectors, self.usage_average)
+
+    def _place_all(self, vectors: Tensor, usage: Tensor) -> None:
+        self.place(torch.ones_like(usage, dtype=torch.bool), vectors, usage)

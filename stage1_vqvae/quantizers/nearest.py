@@ -86,6 +86,11 @@ def code_statistics(z: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tenso
     return counts, sums
 
 
+def scaled_usage(usage: Tensor, num_points: int) -> Tensor:
+    """Moving counts (K,) in the same proportions, as of `num_points` points; 0 where all are."""
+    return usage * (num_points / usage.sum().clamp(min=1e-30))
+
+
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
     """How often each code occurs: int64 (K,)."""
     return torch.bincount(codes.flatten(), minlength=codebook_size)

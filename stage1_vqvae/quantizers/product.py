@@ -72,6 +72,11 @@ class ProductQuantizer(Quantizer):
         for i, group in enumerate(self._all()):
             group.fit(parts[i] for parts in kept)
 
+    def scale_usage(self, num_points: int) -> None:
+        """Passes the number on."""
+        for group in self._all():
+            group.scale_usage(num_points)
+
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""
         for group in self._all():

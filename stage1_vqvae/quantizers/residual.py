@@ -106,6 +106,11 @@ class ResidualQuantizer(Quantizer):
             self._stage(i).fit(self._to_stage(i, z) for z in residuals)
             residuals = [self._step(i, z)[1] for z in residuals]
 
+    def scale_usage(self, num_points: int) -> None:
+        """Passes the number on."""
+        for i in range(len(self.stages)):
+            self._stage(i).scale_usage(num_points)
+
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""
         for i in range(len(self.stages)):

@@ -13,7 +13,7 @@ from stage1_vqvae.quantizer_config import SoftCodebookConfig
 from stage1_vqvae.quantizers.base import QuantizerOutput, to_points
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
-from stage1_vqvae.quantizers.nearest import code_counts
+from stage1_vqvae.quantizers.nearest import code_counts, scaled_usage
 from stage1_vqvae.quantizers.restarts import dead_codes, random_points
 
 
@@ -27,7 +27,8 @@ class SoftCodebookQuantizer(CodebookQuantizer):
     copies_gradient = False
     config: SoftCodebookConfig
     usage_average: Tensor
-    """float32 (K,): moving average of how often a training batch chose each code."""
+    """float32 (K,): moving average of how often a training batch, over all processes, chose each
+    code."""
 
     def __init__(self, config: SoftCodebookConfig, *, cosine: bool = False) -> None:
         super().__init__(config.codebook_size, config.codebook_dim, cosine=cosine)
@@ -59,9 +60,11 @@ class SoftCodebookQuantizer(CodebookQuantizer):
             self.codebook.copy_(
                 kmeans_of_batches(points, self.config.codebook_size, spherical=self._cosine)
             )
-            batch_size = all_reduce_sum(self.usage_average.new_tensor(len(points[0])))
-            self.usage_average.copy_(batch_size / self.config.codebook_size)
             self.start_from(torch.cat(points))
+
+    def scale_usage(self, num_points: int) -> None:
+        """See `Quantizer.scale_usage`."""
+        self.usage_average.copy_(scaled_usage(self.usage_average, num_points))
 
     def start_from(self, z: Tensor) -> None:
         """Starts what else a kind learns, from the points (N, D) of the codebook's start."""

@@ -55,10 +55,11 @@ def prior_task(labels=True, train=9, **config):
     return PriorTask(prior, CodeDump(splits, (5, 8), 3 if labels else None, "hash"))
 
 
-def vqvae_task(count):
+def vqvae_task(count, batch_size=8, **options):
     quantizer = EMAQuantizerConfig(codebook_size=4, codebook_dim=2, kmeans_batches=3)
     config = VQVAEConfig(width=4, fine_width=4, num_layers=0, quantizer=quantizer)
-    return VQVAETask(VQVAE(config, (1, 8, 8)), image_set(count), image_set(3))
+    model = VQVAE(config, (1, 8, 8))
+    return VQVAETask(model, image_set(count), image_set(3), batch_size, **options)
 
 
 def test_image_batches_give_every_image_once_in_order():
@@ -118,6 +119,24 @@ def test_vqvae_starts_from_each_training_image_once_per_round(monkeypatch):
     once = torch.cat(seen[:2])[:, 0, 0, 0].tolist()
     assert sorted(once) == list(range(70))
     assert once != list(range(70))
+
+
+@pytest.mark.parametrize("batch_size", [24, 512])
+def test_vqvae_usage_starts_as_that_of_a_training_batch(batch_size):
+    task = vqvae_task(70, batch_size)
+    task.prepare(CPU)
+    usage = task.objective.model.quantizer.usage_average
+    assert usage.tolist() == [batch_size * 2 * 2 / 4] * 4  # 2x2 positions, 4 codes
+
+
+def test_vqvae_that_goes_on_with_a_codebook_scales_its_usage():
+    task = vqvae_task(70, 24, has_codebook=True)
+    quantizer = task.objective.model.quantizer
+    quantizer.usage_average.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    before = quantizer.codebook.clone()
+    task.prepare(CPU)
+    torch.testing.assert_close(quantizer.usage_average, 9.6 * torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert torch.equal(quantizer.codebook, before)
 
 
 def test_vqvae_progress_ends_the_restarts():

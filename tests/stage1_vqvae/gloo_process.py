@@ -22,6 +22,8 @@ from stage1_vqvae.collectives import all_reduce_sum, broadcast, is_distributed
 from stage1_vqvae.quantizers import build_quantizer
 
 STEPS = 5
+POINTS = 2 * 5 * 5
+"""Positions of a batch, over both processes."""
 TRAINED = {
     "ema": quantizer_config("ema", decay=0.8),
     "gradient": quantizer_config("gradient", decay=0.8),
@@ -67,6 +69,7 @@ def initialised(case, batches, seed):
     quantizer = build_quantizer(INITIALISED[case])
     torch.manual_seed(seed)
     quantizer.initialise(batches)
+    quantizer.scale_usage(POINTS)
     return quantizer.state_dict()
 
 

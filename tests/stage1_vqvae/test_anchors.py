@@ -107,6 +107,30 @@ def test_unused_codes_move_to_points_of_the_batch(kind):
     assert distance_to_places(quantizer)[UNUSED].max() < 0.02
 
 
+@pytest.mark.parametrize("start", [False, True], ids=["from Python", "initialised"])
+@pytest.mark.parametrize("kind", LEARNED)
+def test_first_batch_draws_unused_codes_to_its_points_without_kmeans(kind, start):
+    quantizer = make_quantizer(
+        kind, codebook_size=64, codebook_dim=2, decay=0.99, online_clustering=True
+    ).train()
+    far = torch.arange(64) >= 32
+    quantizer.codebook.data[far] += 100.0
+    if start:
+        quantizer.initialise([batch()])
+        quantizer.scale_usage(1000)
+    quantizer(batch())
+    # A code goes exp(-0.001) of the way; an EMA code is then the mean of its points.
+    assert distance_to_places(quantizer)[far].max() < 0.2
+
+
+def test_ema_codes_are_the_means_of_their_first_points_without_kmeans_or_anchors():
+    options = {"online_clustering": True, "restart_until": 0.0}
+    quantizer = make_quantizer("ema", codebook_size=2, codebook_dim=2, **options).train()
+    quantizer.codebook.copy_(PLACES + 0.5)
+    quantizer(batch())
+    torch.testing.assert_close(quantizer.codebook, PLACES)
+
+
 @pytest.mark.parametrize("kind", LEARNED)
 def test_well_used_codes_stay(kind):
     quantizer = quantizer_with_unused_codes(kind)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from gloo_process import INITIALISED, TRAINED, shared_batches, trained
+from gloo_process import INITIALISED, POINTS, TRAINED, shared_batches, trained
 from safetensors.torch import load_file
 from tiny_vqvae import changed
 
@@ -75,9 +75,17 @@ def test_two_processes_start_from_their_batches(ranks, case):
     assert changed(before, after) == before.keys() - frozen
 
 
-def test_two_processes_initialise_the_usage_of_the_whole_batch(ranks):
-    expected = torch.full((7,), 2 * 25 / 7)  # two images of 5x5 positions over 7 codes
-    torch.testing.assert_close(ranks[1]["initialised/usage_average"], expected)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "initialised/usage_average",
+        "initialised-residual/stages.1.usage_average",
+        "initialised-stochastic/usage_average",
+    ],
+)
+def test_two_processes_start_with_the_usage_of_one(ranks, name):
+    for state in ranks:
+        torch.testing.assert_close(state[name], torch.full((7,), POINTS / 7))
 
 
 def test_collectives_of_two_processes_sum_and_broadcast(ranks):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_vqvae import LEARNED, make_quantizer, product_config, residual_config
+from tiny_vqvae import (
+    LEARNED,
+    RESTARTING,
+    make_quantizer,
+    product_config,
+    quantizer_config,
+    residual_config,
+)
 
 from stage1_vqvae.quantizers import build_quantizer
 from stage1_vqvae.quantizers import kmeans as kmeans_module
@@ -137,11 +144,39 @@ def test_initialise_starts_every_code_with_the_mean_usage_of_a_batch(kind):
     torch.testing.assert_close(quantizer.usage_average, torch.full((7,), 3 * 2 * 5 / 7))
 
 
+@pytest.mark.parametrize("batches", [0, 2], ids=["random", "k-means"])
+@pytest.mark.parametrize("make_config", [quantizer_config, residual_config, product_config])
+@pytest.mark.parametrize("kind", RESTARTING)
+def test_usage_starts_as_that_of_a_training_batch(kind, make_config, batches):
+    quantizer = build_quantizer(make_config(kind, kmeans_batches=batches))
+    quantizer.initialise([torch.randn(3, 4, 2, 5), torch.randn(3, 4, 2, 5)])
+    quantizer.scale_usage(1000)
+    averages = [b for name, b in quantizer.named_buffers() if name.endswith("usage_average")]
+    assert averages
+    for average in averages:
+        torch.testing.assert_close(average, torch.full((7,), 1000 / 7))
+
+
 def test_initialise_gives_the_ema_sums_of_its_codes():
     quantizer = make_quantizer("ema", kmeans_batches=1)
     quantizer.initialise([torch.randn(3, 4, 2, 5)])
     expected = quantizer.codebook * quantizer.usage_average[:, None]
     torch.testing.assert_close(quantizer.usage_sum, expected)
+
+
+@pytest.mark.parametrize("kind", RESTARTING)
+def test_scaled_usage_keeps_its_proportions_and_the_codes(kind):
+    quantizer = make_quantizer(kind)
+    quantizer.usage_average.copy_(torch.tensor([1.0, 2.0, 0.0, 4.0, 1.0, 1.0, 1.0]))
+    before = quantizer.vectors().detach().clone()
+    quantizer.scale_usage(1000)
+    torch.testing.assert_close(
+        quantizer.usage_average, torch.tensor([1.0, 2.0, 0.0, 4.0, 1.0, 1.0, 1.0]) * 100
+    )
+    assert torch.equal(quantizer.vectors(), before)
+    if kind == "ema":
+        expected = quantizer.codebook * quantizer.usage_average[:, None]
+        torch.testing.assert_close(quantizer.usage_sum, expected)
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3])
