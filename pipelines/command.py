@@ -65,7 +65,11 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     error comes from.
     """
     protect_standard_streams()
+    is_alone = True
     try:
+        is_alone = num_processes() == 1
+        if not is_alone:  # torch would bury an error of ours below the stack of a lost connection
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         main()
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
@@ -74,14 +78,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         if os.environ.get("TRACEBACK"):
             raise
         sys.stderr.write(f"error: {_sentence(error)}\n")
-        sys.exit(1)
-    if num_processes() > 1:
+        _leave(1, is_alone=is_alone)
+    _leave(0, is_alone=is_alone)
+
+
+def _leave(status: int, *, is_alone: bool) -> NoReturn:
+    if not is_alone:
         # gloo's threads now and then abort an interpreter that is being torn down (torch 2.15),
         # and torchrun would call a finished run failed.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    sys.exit(0)
+        os._exit(status)
+    sys.exit(status)
 
 
 def say(text: str) -> None:

@@ -128,7 +128,7 @@ def main() -> None:
     refuse_unwritable(directory.codes)
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    with process_group(device), enter_on_main(directory.owned("encoded"), device):
+    with process_group(device), enter_on_main(directory.owned("encoded")):
         splits = load_run_splits(directory, options.data)
         barrier()  # no process may find what rank 0 writes now
         if is_main():

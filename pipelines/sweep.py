@@ -188,7 +188,7 @@ def sweep(options: SweepOptions) -> None:
     device = choose_device(options.run.device)
     with process_group(device), ExitStack() as stack:
         if not options.dry_run:
-            stack.enter_context(enter_on_main(options.directory.owned("trained"), device))
+            stack.enter_context(enter_on_main(options.directory.owned("trained")))
         splits = load_splits(options.run.data)
         say(_plan(options, splits))
         if options.dry_run:
@@ -296,7 +296,7 @@ def _train(
     """Trains and measures what of a run is missing; gives its row."""
     from pipelines.training.distributed import enter_on_main
 
-    with enter_on_main(run.directory.owned("trained"), device):
+    with enter_on_main(run.directory.owned("trained")):
         return _train_owned(run, options, splits, device)
 
 

@@ -201,7 +201,7 @@ def main() -> None:
     device = choose_device(options.device)
     with process_group(device), ExitStack() as stack:
         if writes:
-            stack.enter_context(enter_on_main(directory.owned("trained"), device))
+            stack.enter_context(enter_on_main(directory.owned("trained")))
             if is_main():
                 directory.begin_prior(config, resume=options.resume)
             barrier()

@@ -149,7 +149,7 @@ def open_run(
     writes = not options.dry_run and not all(path.exists() for path in results)
     with ExitStack() as stack:
         if writes:
-            stack.enter_context(enter_on_main(directory.owned("trained"), device))
+            stack.enter_context(enter_on_main(directory.owned("trained")))
         splits = load_splits(options.run.data)
         say(plan(options.run, splits))
         if options.dry_run:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -12,14 +15,33 @@ def is_distributed() -> bool:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sums `tensor` over all processes, in place, and returns it."""
+    """Sums `tensor` over all processes, in place, and returns it.
+
+    Raises:
+        torch.distributed.DistNetworkError: A process has ended or cannot be reached.
+    """
     if is_distributed():
-        dist.all_reduce(tensor)
+        with _network_errors():
+            dist.all_reduce(tensor)
     return tensor
 
 
 def broadcast(tensor: Tensor) -> Tensor:
-    """Overwrites `tensor` with the one of rank 0, in place, and returns it."""
+    """Overwrites `tensor` with the one of rank 0, in place, and returns it.
+
+    Raises:
+        torch.distributed.DistNetworkError: A process has ended or cannot be reached.
+    """
     if is_distributed():
-        dist.broadcast(tensor, src=0)
+        with _network_errors():
+            dist.broadcast(tensor, src=0)
     return tensor
+
+
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Gives every failure of a collective one type: gloo raises a plain RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise dist.DistNetworkError(str(error)) from error

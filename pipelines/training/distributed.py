@@ -1,20 +1,40 @@
-"""Several processes as one run; on a single process every function here does nothing."""
+"""Several processes as one run; on a single process every function here does nothing.
+
+Tensors travel by collectives, at which all processes arrive at about the same time. All else, and
+all waiting for the work of one process, goes by way of an `Exchange`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from pipelines.training.exchange import Exchange, meet
 from pipelines.training.launch import num_processes
+from pipelines.training.shared_directory import require_shared as require_shared_by
 
-# torch's own 10 or 30 minutes are less than the first process may take for a dump of codes. One
-# that dies is noticed by torchrun, which ends the others.
-_PATIENCE = timedelta(days=1)
+T = TypeVar("T")
+
+# For a process that lives but does not come to a collective: longer than a checkpoint may take.
+_TIME_LIMIT = timedelta(minutes=30)
+_RESUME = "start the same command with --resume"
+
+_exchange: Exchange | None = None
+
+
+class _ToldToStopError(BaseException):
+    """SIGTERM, by which torchrun ends the other processes once one has failed."""
 
 
 @contextmanager
@@ -22,31 +42,53 @@ def process_group(device: torch.device) -> Iterator[None]:
     """Joins the processes that torchrun started, for the length of the block.
 
     torchrun describes them in the environment (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and
-    MASTER_PORT). They talk by nccl on CUDA devices and by gloo elsewhere, and wait for each other
-    as long as one of them encodes a large data set.
+    MASTER_PORT). Their collectives run by nccl on CUDA devices and by gloo elsewhere. Where one of
+    them ends or hangs, all others end within a minute and name it.
+
+    Raises:
+        ValueError: They have other software or another kind of device than rank 0.
+        RuntimeError: Another process failed, has ended or hangs.
     """
+    global _exchange
     if num_processes() == 1:
         yield
         return
-    if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device, timeout=_PATIENCE)
-    else:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+    store, rank, hosts = meet()
+    exchange = Exchange(PrefixStore("run", store), rank, hosts)
+    exchange.heartbeat.start()
+    told_to_stop = signal.signal(signal.SIGTERM, _stop)
     try:
+        exchange.agree(_software(device), "install the same on every machine")
+        _join_collectives(store, exchange, device)
+        _exchange = exchange
         yield
-        dist.barrier()  # no process takes its connections away while another still uses them
-    finally:
+        exchange.barrier()
+        with _network_errors():
+            dist.barrier()  # the store, which ends with rank 0, has served all by now
         dist.destroy_process_group()
+        signal.signal(signal.SIGTERM, told_to_stop)
+    except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself, and says why
+        if isinstance(error, dist.DistError | _ToldToStopError):
+            raise RuntimeError(_explain(exchange, error)) from error
+        reason = str(error) or type(error).__name__
+        exchange.heartbeat.report(
+            f"{exchange.heartbeat.describe(rank)} ended ({reason}): {_RESUME}"
+        )
+        raise
+    finally:
+        exchange.heartbeat.stop()
+        _exchange = None
 
 
 def world_size() -> int:
     """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return _exchange.size if _exchange is not None else 1
 
 
 def rank() -> int:
     """Number of this process in [0, world_size)."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return _exchange.rank if _exchange is not None else 0
 
 
 def is_main() -> bool:
@@ -54,12 +96,48 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def on_main(work: Callable[[], T]) -> T:
+    """What `work()` returns on rank 0, which alone calls it; see `Exchange.on_main`."""
+    return work() if _exchange is None else _exchange.on_main(work)
+
+
+@contextmanager
+def enter_on_main(context: AbstractContextManager[None]) -> Iterator[None]:
+    """Holds `context` on rank 0 for the length of the block; its refusal ends every process."""
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(context)
+
+        on_main(enter)
+        yield
+
+
+def agree(record: Mapping[str, Any], advice: str) -> None:
+    """Refuses to go on where a process holds other values than rank 0; see `Exchange.agree`."""
+    if _exchange is not None:
+        _exchange.agree(record, advice)
+
+
+def require_shared(directory: Path) -> None:
+    """Refuses a directory that not all processes see; see `shared_directory.require_shared`."""
+    if _exchange is not None:
+        require_shared_by(_exchange, directory)
+
+
+def barrier() -> None:
+    """Waits until every process has come this far, however long one of them works."""
+    if _exchange is not None:
+        _exchange.barrier()
+
+
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of `tensor` (floating point, same shape everywhere) over all processes."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
-    dist.all_reduce(total)
+    with _network_errors():
+        dist.all_reduce(total)
     return total / world_size()
 
 
@@ -99,39 +177,55 @@ def broadcast_from_main(tensors: Mapping[str, Tensor]) -> None:
         return
     for tensor in tensors.values():
         plain = tensor.contiguous()  # a copy in other memory formats, which cannot be sent
-        dist.broadcast(plain, src=0)
+        with _network_errors():
+            dist.broadcast(plain, src=0)
         tensor.copy_(plain)
 
 
-def from_main(number: int, device: torch.device) -> int:
-    """The `number` that rank 0 holds."""
-    if world_size() == 1:
-        return number
-    tensor = torch.tensor(number, dtype=torch.int64, device=device)
-    dist.broadcast(tensor, src=0)
-    return int(tensor)
-
-
-def barrier() -> None:
-    """Waits until every process has come this far."""
-    if world_size() > 1:
-        dist.barrier()
-
-
 @contextmanager
-def enter_on_main(context: AbstractContextManager[None], device: torch.device) -> Iterator[None]:
-    """Holds `context` on rank 0 for the length of the block; its refusal ends every process.
-
-    Raises:
-        RuntimeError: Rank 0 was refused; there the refusal itself is raised.
-    """
-    with ExitStack() as stack:
-        refusal: Exception | None = None
-        if is_main():
-            try:
-                stack.enter_context(context)
-            except (OSError, RuntimeError) as error:
-                refusal = error
-        if from_main(int(refusal is not None), device):
-            raise refusal or RuntimeError("rank 0 cannot begin: see what it says")
+def _network_errors() -> Iterator[None]:
+    """Gives every failure of a collective one type: gloo raises a plain RuntimeError."""
+    try:
         yield
+    except RuntimeError as error:
+        raise dist.DistNetworkError(str(error)) from error
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as Python calls it
+    raise _ToldToStopError
+
+
+def _join_collectives(store: Store, exchange: Exchange, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
+    with _network_errors():
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=PrefixStore("collectives", store),
+            rank=exchange.rank,
+            world_size=exchange.size,
+            timeout=_TIME_LIMIT,
+            device_id=device if on_gpu else None,
+        )
+
+
+def _explain(exchange: Exchange, error: BaseException) -> str:
+    """Why a collective failed or the process was told to stop, as a sentence."""
+    heartbeat = exchange.heartbeat
+    ended = heartbeat.find_ended()
+    if ended is not None:
+        reason = f"{heartbeat.describe(ended)} has ended or cannot be reached"
+    elif isinstance(error, _ToldToStopError):
+        reason = "the run was told to stop (SIGTERM)"
+    else:
+        reason = "a process of this run cannot be reached"
+    return heartbeat.report(f"{reason}: {_RESUME}")
+
+
+def _software(device: torch.device) -> dict[str, Any]:
+    packages = ("torchvision", "numpy", "pillow")
+    return {
+        "number of processes": num_processes(),
+        "device": device.type,
+        "torch": torch.__version__,
+        **{package: version(package) for package in packages},
+    }

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from pipelines.training.checkpoint import Checkpoint, CheckpointStore
 from pipelines.training.config import TrainingConfig
-from pipelines.training.distributed import broadcast_from_main, from_main, is_main, mean_figures
+from pipelines.training.distributed import (
+    agree,
+    broadcast_from_main,
+    is_main,
+    mean_figures,
+    on_main,
+)
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
 from pipelines.training.optimisation import Optimisation
 from pipelines.training.precision import Precision, resolve_precision
@@ -107,19 +113,17 @@ class Trainer:
         return self._finish()
 
     def _find_checkpoint(self, resume: bool) -> Checkpoint | None:
-        if not resume and self._store.steps():
+        steps = on_main(self._store.steps)
+        if not resume and steps:
             raise FileExistsError(
-                f"{self._store.directory} holds a checkpoint of step {self._store.steps()[-1]}: "
+                f"{self._store.directory} holds a checkpoint of step {steps[-1]}: "
                 "resume it, or choose another directory for a new run"
             )
         checkpoint = self._store.load_newest()
-        step = checkpoint.step if checkpoint else 0
-        main_step = from_main(step, self.device)
-        if step != main_step:
-            raise RuntimeError(
-                f"all processes must see the same checkpoints, but one finds step {step} and rank "
-                f"0 step {main_step}: put {self._store.directory} on a shared file system"
-            )
+        agree(
+            {"step of the newest checkpoint": checkpoint.step if checkpoint else 0},
+            f"put {self._store.directory} on a shared file system",
+        )
         if checkpoint is not None:
             refuse_other_run(checkpoint.state.fingerprint, self._fingerprint)
             warn_other_machine(checkpoint.state.environment, environment(self.device))
@@ -153,11 +157,8 @@ class Trainer:
         """The checkpoint's precision or rank 0's: measured again, it could come out otherwise."""
         if checkpoint is not None:
             return checkpoint.state.precision
-        precision = resolve_precision(self.config.precision, self.device)
-        name: Literal["fp32", "bf16"] = (
-            "bf16" if from_main(int(precision.name == "bf16"), self.device) else "fp32"
-        )
-        return Precision(name=name, reason=precision.reason)
+        resolved = on_main(lambda: asdict(resolve_precision(self.config.precision, self.device)))
+        return Precision(**resolved)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._optimisation.load(checkpoint.tensors)

@@ -439,8 +439,7 @@ def test_module_run_as_a_script_calls_itself_as_it_was_called():
         (None, None, "hello\n"),
         ("2", "0", "hello\n"),
         ("2", "1", ""),
-        # Left in the environment by something else than torchrun.
-        (None, "1", "hello\n"),
+        (None, "1", "hello\n"),  # a RANK alone is left over from something else
         ("", "1", "hello\n"),
     ],
 )
@@ -501,3 +500,20 @@ def test_no_command_line_is_printed_with_a_path_that_is_not_quoted():
     sources = (Path(pipelines.__file__).parent).rglob("*.py")
     unquoted = re.compile(r"--(run|out|images|mask)[ =]{(?!shlex)")
     assert [path for path in sources if unquoted.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("size", ["", "1"])
+def test_command_of_one_process_ends_as_usual(size, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(SystemExit) as leaving:
+        run_command(lambda: None)
+    assert leaving.value.code == 0
+
+
+@pytest.mark.parametrize("size", ["two", "0", "-1", "1.5"])
+def test_command_refuses_an_impossible_number_of_processes(size, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(SystemExit) as leaving:
+        run_command(lambda: None)
+    assert leaving.value.code == 1
+    assert f"WORLD_SIZE must be a whole number of at least 1, got '{size}'" in capsys.readouterr().err

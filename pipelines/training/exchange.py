@@ -1,0 +1,166 @@
+"""Messages between the processes of a run, which wait for each other as long as they live."""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from pipelines.training.heartbeat import Heartbeat
+
+T = TypeVar("T")
+
+_TIME_TO_MEET = timedelta(minutes=5)
+_POLL = timedelta(seconds=1)
+_MOST_DIFFERENCES = 3
+
+
+class Exchange:
+    """JSON values by way of the run's key-value store.
+
+    Every process makes the same calls in the same order. There is no time limit: the heartbeat ends
+    the waiting when a process is missed, however long the work of another takes.
+
+    Args:
+        store: The run's key-value store.
+        rank: Number of this process.
+        hosts: Name of the machine of each process, by rank.
+    """
+
+    def __init__(self, store: Store, rank: int, hosts: Sequence[str]) -> None:
+        self.store = store
+        self.rank = rank
+        self.size = len(hosts)
+        self.heartbeat = Heartbeat(store, rank, hosts)
+        self._count = 0
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What `work()` returns on rank 0, which alone calls it.
+
+        Args:
+            work: Returns what JSON can hold.
+
+        Raises:
+            RuntimeError: On the other processes, with the same message, if `work` raises.
+        """
+        key = self._next_key()
+        if self.rank == 0:
+            try:
+                result = work()
+            except Exception as error:
+                self.store.set(key, json.dumps({"error": str(error)}))
+                raise
+            self.store.set(key, json.dumps({"result": result}))
+            return result
+        answer: dict[str, Any] = json.loads(self._get(key))
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return cast(T, answer["result"])
+
+    def collect(self, value: Any) -> list[Any]:
+        """The JSON `value` of each process, by rank, on rank 0; on the others an empty list."""
+        key = self._next_key()
+        self.store.set(f"{key}/{self.rank}", json.dumps(value))
+        if self.rank != 0:
+            return []
+        return [json.loads(self._get(f"{key}/{rank}")) for rank in range(self.size)]
+
+    def barrier(self) -> None:
+        """Waits until every process has come this far."""
+        self.collect(None)
+        self.on_main(lambda: None)
+
+    def agree(self, record: Mapping[str, Any], advice: str) -> None:
+        """Refuses to go on where a process holds other values than rank 0.
+
+        Args:
+            record: JSON values by name, nested or not.
+            advice: What to do about a difference.
+
+        Raises:
+            ValueError: They differ; the same on every process.
+        """
+        records = self.collect(record)
+        difference = self.on_main(lambda: self._first_difference(records))
+        if difference is not None:
+            raise ValueError(f"all processes of a run must have the same {difference}: {advice}")
+
+    def _first_difference(self, records: list[Any]) -> str | None:
+        own, *others = (dict(_flat(record)) for record in records)
+        describe = self.heartbeat.describe
+        for rank, other in enumerate(others, 1):
+            differences = [
+                f"{name}, which is {_short(other.get(name))} on {describe(rank)} and "
+                f"{_short(own.get(name))} on {describe(0)}"
+                for name in own | other
+                if own.get(name) != other.get(name)
+            ]
+            if differences:
+                return "; ".join(differences[:_MOST_DIFFERENCES])
+        return None
+
+    def _get(self, key: str) -> bytes:
+        while True:
+            try:
+                self.store.wait([key], _POLL)
+                return self.store.get(key)
+            except dist.DistStoreError as error:  # not there yet
+                if self.heartbeat.verdict is not None:
+                    raise dist.DistNetworkError(self.heartbeat.verdict) from error
+
+    def _next_key(self) -> str:
+        self._count += 1
+        return f"message/{self._count}"
+
+
+def meet() -> tuple[Store, int, list[str]]:
+    """Waits for the processes that torchrun's environment describes.
+
+    Returns:
+        Their key-value store, the number of this process, and the name of the machine of each.
+
+    Raises:
+        RuntimeError: Not all of them have come within five minutes.
+        ValueError: The environment lacks something, or there is no room for this process.
+    """
+    try:
+        whole, rank, size = next(rendezvous("env://", timeout=_TIME_TO_MEET))
+        store = PrefixStore("run", whole)
+        if rank == 0:
+            store.set("size", str(size))
+        size = int(store.get("size"))  # they may not agree on it, as the first exchange will show
+        if rank >= size:
+            raise ValueError(f"RANK must be below the WORLD_SIZE of rank 0, got {rank} and {size}")
+        store.set(f"host/{rank}", socket.gethostname())
+        hosts = store.multi_get([f"host/{other}" for other in range(size)])
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RuntimeError(
+            f"all processes must come to {place} within {_TIME_TO_MEET.seconds} seconds, but some "
+            "have not: start them together, each with this address and a RANK of its own"
+        ) from error
+    return whole, rank, [host.decode() for host in hosts]
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` as `("a.b", 1)`."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _short(value: Any) -> str:
+    """A value for a sentence, without the middle of a long one."""
+    abbreviation = reprlib.Repr()
+    abbreviation.maxstring = abbreviation.maxother = 300
+    return abbreviation.repr(value)
