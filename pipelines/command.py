@@ -15,7 +15,7 @@ from pipelines.cli.standard_streams import protect_standard_streams
 from pipelines.config import RunConfig
 from pipelines.recipes import RECIPES, fashion_mnist_mini
 from pipelines.run_dir import LATEST, RunDirectory
-from pipelines.training.launch import num_processes, process_rank
+from pipelines.training.launch import HAS_JOINED, num_processes, process_rank
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
@@ -65,10 +65,8 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     error comes from.
     """
     protect_standard_streams()
-    is_alone = True
     try:
-        is_alone = num_processes() == 1
-        if not is_alone:  # torch would bury an error of ours below the stack of a lost connection
+        if num_processes() > 1:  # torch would bury our error below the stack of a lost connection
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         main()
     except KeyboardInterrupt:
@@ -78,12 +76,12 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         if os.environ.get("TRACEBACK"):
             raise
         sys.stderr.write(f"error: {_sentence(error)}\n")
-        _leave(1, is_alone=is_alone)
-    _leave(0, is_alone=is_alone)
+        _leave(1)
+    _leave(0)
 
 
-def _leave(status: int, *, is_alone: bool) -> NoReturn:
-    if not is_alone:
+def _leave(status: int) -> NoReturn:
+    if HAS_JOINED.is_set():
         # gloo's threads now and then abort an interpreter that is being torn down (torch 2.15),
         # and torchrun would call a finished run failed.
         sys.stdout.flush()

@@ -83,6 +83,14 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `RunConfig.to_dict()` that the processes of a run must have alike.
+
+    Their devices may differ, and where each finds the images.
+    """
+    return {**settings, "device": None, "data": deciding(settings)["data"]}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs between two nested dictionaries, as `--vqvae.width was 96, is now 128`."""
     found = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.atomic_files import refuse_existing, refuse_unwritable
 from pipelines.augmentation import AugmentationConfig, also_seen
 from pipelines.command import named_run, parse, run_command, say
+from pipelines.config import settings_of_all
 from pipelines.data.location import DataLocation
 from pipelines.run_dir import LATEST, RunDirectory
 
@@ -75,11 +76,12 @@ def dump_codes(
     """
     from pipelines.atomic_files import writing
     from pipelines.batches import labelled_batches
-    from pipelines.training.distributed import barrier, is_main
+    from pipelines.training.distributed import on_main
     from stage1_vqvae.code_dump import write_code_dump
 
-    augmentation.check_fits(splits.image_shape)
-    if is_main() and not directory.codes.exists():
+    def write() -> None:
+        if directory.codes.exists():
+            return
         batches = {
             name: (len(images), labelled_batches(images, device))
             for name, images in splits.by_name.items()
@@ -90,7 +92,9 @@ def dump_codes(
         }
         with writing(directory.codes):
             write_code_dump(directory.codes, model, batches, splits.num_classes, other_views)
-    barrier()
+
+    augmentation.check_fits(splits.image_shape)
+    on_main(write)
     dump = read_own_codes(directory, model)
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
     grids = " + ".join(
@@ -120,21 +124,30 @@ def main() -> None:
 
     from pipelines.summaries import load_run_splits
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import barrier, enter_on_main, is_main, process_group
+    from pipelines.training.distributed import (
+        agree,
+        enter_on_main,
+        on_main,
+        process_group,
+        require_shared,
+    )
     from stage1_vqvae.model import VQVAE
 
-    refuse_existing(directory.codes)
-    directory.check_codes(config)
-    refuse_unwritable(directory.codes)
+    def check() -> None:
+        refuse_existing(directory.codes)
+        directory.check_codes(config)
+        refuse_unwritable(directory.codes)
+
     device = choose_device(options.device)
-    model = VQVAE.from_pretrained(directory.vqvae).to(device)
-    with process_group(device), enter_on_main(directory.owned("encoded")):
-        splits = load_run_splits(directory, options.data)
-        barrier()  # no process may find what rank 0 writes now
-        if is_main():
-            directory.begin_codes(config)
-        barrier()
-        dump_codes(directory, splits, model, device, config.augmentation)
+    with process_group(device):
+        on_main(check)
+        agree(settings_of_all(config.to_dict()))
+        require_shared(directory.path)
+        with enter_on_main(directory.owned("encoded")):
+            model = VQVAE.from_pretrained(directory.vqvae).to(device)
+            splits = load_run_splits(directory, options.data)
+            on_main(lambda: directory.begin_codes(config))
+            dump_codes(directory, splits, model, device, config.augmentation)
     say(f"next: python -m pipelines.train_prior {directory.option}")
 
 

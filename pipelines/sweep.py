@@ -17,7 +17,7 @@ import tyro
 
 from pipelines.atomic_files import refuse_unwritable, write_text
 from pipelines.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import dump_codes
 from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
 from pipelines.evaluation.sweep_table import (
@@ -27,6 +27,7 @@ from pipelines.evaluation.sweep_table import (
     to_csv,
     to_markdown,
 )
+from pipelines.files.records import convert, to_json
 from pipelines.recipes import RECIPES
 from pipelines.run_dir import RUNS
 from pipelines.train_prior import train_prior
@@ -118,7 +119,6 @@ class SweepOptions:
                 options or data.
             OSError: The directory cannot be written.
         """
-        check_batches(self.run)
         _require_distinct("quantizers", self.quantizers)
         _require_distinct("codebook-sizes", self.codebook_sizes)
         unknown = [kind for kind in self.quantizers if kind not in QUANTIZER_CONFIGS]
@@ -178,16 +178,26 @@ def sweep(options: SweepOptions) -> None:
 
     Raises:
         RuntimeError: A run failed; the others are finished.
+        ValueError: Processes cannot share a batch, or as `SweepOptions.check`.
     """
-    options.check()
+    check_batches(options.run)
 
     from pipelines.data.load import load_splits
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import enter_on_main, process_group
+    from pipelines.training.distributed import (
+        agree,
+        enter_on_main,
+        on_main,
+        process_group,
+        require_shared,
+    )
 
     device = choose_device(options.run.device)
     with process_group(device), ExitStack() as stack:
+        on_main(options.check)
+        agree(settings_of_all(options.config.to_dict()) | {"resume": options.resume})
         if not options.dry_run:
+            require_shared(options.directory.path)
             stack.enter_context(enter_on_main(options.directory.owned("trained")))
         splits = load_splits(options.run.data)
         say(_plan(options, splits))
@@ -195,7 +205,7 @@ def sweep(options: SweepOptions) -> None:
             say(json.dumps(options.config.to_dict(), indent=2))
             return
         runs = _open(options, splits, device)
-        rows = {run.name: row for run in runs if (row := run.read_row()) is not None}
+        rows = {run.name: row for run in runs if (row := _read_row(run)) is not None}
         for number, run in enumerate(runs, 1):
             if _is_finished(rows.get(run.name), options):
                 say(f"{run.name}: already finished, in {run.directory.path}")
@@ -250,21 +260,35 @@ def _plan(options: SweepOptions, splits: DataSplits) -> str:
 def _open(options: SweepOptions, splits: DataSplits, device: torch.device) -> list[SweepRun]:
     """Begins or re-opens the sweep and gives its runs, the same on every process."""
     from pipelines.data.data_record import data_record
-    from pipelines.training.distributed import barrier, is_main
+    from pipelines.training.distributed import agree, on_main
     from pipelines.training.precision import resolve_precision
 
-    directory = options.directory
-    options.check(data_record(splits))
-    barrier()  # no process may find what rank 0 writes now and take it for an earlier sweep
-    if is_main():
+    directory, data = options.directory, data_record(splits)
+
+    def begin() -> str | None:
+        options.check(data)
         stages = (options.run.vqvae_training, options.run.prior_training)
         precision = directory.precision()
         if precision is None and any(stage.precision == "auto" for stage in stages):
             # Once for all runs: measured for each, it could come out otherwise for some.
             precision = resolve_precision("auto", device).name
         directory.begin(options.config, precision)
-    barrier()
-    return options.runs(directory.precision())
+        return precision
+
+    agree({"data": to_json(data)}, "give all of them the same images")
+    return options.runs(on_main(begin))
+
+
+def _read_row(run: SweepRun) -> SweepRow | None:
+    """The run's row that rank 0 finds."""
+    from pipelines.training.distributed import on_main
+
+    def read() -> dict[str, Any] | None:
+        row = run.read_row()
+        return None if row is None else to_json(row)
+
+    record = on_main(read)
+    return None if record is None else convert(record, SweepRow)
 
 
 def _is_finished(row: SweepRow | None, options: SweepOptions) -> bool:
@@ -305,16 +329,12 @@ def _train_owned(
 ) -> SweepRow:
     from pipelines.data.data_record import data_record
     from pipelines.evaluation.sweep_measurement import vqvae_row, with_prior_figures
-    from pipelines.training.distributed import barrier, is_main
+    from pipelines.training.distributed import on_main
 
     directory, resume = run.directory, options.resume
-    barrier()  # every process has looked at the directory before rank 0 writes to it
-    if is_main():
-        directory.begin(run.config, data_record(splits), resume=resume)
-    barrier()
+    on_main(lambda: directory.begin(run.config, data_record(splits), resume=resume))
     model = train_vqvae(run.config, directory, splits, device, resume=resume)
-    row = run.read_row()
-    barrier()  # no process may find the row that rank 0 is about to write
+    row = _read_row(run)
     if row is None:
         row = _measured(run, lambda: vqvae_row(run, model, splits.test, device))
     if not options.with_prior or row.bits_per_code is not None:
@@ -326,14 +346,14 @@ def _train_owned(
 
 def _measured(run: SweepRun, measure: Callable[[], SweepRow]) -> SweepRow:
     """What rank 0 measures, on every process; it is kept in the run's directory."""
-    from pipelines.training.distributed import barrier, is_main
+    from pipelines.training.distributed import on_main
 
-    if is_main():
-        run.write_row(measure())
-    barrier()
-    row = run.read_row()
-    assert row is not None
-    return row
+    def measure_and_keep() -> dict[str, Any]:
+        row = measure()
+        run.write_row(row)
+        return to_json(row)
+
+    return convert(on_main(measure_and_keep), SweepRow)
 
 
 def _write_table(

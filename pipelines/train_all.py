@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 from pipelines.command import run_command, say
 from pipelines.dump_codes import dump_codes
 from pipelines.train_prior import train_prior
-from pipelines.train_vqvae import TrainOptions, open_run, read_train_options, train_vqvae
+from pipelines.train_vqvae import (
+    TrainOptions,
+    check_batches,
+    open_run,
+    read_train_options,
+    train_vqvae,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -21,21 +27,22 @@ _SHOWN_SAMPLES = 100
 def train_all(options: TrainOptions) -> None:
     """Runs both stages and the dump, then draws and reports; with `resume`, what is left of it."""
     run, config = options.directory, options.run
-    options.check(run.results)
+    check_batches(config)
 
     from pipelines.generation import GenerationPipeline
     from pipelines.image_files import save_grid
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import is_main, process_group
+    from pipelines.training.distributed import on_main, process_group
 
     device = choose_device(config.device)
-    with process_group(device), open_run(options, run.results, device) as splits:
+    with process_group(device), open_run(options, run.results) as splits:
         if options.dry_run:
             return
         vqvae = train_vqvae(config, run, splits, device, resume=options.resume)
         dump = dump_codes(run, splits, vqvae, device, config.augmentation)
         prior = train_prior(config, run, dump, device, resume=options.resume)
-        if is_main():
+
+        def show() -> None:
             if not run.samples.exists():
                 pipeline = GenerationPipeline(
                     vqvae.to(device), prior, splits.class_names, splits.train_images_per_class
@@ -45,6 +52,8 @@ def train_all(options: TrainOptions) -> None:
             run.mark_latest()
             if not run.report.exists():
                 _report(run, splits.test, device)
+
+        on_main(show)
     say(f"images: {run.samples} (drawn by the prior), {run.reconstructions} (by stage one)")
     say(f"next: python -m pipelines.sample {run.option} --n 64")
 

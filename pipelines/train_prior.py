@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipelines.atomic_files import refuse_unwritable
 from pipelines.augmentation import AugmentationConfig
 from pipelines.command import named_run, parse, run_command, say, with_prior_kind
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import read_own_codes
 from pipelines.run_dir import LATEST, RunDirectory
 from pipelines.training.config import TrainingConfig
@@ -30,7 +30,9 @@ class TrainPriorOptions:
     """Train stage two, the prior over code grids, into a run directory that holds codes."""
 
     run: Path = LATEST
-    """Run directory with a code dump; the options below start from its settings."""
+    """Run directory with a code dump; the options below start from its settings. On several
+    processes: torchrun --nproc-per-node 2 -- -m pipelines.train_prior --run RUN, since torchrun
+    has a --run of its own."""
     resume: bool = False
     """Go on from the last checkpoint; the options must be the same, except for those that change
     no result."""
@@ -69,7 +71,7 @@ def train_prior(
     from pipelines.batches import code_batches
     from pipelines.summaries import describe_fit, say_training, test_row
     from pipelines.tasks import PriorTask
-    from pipelines.training.distributed import is_main
+    from pipelines.training.distributed import is_main, on_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for
     from pipelines.training.randomness import derive_seed
@@ -79,7 +81,7 @@ def train_prior(
     from stage2_prior.base import CodePrior
     from stage2_prior.objective import measure_bits_per_code
 
-    if directory.prior.exists():
+    if on_main(directory.prior.exists):
         say(f"prior: already trained, in {directory.prior}")
         return CodePrior.from_pretrained(directory.prior).to(device)
     require_views(dump, config.augmentation, directory)
@@ -187,27 +189,37 @@ def main() -> None:
     )
 
     from pipelines.training.device import choose_device
-    from pipelines.training.distributed import barrier, enter_on_main, is_main, process_group
+    from pipelines.training.distributed import (
+        agree,
+        enter_on_main,
+        on_main,
+        process_group,
+        require_shared,
+    )
     from stage1_vqvae.model import VQVAE
 
+    def check() -> bool:
+        directory.check_prior(config, resume=options.resume)
+        writes = not directory.prior.exists()
+        if writes:
+            refuse_unwritable(directory.path)
+        return writes
+
     config.prior_training.check_processes(num_processes(), "--prior-training.batch-size")
-    directory.check_prior(config, resume=options.resume)
-    writes = not directory.prior.exists()
-    if writes:
-        refuse_unwritable(directory.path)
-    dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
-    require_views(dump, config.augmentation, directory)
-    new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
     device = choose_device(options.device)
     with process_group(device), ExitStack() as stack:
+        writes = on_main(check)
+        agree({**settings_of_all(config.to_dict()), "resume": options.resume})
+        if writes:
+            require_shared(directory.path)
+        dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
+        require_views(dump, config.augmentation, directory)
+        new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
         if writes:
             stack.enter_context(enter_on_main(directory.owned("trained")))
-            if is_main():
-                directory.begin_prior(config, resume=options.resume)
-            barrier()
+            on_main(lambda: directory.begin_prior(config, resume=options.resume))
         train_prior(config, directory, dump, device, resume=options.resume)
-        if is_main():
-            directory.mark_latest()
+        on_main(directory.mark_latest)
     say(f"next: python -m pipelines.sample {directory.option}")
 
 

@@ -14,8 +14,9 @@ import tyro
 
 from pipelines.atomic_files import refuse_unwritable
 from pipelines.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, settings_of_all
 from pipelines.data.location import with_absolute_paths
+from pipelines.files.records import to_json
 from pipelines.run_dir import RUNS, RunDirectory
 from pipelines.training.config import PrecisionChoice
 from pipelines.training.launch import num_processes
@@ -60,12 +61,10 @@ class TrainOptions:
 
         Raises:
             FileExistsError: The directory holds a run and `resume` is False, or something else.
-            ValueError: The run that is to be resumed has other settings, or processes cannot share
-                a batch.
+            ValueError: The run that is to be resumed has other settings.
             FileNotFoundError: A run whose weights are to be started from has none.
             OSError: The directory cannot be written.
         """
-        check_batches(self.run)
         for start, model in ((self.run.vqvae_from, "vqvae"), (self.run.prior_from, "prior")):
             if start is not None and not (start / model).is_dir():
                 raise FileNotFoundError(
@@ -124,9 +123,7 @@ def check_batches(run: RunConfig) -> None:
 
 
 @contextmanager
-def open_run(
-    options: TrainOptions, results: Sequence[Path], device: torch.device
-) -> Iterator[DataSplits]:
+def open_run(options: TrainOptions, results: Sequence[Path]) -> Iterator[DataSplits]:
     """Loads the data, says what will be trained, and begins or re-opens the run directory.
 
     It is this command's own for the length of the block, unless nothing will be written to it.
@@ -135,20 +132,30 @@ def open_run(
     Args:
         options: Of the command.
         results: What the command makes.
-        device: Of this process.
 
     Yields:
         The data.
+
+    Raises:
+        ValueError: As `TrainOptions.check`, or the processes are not alike.
+        OSError: As `TrainOptions.check`.
     """
     from pipelines.data.data_record import data_record
     from pipelines.data.load import load_splits
     from pipelines.summaries import plan
-    from pipelines.training.distributed import barrier, enter_on_main, is_main
+    from pipelines.training.distributed import agree, enter_on_main, on_main, require_shared
 
     directory = options.directory
-    writes = not options.dry_run and not all(path.exists() for path in results)
+
+    def check() -> bool:
+        options.check(results)
+        return not options.dry_run and not all(path.exists() for path in results)
+
+    writes = on_main(check)
+    agree({**settings_of_all(options.run.to_dict()), "resume": options.resume})
     with ExitStack() as stack:
         if writes:
+            require_shared(directory.path)
             stack.enter_context(enter_on_main(directory.owned("trained")))
         splits = load_splits(options.run.data)
         say(plan(options.run, splits))
@@ -156,11 +163,9 @@ def open_run(
             say(json.dumps(options.run.to_dict(), indent=2))
         else:
             data = data_record(splits)
-            directory.check(options.run, data, resume=options.resume)
-            barrier()  # no process may find what rank 0 writes now and take it for an earlier run
-            if writes and is_main():
-                directory.begin(options.run, data, resume=options.resume)
-            barrier()
+            agree({"data": to_json(data)}, "give all of them the same images")
+            open_directory = directory.begin if writes else directory.check
+            on_main(lambda: open_directory(options.run, data, resume=options.resume))
         yield splits
 
 
@@ -184,7 +189,7 @@ def train_vqvae(
     from pipelines.runs.starting_weights import start_vqvae_from
     from pipelines.summaries import say_training, test_row
     from pipelines.tasks import VQVAETask
-    from pipelines.training.distributed import is_main
+    from pipelines.training.distributed import is_main, on_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for
     from pipelines.training.randomness import derive_seed
@@ -192,7 +197,7 @@ def train_vqvae(
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import measure_reconstruction
 
-    if directory.vqvae.exists():
+    if on_main(directory.vqvae.exists):
         say(f"vqvae: already trained, in {directory.vqvae}")
         return VQVAE.from_pretrained(directory.vqvae).to(device)
     training = config.vqvae_training
@@ -240,15 +245,15 @@ def train_vqvae(
 def main() -> None:
     """Reads the options and trains."""
     options = read_train_options("Train stage one, the VQ-VAE, into a run directory.")
+    check_batches(options.run)
     directory = options.directory
     results = (directory.vqvae, directory.reconstructions)
-    options.check(results)
 
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import process_group
 
     device = choose_device(options.run.device)
-    with process_group(device), open_run(options, results, device) as splits:
+    with process_group(device), open_run(options, results) as splits:
         if options.dry_run:
             return
         train_vqvae(options.run, directory, splits, device, resume=options.resume)

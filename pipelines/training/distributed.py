@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from pipelines.training.exchange import Exchange, meet
-from pipelines.training.launch import num_processes
+from pipelines.training.launch import HAS_JOINED, num_processes
 from pipelines.training.shared_directory import require_shared as require_shared_by
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if num_processes() == 1:
         yield
         return
+    HAS_JOINED.set()
     store, rank, hosts = meet()
     exchange = Exchange(PrefixStore("run", store), rank, hosts)
     exchange.heartbeat.start()
@@ -113,7 +114,9 @@ def enter_on_main(context: AbstractContextManager[None]) -> Iterator[None]:
         yield
 
 
-def agree(record: Mapping[str, Any], advice: str) -> None:
+def agree(
+    record: Mapping[str, Any], advice: str = "start all of them with the same command"
+) -> None:
     """Refuses to go on where a process holds other values than rank 0; see `Exchange.agree`."""
     if _exchange is not None:
         _exchange.agree(record, advice)
@@ -123,12 +126,6 @@ def require_shared(directory: Path) -> None:
     """Refuses a directory that not all processes see; see `shared_directory.require_shared`."""
     if _exchange is not None:
         require_shared_by(_exchange, directory)
-
-
-def barrier() -> None:
-    """Waits until every process has come this far, however long one of them works."""
-    if _exchange is not None:
-        _exchange.barrier()
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:

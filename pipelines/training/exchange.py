@@ -50,19 +50,21 @@ class Exchange:
 
         Raises:
             RuntimeError: On the other processes, with the same message, if `work` raises.
+            OSError: Likewise, if it is an error of the system.
         """
         key = self._next_key()
         if self.rank == 0:
             try:
                 result = work()
             except Exception as error:
-                self.store.set(key, json.dumps({"error": str(error)}))
+                self.store.set(key, json.dumps({"error": _reasons(error)}))
                 raise
             self.store.set(key, json.dumps({"result": result}))
             return result
         answer: dict[str, Any] = json.loads(self._get(key))
         if "error" in answer:
-            raise RuntimeError(answer["error"])
+            reasons = answer["error"]
+            raise OSError(*reasons) if len(reasons) > 1 else RuntimeError(*reasons)
         return cast(T, answer["result"])
 
     def collect(self, value: Any) -> list[Any]:
@@ -148,6 +150,13 @@ def meet() -> tuple[Store, int, list[str]]:
             "have not: start them together, each with this address and a RANK of its own"
         ) from error
     return whole, rank, [host.decode() for host in hosts]
+
+
+def _reasons(error: Exception) -> list[Any]:
+    """What to make the same error of: a message, or that of the system with its number and file."""
+    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
+        return [error.errno, error.strerror, os.fsdecode(error.filename)]
+    return [str(error)]
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

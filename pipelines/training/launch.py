@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+
+HAS_JOINED = threading.Event()
+"""Set once this process has joined others, whose connections live in threads of C++."""
 
 
 def num_processes() -> int:

@@ -516,4 +516,6 @@ def test_command_refuses_an_impossible_number_of_processes(size, monkeypatch, ca
     with pytest.raises(SystemExit) as leaving:
         run_command(lambda: None)
     assert leaving.value.code == 1
-    assert f"WORLD_SIZE must be a whole number of at least 1, got '{size}'" in capsys.readouterr().err
+    assert (
+        f"WORLD_SIZE must be a whole number of at least 1, got '{size}'" in capsys.readouterr().err
+    )

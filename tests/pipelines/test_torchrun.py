@@ -1,13 +1,19 @@
 """`train_all` in two processes: one run directory, written once, as one process writes it."""
 
+import re
+import shutil
 import sys
 
 import pytest
+from processes import errors_of, start
 from tiny_runs import TINY, command, python, rows_without_time, tree
 
 from pipelines.run_dir import RunDirectory
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo's store is another there")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="gloo's store is another there"),
+]
 
 DETERMINED = (
     *TINY,
@@ -105,3 +111,45 @@ def test_existing_run_is_refused_by_two_processes(two, rgb_file):
     assert ended.returncode == 1
     assert f"error: a new run needs a new directory, but {folder}/run holds a run" in ended.stderr
     assert tree(folder) == before
+
+
+def refused(commands, folders):
+    """What both processes say, the same, before they end with status 1."""
+    processes = start([["-m", "pipelines.train_all", *options] for options in commands], folders)
+    first, second = errors_of(processes)
+    assert [process.returncode for process in processes] == [1, 1]
+    assert first == second
+    return first
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["fresh", "resumed"])
+def test_processes_in_different_working_directories_are_refused(tmp_path, rgb_file, one, resume):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    if resume:
+        shutil.copytree(one, folders[0] / "run")
+        shutil.rmtree(folders[0] / "run" / "prior")
+    before = tree(tmp_path)
+    options = [*DETERMINED, "--data.source", f"npz:{rgb_file}", "--out", "run"]
+    error = refused([options + ["--resume"] * resume] * 2, folders)
+    assert re.search(rf"'{folders[1]}/run.* on rank 1 .*'{folders[0]}/run' on rank 0", error)
+    assert tree(tmp_path) == before
+
+
+def test_processes_with_different_options_are_refused(tmp_path, rgb_file):
+    options = [*DETERMINED, "--data.source", f"npz:{rgb_file}", "--out", tmp_path / "run"]
+    error = refused([options, [*options, "--data.limit", "30"]], [tmp_path] * 2)
+    assert re.search(r"data\.limit, which is 30 on rank 1 \(.*\) and 1024 on rank 0", error)
+    assert tree(tmp_path) == []
+
+
+def test_processes_with_different_images_are_refused(tmp_path, rgb_file, gray_file):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, file in zip(folders, (rgb_file, gray_file), strict=True):
+        folder.mkdir()
+        shutil.copy(file, folder / "images.npz")
+    options = [*DETERMINED, "--data.source", "npz:images.npz", "--out", tmp_path / "run"]
+    error = refused([options] * 2, folders)
+    assert re.search(r"data\.image_shape, which is \[1, 7, 9\] on rank 1 .* \[3, 8, 10\]", error)
+    assert not (tmp_path / "run").exists()
