@@ -10,6 +10,7 @@ import tyro
 
 from pipelines.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
+from pipelines.data.outputs import refuse_in_data
 from pipelines.run_dir import LATEST, RunDirectory
 from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
@@ -102,6 +103,8 @@ def main() -> None:
 
     folder = directory.path / "completions"
     check_png(options.out, folder)
+    if directory.config_file.exists():
+        refuse_in_data(options.out, options.data.of(directory.config().data))
     device = choose_device(options.device)
     pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
     label = parse_label(options.label, pipeline.class_names)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pipelines.atomic_files import atomic_path, refuse_existing, refuse_unwritable
 from pipelines.command import parse, run_command, say
 from pipelines.data.location import DataLocation
+from pipelines.data.outputs import refuse_in_data
 from pipelines.files.records import encode_record
 from pipelines.run_dir import LATEST, RunDirectory
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Reads the options and inspects."""
     options = parse(InspectCodebookOptions)
     directory = RunDirectory(options.run)
-    directory.config()  # refuses early what is no run
+    refuse_in_data(options.out, options.data.of(directory.config().data))
     out = options.out or directory.path / "codebook"
     check_output(out, renew=options.out is None)
     owner = directory.owned("measured", take_turns=True) if options.out is None else nullcontext()

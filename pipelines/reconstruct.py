@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipelines.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
+from pipelines.data.outputs import refuse_in_data
 from pipelines.run_dir import LATEST, RunDirectory
 
 
@@ -49,6 +50,7 @@ def main() -> None:
 
     folder = directory.path / "reconstructions"
     check_png(options.out, folder)
+    refuse_in_data(options.out, options.data.of(directory.config().data))
     device = choose_device(options.device)
     model = VQVAE.from_pretrained(directory.vqvae).to(device)
     images, what = images_to_show(

@@ -13,6 +13,7 @@ import tyro
 from pipelines.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, shortened
+from pipelines.data.outputs import refuse_in_data
 from pipelines.run_dir import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 
@@ -121,6 +122,8 @@ def main() -> None:
         check_png(None, folder)
     else:
         check_output(options.out)
+    if directory.config_file.exists():
+        refuse_in_data(options.out, options.data.of(directory.config().data))
     device = choose_device(options.device)
     pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
     label = parse_label(options.label, pipeline.class_names)

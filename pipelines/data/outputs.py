@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from pipelines.data.config import DataConfig, parse_source
+
 RUNS, LATEST = "runs", "latest"
 COMPARISON = ("comparison.md", "comparison.csv", "comparison.png")
 MAX_RECORD_BYTES = 64 * 2**20
@@ -23,9 +25,34 @@ def is_output(folder: Path) -> bool:
             return True
     return (
         _is_run(folder)
-        or _is_record(folder / "sweep.json", {"format_version", "options"})
+        or _is_record(folder / "sweep.json", {"format_version", "sweep"})
         or all((folder / name).is_file() for name in COMPARISON)
     )
+
+
+def refuse_in_data(out: Path | None, config: DataConfig) -> None:
+    """Makes sure that an output would not be read as an image of the data.
+
+    Args:
+        out: A new file or directory of images; None is no output of the user's choice.
+        config: Of the run whose images these are.
+
+    Raises:
+        ValueError: It would.
+    """
+    kind, folder = parse_source(config.source)
+    if out is None or kind != "folder" or out.suffix == ".npz":
+        return
+    assert folder is not None
+    place, images = out.resolve(), folder.resolve()
+    if images not in place.parents:
+        return
+    within = [path for path in place.parents if images in path.parents]
+    if not any(path.name.startswith(".") or is_output(path) for path in within):
+        raise ValueError(
+            f"{out} lies in {folder}, the images of the run, and would be taken for one of them: "
+            "choose another place"
+        )
 
 
 def _is_run(folder: Path) -> bool:

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import replace
 
 import pytest
-from tiny_runs import TINY, KilledError, command, contents, status, tree
+from tiny_runs import TINY, KilledError, command, contents, edit_json, status, tree
 
 from pipelines import summaries
 from pipelines.data import load
@@ -159,10 +159,25 @@ def test_samples_that_cannot_be_drawn_before_images_are_read(
 
 
 @pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("name", ["sample", "reconstruct", "complete", "inspect_codebook"])
+def test_output_among_the_data(name, run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos").mkdir()
+    source = {"source": f"folder:{tmp_path}/photos"}
+    edit_json(run / "config.json", lambda record: record["run"]["data"].update(source))
+    monkeypatch.chdir(tmp_path / "photos")
+    out = "new" if name == "inspect_codebook" else "new.png"
+    error = sentence(capsys, name, "--run", run, "--out", out)
+    assert error.startswith(f"error: {out} lies in {tmp_path}/photos, the images of the run")
+    assert tree(tmp_path / "photos") == []
+
+
+@pytest.mark.usefixtures("no_work")
 def test_unlabelled_data_are_refused_by_tune_sampling_before_they_are_read(
     run, monkeypatch, capsys
 ):
-    data = replace(RunDirectory(run).data(), num_classes=None, class_names=())
+    data = replace(
+        RunDirectory(run).data(), num_classes=None, class_names=(), train_images_per_class=()
+    )
     monkeypatch.setattr(RunDirectory, "data", lambda _: data)
     assert "have none: train on labelled data" in sentence(capsys, "tune_sampling", "--run", run)
 

@@ -1,9 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from pipelines.config import RunConfig
+from pipelines.data.config import DataConfig
 from pipelines.data.folder_tree import find_images
-from pipelines.data.outputs import is_output
+from pipelines.data.outputs import is_output, refuse_in_data
+from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,10 @@ def test_find_images_takes_a_class_that_is_called_runs(tree):
 def test_sweeps_and_comparisons_are_outputs(tmp_path):
     for name in ("sweep", "comparison"):
         (tmp_path / name).mkdir()
-    (tmp_path / "sweep" / "sweep.json").write_text('{"format_version": 1, "options": {}}')
+    sweep = SweepConfig(
+        quantizers=("ema",), codebook_sizes=(64,), with_prior=False, run=RunConfig()
+    )
+    SweepDirectory(tmp_path / "sweep").begin(sweep, None)
     for ending in ("md", "csv", "png"):
         (tmp_path / "comparison" / f"comparison.{ending}").touch()
     assert is_output(tmp_path / "sweep")
@@ -52,3 +59,21 @@ def test_sweeps_and_comparisons_are_outputs(tmp_path):
 def test_other_files_of_that_name_make_no_run(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert not is_output(tmp_path)
+
+
+@pytest.mark.parametrize("out", ["x.png", "a/x.png", "new/images", "../photos/x.png"])
+def test_output_among_the_images_of_a_run_is_refused(tree, monkeypatch, out):
+    folder = tree("photos/a/1.png", "photos/b/2.png") / "photos"
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match=f"^{out} lies in .*photos.*: choose another place"):
+        refuse_in_data(Path(out), DataConfig(source=f"folder:{folder}"))
+
+
+@pytest.mark.parametrize("out", ["../x.png", "x.npz", "runs/smoke/x.png", "runs/x.png", ".mine/x"])
+def test_output_that_is_no_image_of_the_run_is_accepted(tree, begin_run, monkeypatch, out):
+    folder = tree("a/1.png", "b/2.png")
+    begin_run(folder / "runs" / "smoke")
+    monkeypatch.chdir(folder)
+    refuse_in_data(Path(out), DataConfig(source=f"folder:{folder}"))
+    refuse_in_data(Path("x.png"), DataConfig())
+    refuse_in_data(None, DataConfig(source=f"folder:{folder}"))
