@@ -74,8 +74,19 @@ class TrainOptions:
         if self.dry_run:
             return
         self.directory.check(self.run, resume=self.resume)
-        if not all(path.exists() for path in results):
+        if self.writes(results):
             refuse_unwritable(self.directory.path)
+
+    def writes(self, results: Sequence[Path]) -> bool:
+        """Whether anything is left to write, once `check` has accepted the directory.
+
+        Args:
+            results: What the command makes.
+        """
+        if self.dry_run:
+            return False
+        is_finished = all(path.exists() for path in results)
+        return not is_finished or self.directory.config() != self.run
 
     @property
     def directory(self) -> RunDirectory:
@@ -149,7 +160,7 @@ def open_run(options: TrainOptions, results: Sequence[Path]) -> Iterator[DataSpl
 
     def check() -> bool:
         options.check(results)
-        return not options.dry_run and not all(path.exists() for path in results)
+        return options.writes(results)
 
     writes = on_main(check)
     agree({**settings_of_all(options.run.to_dict()), "resume": options.resume})

@@ -82,9 +82,18 @@ def test_resumed_training_takes_moved_data_and_records_their_place(run, moved, r
     expected_files, expected_rows = contents(rgb_run)
     del files["config.json"], expected_files["config.json"]
     assert files == expected_files
-    assert [row for row in rows if row["phase"] == "prior"] == [
-        row for row in expected_rows if row["phase"] == "prior"
+    assert [row for row in rows if row.phase == "prior"] == [
+        row for row in expected_rows if row.phase == "prior"
     ]
+
+
+def test_finished_run_is_told_where_its_data_are_for_good(run, moved, rgb_run):
+    command("train_all", *TINY, "--data.source", f"npz:{moved}", "--out", run, "--resume")
+    command("reconstruct", "--run", run, *CPU)
+    files, rows = contents(run)
+    expected_files, expected_rows = contents(rgb_run)
+    del files["config.json"], files["reconstructions/0001.png"], expected_files["config.json"]
+    assert (files, rows) == (expected_files, expected_rows)
 
 
 def test_dump_of_moved_data_records_their_place(run, moved):
