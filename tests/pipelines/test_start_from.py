@@ -34,6 +34,8 @@ def test_stage_starts_from_the_weights_of_the_run(task, model, options, rgb_run,
         command("train_all", *options, "--start-from", rgb_run)
     expected = weights(rgb_run, model)
     assert seen.keys() == expected.keys()
+    # Counts of use follow the size of the new batches.
+    expected = {name: tensor for name, tensor in expected.items() if "usage" not in name}
     assert all(seen[name].equal(expected[name]) for name in expected)
 
 

@@ -24,6 +24,7 @@ DATA = DataRecord(
     num_images=SplitSizes(train=8, validation=2, test=3),
     num_classes=None,
     class_names=(),
+    train_images_per_class=(),
     fingerprint="0123",
 )
 
