@@ -226,7 +226,7 @@ class RunDirectory:
             )
 
     def config(self) -> RunConfig:
-        """The settings the run was started with, or its last part where parts were run alone.
+        """The settings of the last start, of the run or of a part that was run alone.
 
         Raises:
             FileNotFoundError: This is no run directory.
