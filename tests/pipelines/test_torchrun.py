@@ -78,6 +78,7 @@ def test_each_line_is_said_once(two):
     heads = [line.partition(":")[0] for line in two[1].stdout.splitlines()]
     assert heads == [
         "data",
+        "training images per class",
         "vqvae",
         "prior",
         "vqvae",
