@@ -57,8 +57,12 @@ def results(run):
 
 def workers(process):
     """Process numbers of the ranks that torchrun started."""
+    # Its status is 1 where there are none yet.
     children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return [int(number) for number in children.stdout.split()]
 
