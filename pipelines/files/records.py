@@ -27,6 +27,7 @@ __all__ = [
     "encode_record",
     "one_line",
     "parse_object",
+    "read_bytes",
     "read_record",
     "record_bytes",
     "to_json",
@@ -96,6 +97,18 @@ def read_record(
         return decode_record(path.read_bytes(), kind, version, cls, sealed=sealed)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({one_line(error)}): {cure}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file; a pipe would never end, and a device might not.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        OSError: There is something else than a regular file, or the system refuses.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} must be a regular file, but is something else: remove it")
+    return path.read_bytes()
 
 
 def one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.atomic_files import atomic_path, remove_directory, remove_partial
-from pipelines.files.records import decode_record, one_line, record_bytes
+from pipelines.files.records import decode_record, one_line, read_bytes, record_bytes
 from pipelines.training.run_state import TrainingState
 
 FORMAT_VERSION = 2
@@ -159,7 +159,7 @@ def _read_files(directory: Path, step: int) -> Checkpoint:
     """
     path = directory / "state.json"
     try:
-        record = decode_record(path.read_bytes(), _KIND, FORMAT_VERSION, _StateFile, sealed=True)
+        record = decode_record(read_bytes(path), _KIND, FORMAT_VERSION, _StateFile, sealed=True)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({one_line(error)})") from error
     if record.state.run.step != step:
@@ -175,7 +175,7 @@ def _read_tensors(path: Path, expected: _TensorFile) -> dict[str, Tensor]:
     size = path.stat().st_size
     if size != expected.bytes:
         raise ValueError(f"{path} must have {expected.bytes} bytes, got {size}")
-    content = path.read_bytes()
+    content = read_bytes(path)
     if hashlib.sha256(content).hexdigest() != expected.sha256:
         raise ValueError(f"{path} was altered after it was written")
     try:

@@ -18,7 +18,7 @@ from pipelines.atomic_files import (
     make_directories,
     writing,
 )
-from pipelines.files.records import convert, one_line, parse_object, to_json
+from pipelines.files.records import convert, one_line, parse_object, read_bytes, to_json
 
 if TYPE_CHECKING:
     from pipelines.training.event_file import EventFile
@@ -157,7 +157,7 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     """
     rows: dict[tuple[str, str, int], MetricsRow] = {}
     damage = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
         if not line:
             continue
         try:

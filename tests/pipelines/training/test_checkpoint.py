@@ -142,6 +142,21 @@ def test_store_falls_back_from_a_checkpoint_under_the_name_of_another(store, cap
     assert "step-00000010/state.json must be that of step 10, got 5" in caplog.text
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["state.json", "model.safetensors"])
+def test_store_falls_back_from_a_pipe_in_place_of_a_file(store, caplog, name):
+    save(store, 1)
+    save(store, 2)
+    (store.path(2) / name).unlink()
+    os.mkfifo(store.path(2) / name)
+    signal.alarm(20)  # a reader of the pipe would wait for ever
+    try:
+        assert store.load_newest().step == 1
+    finally:
+        signal.alarm(0)
+    assert name in caplog.text
+
+
 def sealed_again(path, change):
     """Changes a state on purpose: its seal is that of the new content."""
     record = json.loads(path.read_text())

@@ -1,6 +1,8 @@
 import importlib.util
 import json
 import logging
+import os
+import signal
 
 import pytest
 from faulty_disks import PowerCut, full_disk, on_linux
@@ -235,3 +237,15 @@ def test_tensorboard_in_a_file_is_switched_off_with_one_warning(tmp_path, caplog
     assert len(caplog.records) == 1
     assert "Not a directory" in caplog.text
     assert written(tmp_path / "m") == [("vqvae", 5), ("vqvae", 10)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_trim_refuses_a_pipe_in_place_of_the_log(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    os.mkfifo(path)
+    signal.alarm(20)  # a reader of the pipe would wait for ever
+    try:
+        with pytest.raises(OSError, match="metrics.jsonl must be a regular file"):
+            MetricsLog(path).trim("vqvae", 1)
+    finally:
+        signal.alarm(0)
