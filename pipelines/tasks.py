@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable
 
@@ -46,6 +47,7 @@ class VQVAETask:
         self._batch_size = batch_size
         self._has_codebook = has_codebook
         self.num_training_examples = len(train)
+        self.origin = f"model {_short_hash(model.config)} on images of {model.image_shape}"
         self._train = train
         self._validation = validation
 
@@ -104,6 +106,7 @@ class PriorTask:
         train = dump.splits["train"]
         self.objective = PriorObjective(prior)
         self.num_training_examples = len(train)
+        self.origin = f"model {_short_hash(prior.config)} on codes of VQ-VAE {dump.vqvae_hash}"
         self._augmentation = augmentation or AugmentationConfig()
         # int32 (V, N, L), the images themselves in view 0; one view at a time is in memory twice.
         views = itertools.chain([train], other_views)
@@ -154,6 +157,10 @@ class PriorTask:
             "bits_per_code": measure_bits_per_code(prior, code_batches(self._validation)),
             "train_bits_per_code": measure_bits_per_code(prior, code_batches(self._seen)),
         }
+
+
+def _short_hash(config: object) -> str:
+    return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
 
 
 def _evenly_spaced(split: SplitCodes, count: int) -> SplitCodes:

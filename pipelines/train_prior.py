@@ -63,7 +63,8 @@ def train_prior(
     A prior that is already there is loaded instead: it was saved whole, when it was finished.
 
     Raises:
-        ValueError: The dump has other views of the training images than `config` asks for.
+        ValueError: The dump has other views of the training images than `config` asks for, or the
+            prior that is there was trained on other codes.
     """
     import torch
 
@@ -83,7 +84,14 @@ def train_prior(
 
     if on_main(directory.prior.exists):
         say(f"prior: already trained, in {directory.prior}")
-        return CodePrior.from_pretrained(directory.prior).to(device)
+        prior = CodePrior.from_pretrained(directory.prior)
+        if prior.vqvae_hash != dump.vqvae_hash:
+            raise ValueError(
+                f"{directory.prior} must be trained on {directory.codes}, but was trained on the "
+                "codes of another VQ-VAE (the weights' hash differs): restore it, or remove it "
+                "and train it again"
+            )
+        return prior.to(device)
     require_views(dump, config.augmentation, directory)
     torch.manual_seed(derive_seed(config.seed, "prior weights"))
     prior = new_prior(config, dump)

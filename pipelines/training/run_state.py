@@ -80,6 +80,9 @@ class Fingerprint:
     monitor: str
     """The figure that chooses the best weights."""
 
+    origin: str
+    """What is trained, and from what; see `Task.origin`."""
+
     num_training_examples: int
     """Size of the training split."""
 
@@ -166,6 +169,7 @@ def fingerprint(task: Task, config: TrainingConfig, seed: int) -> Fingerprint:
     return Fingerprint(
         task=task.name,
         monitor=task.monitor,
+        origin=task.origin,
         num_training_examples=task.num_training_examples,
         seed=seed,
         settings=config,

@@ -59,6 +59,11 @@ class Task(Protocol):
         """Size of the training split."""
         ...
 
+    @property
+    def origin(self) -> str:
+        """What is trained, and from what: a checkpoint of another origin is not resumed."""
+        ...
+
     def prepare(self, device: torch.device) -> None:
         """Runs once before the first step and never on resume (data-driven initialisation).
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import TINY, KilledError, command, contents, environment, kill_at, status, tree
 
 from pipelines import image_files, train_all
@@ -181,6 +182,33 @@ def test_dump_of_another_vqvae_is_refused(tmp_path, rgb_file, rgb_run, capsys):
     shutil.copytree(rgb_run / "codes", run / "codes")
     assert status("train_all", *options(rgb_file, run, "--seed", "1", "--resume")) == 1
     assert f"{run}/codes must hold the codes of {run}/vqvae, but" in capsys.readouterr().err
+    assert not (run / "prior").exists()
+
+
+def with_another_vqvae(run, rgb_run):
+    """A copy of `rgb_run` with another model, whose codes are still to be dumped."""
+    shutil.copytree(rgb_run, run)
+    model = VQVAE.from_pretrained(run / "vqvae")
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    for name in ("vqvae", "codes"):
+        shutil.rmtree(run / name)
+    model.save_pretrained(run / "vqvae")
+
+
+def test_prior_of_another_vqvae_is_refused(tmp_path, rgb_file, rgb_run, capsys):
+    run = tmp_path / "run"
+    with_another_vqvae(run, rgb_run)
+    assert status("train_all", *options(rgb_file, run, "--resume")) == 1
+    assert f"{run}/prior must be trained on {run}/codes, but" in capsys.readouterr().err
+
+
+def test_checkpoint_of_a_prior_of_another_vqvae_is_refused(tmp_path, rgb_file, rgb_run, capsys):
+    run = tmp_path / "run"
+    with_another_vqvae(run, rgb_run)
+    shutil.rmtree(run / "prior")
+    assert status("train_all", *options(rgb_file, run, "--resume")) == 1
+    assert "cannot resume: origin was model" in capsys.readouterr().err
     assert not (run / "prior").exists()
 
 

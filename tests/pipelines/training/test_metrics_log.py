@@ -245,7 +245,7 @@ def test_trim_refuses_a_pipe_in_place_of_the_log(tmp_path):
     os.mkfifo(path)
     signal.alarm(20)  # a reader of the pipe would wait for ever
     try:
-        with pytest.raises(OSError, match="metrics.jsonl must be a regular file"):
+        with pytest.raises(OSError, match=r"metrics\.jsonl must be a regular file"):
             MetricsLog(path).trim("vqvae", 1)
     finally:
         signal.alarm(0)

@@ -236,6 +236,14 @@ def test_resume_of_another_model_is_refused(tmp_path):
         trainer_for(task, small_config(), tmp_path).fit(resume=True)
 
 
+def test_resume_of_what_learned_from_something_else_is_refused(tmp_path):
+    trainer_for(NetTask(), small_config(), tmp_path).fit(resume=False)
+    task = NetTask()
+    task.origin = "another net"
+    with pytest.raises(ValueError, match=r"origin was a net .* and is another net now"):
+        trainer_for(task, small_config(), tmp_path).fit(resume=True)
+
+
 def test_resume_may_save_and_log_at_other_intervals(tmp_path, uninterrupted):
     with pytest.raises(KilledError):
         fit(tmp_path, resume=False, on_call=kill_at(20))

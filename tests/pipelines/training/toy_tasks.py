@@ -45,6 +45,7 @@ class QuadraticTask:
         self.values = values
         self.target = target
         self.num_training_examples = len(values)
+        self.origin = "values"
         self.seen: list[list[int]] = []
         self.fractions: list[float] = []
         self.preparations = 0
@@ -89,6 +90,7 @@ class NetTask:
     name = "net"
     monitor = "mse"
     num_training_examples = 20
+    origin = "a net"
 
     def __init__(self, on_call: Callable[[str], None] = lambda _: None) -> None:
         generator = torch.Generator().manual_seed(1)
