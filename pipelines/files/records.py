@@ -111,7 +111,7 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The message of an error, which may quote a damaged file, as one line of a bearable length."""
     return " ".join(f"{error}".split())[:_LONGEST]
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from pipelines.files.records import one_line
 from pipelines.training.exchange import Exchange, meet
 from pipelines.training.launch import HAS_JOINED, num_processes
 from pipelines.training.shared_directory import require_shared as require_shared_by
@@ -205,7 +206,7 @@ def _join_collectives(store: Store, exchange: Exchange, device: torch.device) ->
         )
 
 
-def _explain(exchange: Exchange, error: BaseException) -> str:
+def _explain(exchange: Exchange, error: dist.DistError | _ToldToStopError) -> str:
     """Why a collective failed or the process was told to stop, as a sentence."""
     heartbeat = exchange.heartbeat
     ended = heartbeat.find_ended()
@@ -214,7 +215,7 @@ def _explain(exchange: Exchange, error: BaseException) -> str:
     elif isinstance(error, _ToldToStopError):
         reason = "the run was told to stop (SIGTERM)"
     else:
-        reason = "a process of this run cannot be reached"
+        reason = f"a process of this run cannot be reached ({one_line(error)})"
     return heartbeat.report(f"{reason}: {_RESUME}")
 
 

@@ -38,6 +38,14 @@ def die_while_others_compute():
         time.sleep(0.01)
 
 
+def lose_the_network():
+    def all_reduce(_):
+        raise RuntimeError("no route to host")
+
+    torch.distributed.all_reduce = all_reduce
+    mean_over_ranks(torch.ones(3))
+
+
 def fail():
     if rank() == LAST:
         raise ValueError("the image folder photos does not exist: check the path")
@@ -62,6 +70,7 @@ MODES = {
     "hang": lambda: signal_in_a_collective(signal.SIGSTOP, LAST),
     "main hangs": lambda: signal_in_a_collective(signal.SIGSTOP, 0),
     "terminate": lambda: signal_in_a_collective(signal.SIGTERM, LAST),
+    "lose the network": lose_the_network,
     "fail": fail,
     "fail on main": fail_on_main,
     "be busy": be_busy,

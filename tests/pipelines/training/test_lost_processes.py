@@ -67,6 +67,7 @@ def test_a_process_may_work_longer_than_a_process_may_be_silent():
     ("mode", "message"),
     [
         ("fail on main", "missing: No such file or directory"),
+        ("lose the network", r"cannot be reached \(no route to host\): .*--resume"),
         ("differ", r"data\.limit, which is 300 on rank 1 \(.*\) and 600 on rank 0 \(.*\): give"),
         ("old torch", r"torch, which is '2\.9\.0' on rank 1 \(.*\) and '.*' on rank 0"),
     ],
