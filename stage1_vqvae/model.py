@@ -110,10 +110,11 @@ class VQVAE(nn.Module):
             int64 (B, ceil(H / f), ceil(W / f)) per grid.
 
         Raises:
-            TypeError: The images are not uint8, or the weights not float32.
+            TypeError: The images are not a uint8 tensor, or the weights not float32.
             ValueError: They do not have the model's number of channels.
         """
         self._check_weights()
+        _check_tensor(images, "images", "uint8")
         floats = to_float(images.to(self._device))
         if images.shape[1] != self.image_shape[0]:
             raise ValueError(
@@ -136,7 +137,7 @@ class VQVAE(nn.Module):
             uint8 (B, C, H, W).
 
         Raises:
-            TypeError: The codes are not int64, or the weights not float32.
+            TypeError: The codes are not int64 tensors, or the weights not float32.
             ValueError: Their number, shape or range does not fit, or `size` is below 1 or more than
                 was decoded.
         """
@@ -199,6 +200,7 @@ class VQVAE(nn.Module):
                 f"{len(codes) if isinstance(codes, tuple) else type(codes).__name__}"
             )
         for grid, codebook_size in zip(codes, self.codebook_sizes, strict=False):
+            _check_tensor(grid, "codes", "int64")
             if grid.dtype != torch.int64:
                 raise TypeError(f"codes must be int64, got {grid.dtype}: convert them with .long()")
             if grid.ndim != 3:
@@ -217,3 +219,11 @@ class VQVAE(nn.Module):
                 f"got {tuple(size)}"
             )
         return images[..., : size[0], : size[1]]
+
+
+def _check_tensor(value: object, name: str, dtype: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be {dtype} tensors, got {type(value).__name__}: convert them with "
+            "torch.as_tensor()"
+        )

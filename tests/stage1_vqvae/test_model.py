@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny_vqvae import KINDS, changed, make_model, random_images, state_of
@@ -119,6 +120,7 @@ def test_decode_to_an_impossible_size_is_refused(size):
         ([torch.zeros(1, 4, 4).long()], ValueError, "a tuple of 1 grids, got list"),
         ((torch.zeros(1, 4, 4).long(),) * 2, ValueError, "a tuple of 1 grids, got 2"),
         ((torch.zeros(1, 4, 4).int(),), TypeError, "codes must be int64, got torch.int32"),
+        ((np.zeros((1, 4, 4), np.int64),), TypeError, "codes must be int64 tensors, got ndarray"),
         ((torch.zeros(4, 4).long(),), ValueError, r"shape \(B, h, w\), got \(4, 4\)"),
         ((torch.full((1, 4, 4), 7),), ValueError, r"in \[0, 7\), got 7 to 7"),
         ((torch.tensor([[[-1, 3]]]),), ValueError, r"in \[0, 7\), got -1 to 3"),
@@ -127,6 +129,11 @@ def test_decode_to_an_impossible_size_is_refused(size):
 def test_decode_of_impossible_codes_is_refused(codes, error, message):
     with pytest.raises(error, match=message):
         make_model((1, 8, 8)).decode(codes)
+
+
+def test_encode_of_an_array_is_refused():
+    with pytest.raises(TypeError, match="images must be uint8 tensors, got ndarray"):
+        make_model((1, 8, 8)).encode(np.zeros((1, 1, 8, 8), np.uint8))
 
 
 @pytest.mark.parametrize("kind", KINDS)
