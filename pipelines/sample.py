@@ -79,7 +79,8 @@ def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:
             f"{listed(names[i] for i in found)}: write it as the class is written, or give its "
             "number"
         )
-    if text.isdecimal() and len(text) < 10:  # more would not fit into a tensor
+    # Without names the prior knows how many classes there are; more digits would fit no tensor.
+    if text.isdecimal() and len(text) < 10 and (not names or int(text) < len(names)):
         return int(text)
     known = listed(names) or "no names are known, use a number"
     nearest = difflib.get_close_matches(wanted.casefold(), folded, n=1)

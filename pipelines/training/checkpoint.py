@@ -105,7 +105,9 @@ class CheckpointStore:
                 _write_files(partial, tensors, state)
         except OSError as error:
             left = self.steps()
-            intact = f"the checkpoint of step {left[-1]} is intact" if left else "there is none yet"
+            intact = "no checkpoint has been written before"
+            if left:
+                intact = f"the checkpoint of step {left[-1]} is intact"
             raise RuntimeError(f"{error}; {intact}") from error
         for old in self.steps()[: -self.keep]:
             with suppress(OSError):

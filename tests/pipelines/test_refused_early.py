@@ -135,7 +135,11 @@ def test_batch_of_a_prior_that_processes_cannot_share(run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sample", ("--nearest", "--label", "7"), r"labels must be in [0, 2), got 7 to 7"),
+        (
+            "sample",
+            ("--nearest", "--label", "7"),
+            "label must be a class name or number (0, 1), got 7",
+        ),
         ("sample", ("--nearest", "--seed", "-1"), "seed must be in [0, 2^63), got -1"),
         ("sample", ("--nearest", "--num-steps", "2"), "any order"),
         ("complete", (), "any order"),

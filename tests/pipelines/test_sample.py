@@ -73,6 +73,7 @@ def test_label_is_a_class_by_name_or_number(text, names, label):
     [
         ("cow", ("cat", "dog"), "cat, dog"),
         ("-1", ("cat", "dog"), "cat, dog"),
+        ("2", ("cat", "dog"), "cat, dog"),
         ("9" * 30, (), "no names are known, use a number"),
         ("cow", (), "no names are known, use a number"),
     ],
@@ -252,7 +253,7 @@ def test_distances_of_what_is_no_run_are_refused(pipeline, tmp_path, capsys):
     ("options", "message"),
     [
         (("--label", "cow"), "label must be a class name or number (cat, dog), got cow"),
-        (("--label", "2"), "labels must be in [0, 2), got 2 to 2"),
+        (("--label", "2"), "number (cat, dog), got 2"),
         (("--n", "0"), "n must be at least 1, got 0"),
         (("--batch-size", "0"), "batch_size must be at least 1, got 0"),
         (("--seed", "-1"), "seed must be in [0, 2^63), got -1"),

@@ -198,7 +198,7 @@ def test_store_refuses_to_write_a_state_that_could_not_be_read(store):
 
 @pytest.mark.parametrize(
     ("saved_before", "advice"),
-    [(True, "the checkpoint of step 5 is intact"), (False, "there is none yet")],
+    [(True, "the checkpoint of step 5 is intact"), (False, "no checkpoint")],
 )
 def test_store_survives_a_full_disk(store, monkeypatch, saved_before, advice):
     if saved_before:
