@@ -34,7 +34,7 @@ def test_run_inside_its_data_leaves_them_as_they_are(tmp_path, capsys, flat, out
     command("train_all", *options)
     before = capsys.readouterr().out.splitlines()[0]
     directory = RunDirectory(out)
-    fingerprint = load_run_splits(directory.config(), directory).fingerprint
+    fingerprint = load_run_splits(directory).fingerprint
     assert fingerprint == directory.data().fingerprint
     command("train_all", *options, "--resume")
     again, note = capsys.readouterr().out.splitlines()[:2]

@@ -65,11 +65,12 @@ def test_dry_run_says_the_plan_and_writes_nothing(name, tmp_path, monkeypatch, c
         f"validation {validation:,}, test {test:,}"
     )
     quantizer = config.vqvae.quantizer
-    assert plan[1].startswith(
+    assert plan[1].strip().startswith("training images per class: T-shirt/top ")
+    assert plan[2].startswith(
         f"vqvae: {quantizer.kind} quantizer, 7x7 codes of {quantizer.codebook_size}, "
     )
-    assert plan[2].startswith(f"prior: {config.prior.kind}, ")
-    assert json.loads("\n".join(plan[3:])) == config.to_dict()
+    assert plan[3].startswith(f"prior: {config.prior.kind}, ")
+    assert json.loads("\n".join(plan[4:])) == config.to_dict()
     assert list(tmp_path.iterdir()) == []
 
 

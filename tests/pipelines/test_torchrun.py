@@ -75,7 +75,7 @@ def test_config_is_written_once_by_the_first_process(one, two):
 
 
 def test_each_line_is_said_once(two):
-    heads = [line.partition(":")[0] for line in two[1].stdout.splitlines()]
+    heads = [line.partition(":")[0].strip() for line in two[1].stdout.splitlines()]
     assert heads == [
         "data",
         "training images per class",
