@@ -125,12 +125,17 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
         device: Where to compute.
 
     Raises:
-        pickle.UnpicklingError: There is more than tensors in the file.
+        ValueError: There is more than tensors in the file.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     # torch-fidelity would run code from the file. This refuses a file that holds any.
-    torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises depends on what it meets
+        raise ValueError(
+            f"{path} must hold tensors and nothing else, but it holds more or is damaged: remove it"
+        ) from error
     model = FeatureExtractorInceptionV3(
         "inception-v3-compat", [str(_NUM_POOLED)], feature_extractor_weights_path=str(path)
     )
