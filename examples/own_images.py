@@ -11,8 +11,8 @@ from pathlib import Path
 
 import tyro
 
+from pipelines.files.images import save_grid
 from pipelines.generation import GenerationPipeline
-from pipelines.image_files import save_grid
 from pipelines.recipes import folder_64
 from pipelines.train_all import train_all
 from pipelines.train_vqvae import TrainOptions

@@ -94,10 +94,10 @@ def main() -> None:
 
     import torch
 
+    from pipelines.files.images import check_png, draw_grid
     from pipelines.files.numbering import save_new
     from pipelines.generation import GenerationPipeline
     from pipelines.holes import known_places, mask_hiding
-    from pipelines.image_files import check_png, draw_grid
     from pipelines.summaries import images_to_show
     from pipelines.training.device import choose_device
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.atomic_files import refuse_existing, refuse_unwritable
 from pipelines.augmentation import AugmentationConfig, also_seen
 from pipelines.command import named_run, parse, run_command, say
 from pipelines.config import settings_of_all
 from pipelines.data.location import DataLocation
+from pipelines.files.atomic import refuse_existing, refuse_unwritable
 from pipelines.run_dir import LATEST, RunDirectory
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def dump_codes(
         ValueError: Images are too small for `augmentation`, or the codes that are there were made
             by another model.
     """
-    from pipelines.atomic_files import writing
     from pipelines.batches import labelled_batches
+    from pipelines.files.atomic import writing
     from pipelines.training.distributed import on_main
     from stage1_vqvae.code_dump import write_code_dump
 

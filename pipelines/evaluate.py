@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.atomic_files import refuse_existing, refuse_unwritable, write_text
 from pipelines.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.evaluation.evaluation_record import (
@@ -18,6 +17,7 @@ from pipelines.evaluation.evaluation_record import (
     EvaluationConditions,
 )
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.files.atomic import refuse_existing, refuse_unwritable, write_text
 from pipelines.run_dir import LATEST, RunDirectory
 
 if TYPE_CHECKING:

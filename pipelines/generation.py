@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.atomic_files import atomic_path
+from pipelines.files.atomic import atomic_path
 from pipelines.files.records import read_record, record_bytes
 from pipelines.holes import check_mask, fill_holes, known_places
 from pipelines.run_dir import RunDirectory

@@ -41,8 +41,8 @@ def main() -> None:
     require_positive(options, "n")
 
     from pipelines.batches import image_batches
+    from pipelines.files.images import check_png, draw_reconstructions
     from pipelines.files.numbering import save_new
-    from pipelines.image_files import check_png, draw_reconstructions
     from pipelines.summaries import images_to_show
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE

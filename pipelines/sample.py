@@ -114,9 +114,9 @@ def main() -> None:
     require_positive(options, "n", "batch_size")
     folder = directory.path / "samples"
 
+    from pipelines.files.images import check_output, check_png, draw_grid, save_images
     from pipelines.files.numbering import save_new
     from pipelines.generation import GenerationPipeline
-    from pipelines.image_files import check_output, check_png, draw_grid, save_images
     from pipelines.training.device import choose_device
 
     if options.out is None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pipelines.atomic_files import refuse_unwritable, write_text
 from pipelines.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import dump_codes
@@ -27,6 +26,7 @@ from pipelines.evaluation.sweep_table import (
     to_csv,
     to_markdown,
 )
+from pipelines.files.atomic import refuse_unwritable, write_text
 from pipelines.files.records import convert, to_json
 from pipelines.recipes import RECIPES
 from pipelines.run_dir import RUNS

@@ -29,8 +29,8 @@ def train_all(options: TrainOptions) -> None:
     run, config = options.directory, options.run
     check_batches(config)
 
+    from pipelines.files.images import save_grid
     from pipelines.generation import GenerationPipeline
-    from pipelines.image_files import save_grid
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import on_main, process_group
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.atomic_files import refuse_unwritable
 from pipelines.augmentation import AugmentationConfig
 from pipelines.command import named_run, parse, run_command, say, with_prior_kind
 from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import read_own_codes
+from pipelines.files.atomic import refuse_unwritable
 from pipelines.run_dir import LATEST, RunDirectory
 from pipelines.training.config import TrainingConfig
 from pipelines.training.launch import num_processes
@@ -68,8 +68,8 @@ def train_prior(
     """
     import torch
 
-    from pipelines.atomic_files import writing
     from pipelines.batches import code_batches
+    from pipelines.files.atomic import writing
     from pipelines.summaries import describe_fit, say_training, test_row
     from pipelines.tasks import PriorTask
     from pipelines.training.distributed import is_main, on_main

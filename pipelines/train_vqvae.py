@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.atomic_files import refuse_unwritable
 from pipelines.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig, settings_of_all
 from pipelines.data.location import with_absolute_paths
+from pipelines.files.atomic import refuse_unwritable
 from pipelines.files.records import to_json
 from pipelines.run_dir import RUNS, RunDirectory
 from pipelines.training.config import PrecisionChoice
@@ -194,9 +194,9 @@ def train_vqvae(
     """
     import torch
 
-    from pipelines.atomic_files import writing
     from pipelines.batches import image_batches
-    from pipelines.image_files import save_reconstructions
+    from pipelines.files.atomic import writing
+    from pipelines.files.images import save_reconstructions
     from pipelines.runs.starting_weights import start_vqvae_from
     from pipelines.summaries import say_training, test_row
     from pipelines.tasks import VQVAETask

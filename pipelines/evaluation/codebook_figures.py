@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
-from pipelines.image_files import viewable
+from pipelines.files.images import viewable
 from stage1_vqvae.model import VQVAE
 
 _BLUE, _VERMILLION, _GRAY = "#0072B2", "#D55E00", "#999999"

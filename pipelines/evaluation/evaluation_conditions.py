@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.atomic_files import refuse_unwritable
 from pipelines.evaluation.evaluation_record import EvaluationConditions
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import cached_key
 from pipelines.evaluation.feature_networks import INCEPTION_CHANNELS, expected_inception_hash
+from pipelines.files.atomic import refuse_unwritable
 from pipelines.run_dir import RunDirectory
 from stage1_vqvae.artifact import CONFIG_FILE, FORMAT_VERSION, read_config
 from stage1_vqvae.model import ARTIFACT_KIND as VQVAE_KIND

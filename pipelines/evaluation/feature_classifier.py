@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipelines.atomic_files import writing
+from pipelines.files.atomic import writing
 from pipelines.files.ownership import LOCK_FILE, owned
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed

@@ -12,9 +12,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from pipelines.atomic_files import atomic_path, refuse_existing, write_text
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
 from pipelines.evaluation.evaluation_table import escaped, number_text, with_spread
+from pipelines.files.atomic import atomic_path, refuse_existing, write_text
 
 TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
 # The floor of a figure: what real images reach; of a score, what real images teach.

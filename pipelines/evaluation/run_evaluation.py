@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pipelines.batches import reconstruct_images
 from pipelines.command import say
 from pipelines.data.image_set import ImageSet
-from pipelines.environment import environment
 from pipelines.evaluation.classification_accuracy import classification_accuracy
 from pipelines.evaluation.evaluated_run import (
     EvaluatedRun,
@@ -46,6 +45,7 @@ from pipelines.evaluation.generation_figures import (
 from pipelines.evaluation.memorisation_figures import memorisation_figures
 from pipelines.evaluation.prior_figures import prior_figures
 from pipelines.evaluation.reconstruction_figures import reconstruction_figures
+from pipelines.files.environment import environment
 from pipelines.run_dir import RunDirectory
 from stage2_prior.request import decide_compilation
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pipelines.atomic_files import is_empty, remove_partial
 from pipelines.config import RunConfig, deciding, differences
 from pipelines.evaluation.sweep_table import SweepRow
+from pipelines.files.atomic import is_empty, remove_partial
 from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
 from pipelines.run_dir import RunDirectory

@@ -10,8 +10,8 @@ from tiny_runs import TINY, command, one_thread, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
+from pipelines.files.images import image_grid
 from pipelines.generation import GenerationPipeline
-from pipelines.image_files import image_grid
 from stage2_prior.config import SamplingSettings
 
 

@@ -13,8 +13,8 @@ from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
 from pipelines.evaluation.memorisation_summary import describe_memorisation
+from pipelines.files.images import image_grid
 from pipelines.generation import GenerationPipeline
-from pipelines.image_files import image_grid
 from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny_runs import TINY, KilledError, command, contents, environment, kill_at, status, tree
 
-from pipelines import image_files, train_all
+from pipelines import train_all
+from pipelines.files import images as image_files
 from pipelines.run_dir import RunDirectory
 from pipelines.tasks import PriorTask, VQVAETask
 from stage1_vqvae import code_dump

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import image_files
 from pipelines.data.config import DataConfig
 from pipelines.data.folder import read_images
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
-from pipelines.image_files import (
+from pipelines.files import images as image_files
+from pipelines.files.images import (
     check_output,
     check_png,
     image_grid,
@@ -195,7 +195,7 @@ def test_check_png_refuses_an_existing_file(tmp_path):
     [("a.png", "Image.fromarray"), ("a.npz", "np.savez_compressed"), ("out", "to_pil")],
 )
 def test_interrupted_write_leaves_nothing(tmp_path, colours, monkeypatch, name, broken):
-    where, _, what = f"pipelines.image_files.{broken}".rpartition(".")
+    where, _, what = f"pipelines.files.images.{broken}".rpartition(".")
     calls = []
 
     def interrupted(*arguments, **_):

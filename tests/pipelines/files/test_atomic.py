@@ -9,7 +9,7 @@ import pytest
 from faulty_disks import PowerCut, full_disk, on_linux
 from tiny_runs import tree
 
-from pipelines.atomic_files import (
+from pipelines.files.atomic import (
     atomic_path,
     refuse_existing,
     refuse_unwritable,
