@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from pipelines.command import parse, recipe_defaults, run_command, say
+from pipelines.cli.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig
 
 if TYPE_CHECKING:

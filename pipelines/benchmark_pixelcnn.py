@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipelines.command import say
+from pipelines.cli.command import say
 from stage2_prior.build import build_prior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings
 from stage2_prior.grids import GridSpec, to_grids, to_sequence

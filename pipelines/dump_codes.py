@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.augmentation import AugmentationConfig, also_seen
-from pipelines.command import named_run, parse, run_command, say
+from pipelines.cli.command import named_run, parse, run_command, say
 from pipelines.config import settings_of_all
 from pipelines.data.location import DataLocation
 from pipelines.files.atomic import refuse_existing, refuse_unwritable

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.command import parse, run_command, say
+from pipelines.cli.command import parse, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
 from pipelines.files.atomic import atomic_path, refuse_existing, refuse_unwritable

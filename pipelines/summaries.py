@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pipelines.augmentation import also_seen
-from pipelines.command import say
+from pipelines.cli.command import say
 from pipelines.config import RunConfig
 from pipelines.data.folder import read_images
 from pipelines.data.image_set import DataSplits, ImageSet

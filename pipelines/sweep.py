@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pipelines.command import parse, recipe_defaults, run_command, say
+from pipelines.cli.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import dump_codes
 from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun

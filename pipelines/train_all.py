@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.command import run_command, say
+from pipelines.cli.command import run_command, say
 from pipelines.dump_codes import dump_codes
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import (

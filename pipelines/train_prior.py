@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.augmentation import AugmentationConfig
-from pipelines.command import named_run, parse, run_command, say, with_prior_kind
+from pipelines.cli.command import named_run, parse, run_command, say, with_prior_kind
 from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import read_own_codes
 from pipelines.files.atomic import refuse_unwritable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.command import parse, recipe_defaults, run_command, say
+from pipelines.cli.command import parse, recipe_defaults, run_command, say
 from pipelines.config import RunConfig, settings_of_all
 from pipelines.data.location import with_absolute_paths
 from pipelines.files.atomic import refuse_unwritable

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.command import parse, require_positive, run_command, say
+from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from pipelines.files.atomic import refuse_unwritable

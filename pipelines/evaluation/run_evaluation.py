@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.batches import reconstruct_images
-from pipelines.command import say
+from pipelines.cli.command import say
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.classification_accuracy import classification_accuracy
 from pipelines.evaluation.evaluated_run import (

@@ -119,7 +119,7 @@ def test_classifier_that_another_process_trains_is_waited_for_and_used(
 SCRIPT = """
 import sys
 from tiny_runs import command
-from pipelines.command import run_command
+from pipelines.cli.command import run_command
 run_command(lambda: command("train_all", *sys.argv[1:]))
 """
 

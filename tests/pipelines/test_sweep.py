@@ -567,7 +567,7 @@ def test_sweep_goes_to_a_directory_of_its_recipe_and_leaves_latest_alone(
 TWO_PROCESSES = """
 import sys
 from tiny_runs import command
-from pipelines.command import run_command
+from pipelines.cli.command import run_command
 run_command(lambda: command("sweep", *sys.argv[1:]))
 """
 

@@ -28,7 +28,7 @@ SCRIPT = """
 import os, sys
 from tiny_runs import command
 from pipelines import run_dir
-from pipelines.command import run_command
+from pipelines.cli.command import run_command
 written, *arguments = sys.argv[1:]
 write = run_dir.write_record
 def counted(path, *arguments):

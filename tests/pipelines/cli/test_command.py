@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import python, status
 
 import pipelines
-from pipelines.command import (
+from pipelines.cli.command import (
     named_run,
     option_value,
     parse,
