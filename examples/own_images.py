@@ -13,7 +13,7 @@ import tyro
 
 from pipelines.files.images import save_grid
 from pipelines.generation import GenerationPipeline
-from pipelines.recipes import folder_64
+from pipelines.runs.recipes import folder_64
 from pipelines.train_all import train_all
 from pipelines.train_vqvae import TrainOptions
 from stage1_vqvae import EMAQuantizerConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from pipelines.cli.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig
+from pipelines.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import tyro
 from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
 
@@ -98,7 +98,7 @@ def main() -> None:
     from pipelines.files.numbering import save_new
     from pipelines.generation import GenerationPipeline
     from pipelines.holes import known_places, mask_hiding
-    from pipelines.summaries import images_to_show
+    from pipelines.runs.messages import images_to_show
     from pipelines.training.device import choose_device
 
     folder = directory.path / "completions"

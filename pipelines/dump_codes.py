@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.augmentation import AugmentationConfig, also_seen
 from pipelines.cli.command import named_run, parse, run_command, say
-from pipelines.config import settings_of_all
 from pipelines.data.location import DataLocation
 from pipelines.files.atomic import refuse_existing, refuse_unwritable
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.augmentation import AugmentationConfig, also_seen
+from pipelines.runs.config import settings_of_all
+from pipelines.runs.directory import LATEST, RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipelines.augmentation import View
     from pipelines.data.image_set import DataSplits, ImageSet
+    from pipelines.runs.augmentation import View
     from stage1_vqvae.code_dump import CodeDump
     from stage1_vqvae.model import VQVAE
 
@@ -74,8 +74,8 @@ def dump_codes(
         ValueError: Images are too small for `augmentation`, or the codes that are there were made
             by another model.
     """
-    from pipelines.batches import labelled_batches
     from pipelines.files.atomic import writing
+    from pipelines.runs.batches import labelled_batches
     from pipelines.training.distributed import on_main
     from stage1_vqvae.code_dump import write_code_dump
 
@@ -109,7 +109,7 @@ def dump_codes(
 def _seen_as(
     view: View, images: ImageSet, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    from pipelines.batches import labelled_batches
+    from pipelines.runs.batches import labelled_batches
 
     for batch, labels in labelled_batches(images, device):
         yield view(batch), labels
@@ -122,7 +122,7 @@ def main() -> None:
     data = options.data.of(config.data)
     config = replace(config, data=data, augmentation=options.augmentation)
 
-    from pipelines.summaries import load_run_splits
+    from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import (
         agree,

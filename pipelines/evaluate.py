@@ -18,7 +18,7 @@ from pipelines.evaluation.evaluation_record import (
 )
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.files.atomic import refuse_existing, refuse_unwritable, write_text
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 
 if TYPE_CHECKING:
     import torch

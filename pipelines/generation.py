@@ -13,7 +13,7 @@ from torch import Tensor
 from pipelines.files.atomic import atomic_path
 from pipelines.files.records import read_record, record_bytes
 from pipelines.holes import check_mask, fill_holes, known_places
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings

@@ -9,7 +9,7 @@ from typing import Literal
 from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,10 +40,10 @@ def main() -> None:
     directory.config()  # refuses what is no run, before anything heavy is imported
     require_positive(options, "n")
 
-    from pipelines.batches import image_batches
     from pipelines.files.images import check_png, draw_reconstructions
     from pipelines.files.numbering import save_new
-    from pipelines.summaries import images_to_show
+    from pipelines.runs.batches import image_batches
+    from pipelines.runs.messages import images_to_show
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import measure_reconstruction

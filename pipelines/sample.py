@@ -14,7 +14,7 @@ from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, shortened
 from pipelines.data.outputs import refuse_in_data
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def training_data(directory: RunDirectory, location: DataLocation) -> DataSplits
     Raises:
         ValueError: The directory is no run's, or the data are no longer those.
     """
-    from pipelines.summaries import load_run_splits
+    from pipelines.runs.messages import load_run_splits
 
     if not directory.config_file.exists():
         raise ValueError(

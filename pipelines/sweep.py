@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from pipelines.cli.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import dump_codes
 from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
 from pipelines.evaluation.sweep_table import (
@@ -28,8 +27,9 @@ from pipelines.evaluation.sweep_table import (
 )
 from pipelines.files.atomic import refuse_unwritable, write_text
 from pipelines.files.records import convert, to_json
-from pipelines.recipes import RECIPES
-from pipelines.run_dir import RUNS
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.directory import RUNS
+from pipelines.runs.recipes import RECIPES
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import check_batches, found_from_anywhere, train_vqvae
 from pipelines.training.config import PrecisionChoice, TrainingConfig
@@ -247,7 +247,7 @@ def _with_quantizer(config: RunConfig, kind: str, size: int) -> RunConfig:
 
 def _plan(options: SweepOptions, splits: DataSplits) -> str:
     """The data, and what each run trains; builds all models, without memory."""
-    from pipelines.summaries import plan
+    from pipelines.runs.messages import plan
 
     lines: list[str] = []
     for run in options.runs():

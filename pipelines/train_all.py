@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines.data.image_set import ImageSet
-    from pipelines.run_dir import RunDirectory
+    from pipelines.runs.directory import RunDirectory
 
 _SHOWN_SAMPLES = 100
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.augmentation import AugmentationConfig
 from pipelines.cli.command import named_run, parse, run_command, say, with_prior_kind
-from pipelines.config import RunConfig, settings_of_all
 from pipelines.dump_codes import read_own_codes
 from pipelines.files.atomic import refuse_unwritable
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.directory import LATEST, RunDirectory
 from pipelines.training.config import TrainingConfig
 from pipelines.training.launch import num_processes
 from stage2_prior.config import PriorConfig
@@ -68,10 +68,10 @@ def train_prior(
     """
     import torch
 
-    from pipelines.batches import code_batches
     from pipelines.files.atomic import writing
-    from pipelines.summaries import describe_fit, say_training, test_row
-    from pipelines.tasks import PriorTask
+    from pipelines.runs.batches import code_batches
+    from pipelines.runs.messages import describe_fit, say_training, test_row
+    from pipelines.runs.tasks import PriorTask
     from pipelines.training.distributed import is_main, on_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for

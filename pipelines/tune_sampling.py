@@ -12,7 +12,7 @@ from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from pipelines.files.atomic import refuse_unwritable
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 from stage2_prior.config import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def main() -> None:
     from pipelines.evaluation.evaluation_conditions import check_networks_folder
     from pipelines.generation import GenerationPipeline
     from pipelines.report.page import write_report
-    from pipelines.summaries import load_run_splits
+    from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device
 
     refuse_unwritable(directory.path)

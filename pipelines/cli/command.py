@@ -12,9 +12,9 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from pipelines.cli.standard_streams import protect_standard_streams
-from pipelines.config import RunConfig
-from pipelines.recipes import RECIPES, fashion_mnist_mini
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import LATEST, RunDirectory
+from pipelines.runs.recipes import RECIPES, fashion_mnist_mini
 from pipelines.training.launch import HAS_JOINED, num_processes, process_rank
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,

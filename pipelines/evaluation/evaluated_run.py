@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.batches import code_batches
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
 from pipelines.dump_codes import read_own_codes
@@ -17,8 +16,9 @@ from pipelines.evaluation.evaluation_conditions import networks_folder
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import FeatureClassifier, cached_classifier
 from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
-from pipelines.summaries import load_run_splits
+from pipelines.runs.batches import code_batches
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.messages import load_run_splits
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.code_dump import CodeDump
 

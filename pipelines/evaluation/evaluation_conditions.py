@@ -10,7 +10,7 @@ from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import cached_key
 from pipelines.evaluation.feature_networks import INCEPTION_CHANNELS, expected_inception_hash
 from pipelines.files.atomic import refuse_unwritable
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.artifact import CONFIG_FILE, FORMAT_VERSION, read_config
 from stage1_vqvae.model import ARTIFACT_KIND as VQVAE_KIND
 from stage1_vqvae.model import VQVAERecord

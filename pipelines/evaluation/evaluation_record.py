@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.files.records import AnyFloat, read_record, to_json, write_record
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 
 EVALUATION_FILE = "evaluation.json"
 _KIND, _FORMAT_VERSION = "evaluation", 2

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.batches import reconstruct_images
 from pipelines.data.image_set import DataSplits
 from pipelines.evaluation.nearest_images import judge_memorisation, nearest_training_images
+from pipelines.runs.batches import reconstruct_images
 from stage1_vqvae.model import VQVAE
 
 _MOST_TEST_IMAGES = 2000  # enough for a first percentile

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.batches import image_batches
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.evaluation_record import Figure, Reference
 from pipelines.evaluation.structural_similarity import structural_similarity
+from pipelines.runs.batches import image_batches
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.batches import reconstruct_images
 from pipelines.cli.command import say
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.classification_accuracy import classification_accuracy
@@ -46,7 +45,8 @@ from pipelines.evaluation.memorisation_figures import memorisation_figures
 from pipelines.evaluation.prior_figures import prior_figures
 from pipelines.evaluation.reconstruction_figures import reconstruction_figures
 from pipelines.files.environment import environment
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.batches import reconstruct_images
+from pipelines.runs.directory import RunDirectory
 from stage2_prior.request import decide_compilation
 
 _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3

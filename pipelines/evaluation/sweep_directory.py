@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pipelines.config import RunConfig, deciding, differences
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.files.atomic import is_empty, remove_partial
 from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.config import RunConfig, deciding, differences
+from pipelines.runs.directory import RunDirectory
 
 _T = TypeVar("_T")
 

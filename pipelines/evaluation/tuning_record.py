@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.files.records import read_record, write_record
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from stage2_prior.config import SamplingSettings
 
 TUNING_FILE = "sampling_tuning.json"

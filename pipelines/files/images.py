@@ -9,9 +9,9 @@ import numpy as np
 from einops import rearrange
 from PIL import Image
 
-from pipelines.batches import reconstruct_images
 from pipelines.data.image_set import ImageSet
 from pipelines.files.atomic import atomic_path, refuse_existing, refuse_unwritable
+from pipelines.runs.batches import reconstruct_images
 from stage1_vqvae.model import VQVAE
 
 _GAP = 2  # pixels between the images of a grid

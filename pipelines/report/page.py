@@ -13,7 +13,7 @@ from pipelines.report import evaluation_section, picture_sections, run_sections
 from pipelines.report.drawings import Drawings, draw
 from pipelines.report.markup import element, pairs, paragraph, section, text
 from pipelines.report.run_record import RunRecord, read_run
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from pipelines.training.device import choose_device
 
 if TYPE_CHECKING:

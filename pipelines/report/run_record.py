@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config import RunConfig
 from pipelines.data.config import parse_source
 from pipelines.data.data_record import DataRecord
 from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
 from pipelines.evaluation.tuning_record import TUNING_FILE, SamplingTuning
 from pipelines.report.numbers import by
-from pipelines.run_dir import RUNS, RunDirectory
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.code_dump import read_code_dump

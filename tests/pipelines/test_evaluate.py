@@ -18,7 +18,7 @@ from pipelines.evaluation.evaluation_record import Evaluation
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_distances import frechet_distance
 from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.artifact import load_artifact
 

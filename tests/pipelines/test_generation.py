@@ -8,7 +8,7 @@ import torch
 from tiny_runs import edit_json, one_thread, tree
 
 from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE

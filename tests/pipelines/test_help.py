@@ -14,8 +14,8 @@ from pipelines.complete import CompleteOptions
 from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
-from pipelines.recipes import fashion_mnist_mini
 from pipelines.reconstruct import ReconstructOptions
+from pipelines.runs.recipes import fashion_mnist_mini
 from pipelines.sample import SampleOptions
 from pipelines.sweep import SweepOptions
 from pipelines.train_prior import TrainPriorOptions

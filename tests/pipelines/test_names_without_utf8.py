@@ -7,7 +7,7 @@ from faulty_disks import on_linux
 from tiny_runs import TINY, python
 
 from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 
 CLASS, RUN = "caf\udce9", "run \udcfc"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_runs import one_thread
 
-from pipelines.summaries import describe_fit
-from pipelines.tasks import PriorTask
+from pipelines.runs.messages import describe_fit
+from pipelines.runs.tasks import PriorTask
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.trainer import Trainer

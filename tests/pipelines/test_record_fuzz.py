@@ -23,8 +23,8 @@ from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.files.records import write_record
 from pipelines.generation import ClassesRecord, _classes
-from pipelines.recipes import smoke
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.recipes import smoke
 from pipelines.training.checkpoint import CheckpointStore
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.records import encode_record

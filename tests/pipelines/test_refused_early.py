@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from tiny_runs import TINY, KilledError, command, contents, edit_json, status, tree
 
-from pipelines import summaries
 from pipelines.data import load
-from pipelines.run_dir import RunDirectory
+from pipelines.runs import messages as summaries
+from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.model import VQVAE
 
 CPU = ("--device", "cpu")

@@ -312,5 +312,5 @@ def test_sampling_does_not_import_what_is_slow_and_not_needed(slow, imported):
 
 def test_sampling_does_not_import_the_training(imported):
     assert "pipelines.generation" in imported
-    training = ("pipelines.training.trainer", "pipelines.training.progress", "pipelines.tasks")
+    training = ("pipelines.training.trainer", "pipelines.training.progress", "pipelines.runs.tasks")
     assert set(training).isdisjoint(imported)

@@ -26,8 +26,8 @@ from pipelines import sweep
 from pipelines.data.load import load_splits
 from pipelines.dump_codes import dump_codes
 from pipelines.evaluation import sweep_measurement
-from pipelines.run_dir import RunDirectory
-from pipelines.tasks import PriorTask, VQVAETask
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.tasks import PriorTask, VQVAETask
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import train_vqvae
 from pipelines.training.metrics_log import MetricsLog, read_metrics

@@ -13,8 +13,8 @@ from tiny_runs import TINY, KilledError, command, contents, environment, kill_at
 
 from pipelines import train_all
 from pipelines.files import images as image_files
-from pipelines.run_dir import RunDirectory
-from pipelines.tasks import PriorTask, VQVAETask
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.tasks import PriorTask, VQVAETask
 from stage1_vqvae import code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior

@@ -18,7 +18,7 @@ from pipelines.cli.command import (
     say,
     with_prior_kind,
 )
-from pipelines.recipes import RECIPES, cifar10, fashion_mnist_mini
+from pipelines.runs.recipes import RECIPES, cifar10, fashion_mnist_mini
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,

@@ -11,7 +11,7 @@ from tiny_runs import edit_json
 from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
 from pipelines.evaluation.sweep_table import SweepRow
-from pipelines.recipes import smoke
+from pipelines.runs.recipes import smoke
 
 SWEEP = SweepConfig(
     quantizers=("ema", "gumbel"),

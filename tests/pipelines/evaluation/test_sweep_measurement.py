@@ -12,7 +12,7 @@ from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.sweep_directory import SweepDirectory, SweepRun
 from pipelines.evaluation.sweep_measurement import measure_ssim, vqvae_row, with_prior_figures
 from pipelines.evaluation.sweep_table import SweepRow
-from pipelines.recipes import smoke
+from pipelines.runs.recipes import smoke
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
 
 

@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 from tiny_runs import TINY, KilledError, command, status, tree
 
-from pipelines.run_dir import RunDirectory
-from pipelines.tasks import PriorTask, VQVAETask
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.tasks import PriorTask, VQVAETask
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from pipelines.augmentation import also_seen
 from pipelines.cli.command import say
-from pipelines.config import RunConfig
 from pipelines.data.folder import read_images
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
 from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, tallied
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.augmentation import also_seen
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import RunDirectory
 from pipelines.runs.starting_weights import start_prior_from, start_vqvae_from
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsRow

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import batches
-from pipelines.augmentation import AugmentationConfig
-from pipelines.batches import (
+from pipelines.data.image_set import ImageSet
+from pipelines.runs import batches
+from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.batches import (
     code_batches,
     image_batches,
     labelled_batches,
     reconstruct_images,
 )
-from pipelines.data.image_set import ImageSet
-from pipelines.tasks import PriorTask, VQVAETask
+from pipelines.runs.tasks import PriorTask, VQVAETask
 from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig

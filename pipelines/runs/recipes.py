@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.config import RecipeName, RunConfig
 from pipelines.data.config import DataConfig
+from pipelines.runs.config import RecipeName, RunConfig
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import RunConfig, differences
 from pipelines.data.config import DataConfig
 from pipelines.files.records import convert
-from pipelines.recipes import RECIPES
+from pipelines.runs.config import RunConfig, differences
+from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, TransformerConfig

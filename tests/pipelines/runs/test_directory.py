@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import edit_json, tree
 
-from pipelines.augmentation import AugmentationConfig
-from pipelines.config import RunConfig
 from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.files.ownership import LOCK_FILE
-from pipelines.recipes import smoke
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.recipes import smoke
 from stage2_prior.config import PixelCNNConfig
 
 CONFIG = smoke()

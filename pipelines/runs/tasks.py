@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pipelines.augmentation import AugmentationConfig
-from pipelines.batches import code_batches, image_batches
 from pipelines.data.image_set import ImageSet
+from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.batches import code_batches, image_batches
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction

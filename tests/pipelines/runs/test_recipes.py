@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_runs import command
 
-from pipelines.config import RecipeName
 from pipelines.data.config import parse_source
-from pipelines.recipes import RECIPES
+from pipelines.runs.config import RecipeName
+from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.model import VQVAE
 from stage2_prior.build import build_prior
 from stage2_prior.grids import GridSpec

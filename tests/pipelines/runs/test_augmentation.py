@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.augmentation import AugmentationConfig, View
+from pipelines.runs.augmentation import AugmentationConfig, View
 
 # uint8 (1, 1, 3, 4): each pixel its own number.
 IMAGE = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4)

@@ -14,7 +14,7 @@ from pipelines.evaluation import feature_classifier
 from pipelines.evaluation.feature_classifier import cached_classifier, train_classifier
 from pipelines.evaluation.sweep_directory import SweepDirectory
 from pipelines.files import ownership
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from pipelines.training.precision import Precision
 
 THIS_PROCESS = f"by process {os.getpid()} on {socket.gethostname()}"

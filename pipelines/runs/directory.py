@@ -19,12 +19,12 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config import RunConfig
 from pipelines.data.data_record import DataRecord
 from pipelines.files.atomic import atomic_path, is_empty, remove_partial
 from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
 from pipelines.runs.changes import changed_data, changed_settings
+from pipelines.runs.config import RunConfig
 
 FORMAT_VERSION = 2
 RUNS = Path("runs")

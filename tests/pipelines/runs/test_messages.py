@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from tiny_runs import TINY, command
 
-from pipelines import summaries
 from pipelines.data.data_record import data_record
 from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.runs import messages as summaries
 from pipelines.training.precision import Precision
 from pipelines.training.result import TrainingResult
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.augmentation import AugmentationConfig
 from pipelines.data.config import DataConfig
 from pipelines.files.records import to_json
+from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.training.config import FIELDS_WITHOUT_EFFECT, TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
 from stage2_prior.config import PriorConfig, TransformerConfig
