@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from pipelines.files.images import save_grid
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.recipes import folder_64
 from pipelines.train_all import train_all
 from pipelines.train_vqvae import TrainOptions

@@ -96,8 +96,8 @@ def main() -> None:
 
     from pipelines.files.images import check_png, draw_grid
     from pipelines.files.numbering import save_new
-    from pipelines.generation import GenerationPipeline
-    from pipelines.holes import known_places, mask_hiding
+    from pipelines.generation.masks import known_places, mask_hiding
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.runs.messages import images_to_show
     from pipelines.training.device import choose_device
 

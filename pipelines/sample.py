@@ -116,7 +116,7 @@ def main() -> None:
 
     from pipelines.files.images import check_output, check_png, draw_grid, save_images
     from pipelines.files.numbering import save_new
-    from pipelines.generation import GenerationPipeline
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.training.device import choose_device
 
     if options.out is None:

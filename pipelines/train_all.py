@@ -30,7 +30,7 @@ def train_all(options: TrainOptions) -> None:
     check_batches(config)
 
     from pipelines.files.images import save_grid
-    from pipelines.generation import GenerationPipeline
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import on_main, process_group
 

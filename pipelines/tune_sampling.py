@@ -17,7 +17,7 @@ from stage2_prior.config import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
     from pipelines.data.image_set import DataSplits
-    from pipelines.generation import GenerationPipeline
+    from pipelines.generation.pipeline import GenerationPipeline
     from stage2_prior.base import CodePrior
 
 HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
@@ -298,7 +298,7 @@ def main() -> None:
         raise ValueError(f"{path} cannot be written, since it is a directory: move it away")
 
     from pipelines.evaluation.evaluation_conditions import check_networks_folder
-    from pipelines.generation import GenerationPipeline
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.report.page import write_report
     from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device

@@ -15,7 +15,7 @@ from pipelines.dump_codes import read_own_codes
 from pipelines.evaluation.evaluation_conditions import networks_folder
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_classifier import FeatureClassifier, cached_classifier
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.batches import code_batches
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.messages import load_run_splits

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.run_record import RunRecord
 from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.directory import RunDirectory

@@ -11,7 +11,7 @@ from tiny_runs import TINY, command, one_thread, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.files.images import image_grid
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from stage2_prior.config import SamplingSettings
 
 

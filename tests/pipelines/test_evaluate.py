@@ -17,7 +17,7 @@ from pipelines.evaluation import feature_classifier, feature_networks, run_evalu
 from pipelines.evaluation.evaluation_record import Evaluation
 from pipelines.evaluation.evaluation_settings import EvaluationSettings
 from pipelines.evaluation.feature_distances import frechet_distance
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.artifact import load_artifact

@@ -22,7 +22,7 @@ from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, Sw
 from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.files.records import write_record
-from pipelines.generation import ClassesRecord, _classes
+from pipelines.generation.pipeline import ClassesRecord, _classes
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.recipes import smoke
 from pipelines.training.checkpoint import CheckpointStore

@@ -14,7 +14,7 @@ from pipelines.data.config import DataConfig
 from pipelines.data.data_record import SplitSizes
 from pipelines.data.load import load_splits
 from pipelines.files.images import image_grid
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.code_dump import read_code_dump

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.holes import fill_holes, known_places, mask_hiding
+from pipelines.generation.masks import fill_holes, known_places, mask_hiding
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 2), (3, 5), (4, 6)])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.files.atomic import atomic_path
 from pipelines.files.records import read_record, record_bytes
-from pipelines.holes import check_mask, fill_holes, known_places
+from pipelines.generation.masks import check_mask, fill_holes, known_places
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_runs import edit_json, one_thread, tree
 
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
