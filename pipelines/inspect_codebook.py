@@ -16,7 +16,7 @@ from pipelines.files.records import encode_record
 from pipelines.runs.directory import LATEST, RunDirectory
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
+    from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
 
 FORMAT_VERSION = 2
 RECORD = "codebook.json"
@@ -59,9 +59,9 @@ def inspect_codebook(directory: RunDirectory, options: InspectCodebookOptions, o
         FileNotFoundError: There is no VQ-VAE, or there are no data.
         ValueError: One of them is damaged, or the data are others.
     """
-    from pipelines.evaluation.codebook_diagnosis import diagnose
-    from pipelines.evaluation.codebook_figures import save_figures
-    from pipelines.evaluation.codebook_statistics import measure_codebook
+    from pipelines.codebook.diagnosis import diagnose
+    from pipelines.codebook.plots import save_figures
+    from pipelines.codebook.statistics import measure_codebook
     from pipelines.runs.batches import image_batches
     from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 
+from pipelines.codebook import plots as codebook_figures
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluation import codebook_figures
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers.base import to_points

@@ -17,7 +17,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.evaluation.codebook_duplicates import find_duplicates
+from pipelines.codebook.duplicates import find_duplicates
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers.nearest import entropy_bits

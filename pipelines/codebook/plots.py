@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
+from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
 from pipelines.files.images import viewable
 from stage1_vqvae.model import VQVAE
 

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from pipelines.evaluation.codebook_diagnosis import diagnose
-from pipelines.evaluation.codebook_remedies import power_of_two_above, power_of_two_below
-from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
+from pipelines.codebook.diagnosis import diagnose
+from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
+from pipelines.codebook.suggestions import power_of_two_above, power_of_two_below
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation import codebook_duplicates, codebook_statistics
-from pipelines.evaluation.codebook_duplicates import find_duplicates
-from pipelines.evaluation.codebook_statistics import measure_codebook
+from pipelines.codebook import duplicates as codebook_duplicates
+from pipelines.codebook import statistics as codebook_statistics
+from pipelines.codebook.duplicates import find_duplicates
+from pipelines.codebook.statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizer_config import (

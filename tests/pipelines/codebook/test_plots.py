@@ -7,8 +7,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from tiny_runs import python
 
-from pipelines.evaluation import codebook_figures
-from pipelines.evaluation.codebook_figures import (
+from pipelines.codebook import plots as codebook_figures
+from pipelines.codebook.plots import (
     decoded_figure,
     entropy_figure,
     map_figure,
@@ -17,7 +17,7 @@ from pipelines.evaluation.codebook_figures import (
     tile_sheet,
     usage_figure,
 )
-from pipelines.evaluation.codebook_statistics import measure_codebook
+from pipelines.codebook.statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
@@ -278,8 +278,7 @@ def test_images_of_two_channels_are_shown_side_by_side():
 
 def test_figures_need_no_display_and_leave_the_users_matplotlib_alone():
     script = (
-        "import sys, pipelines.evaluation.codebook_figures as figures\n"
-        "print('matplotlib.pyplot' in sys.modules)"
+        "import sys, pipelines.codebook.plots as figures\nprint('matplotlib.pyplot' in sys.modules)"
     )
     ended = python("-c", script)
     assert (ended.stdout, ended.stderr) == ("False\n", "")

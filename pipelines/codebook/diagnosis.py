@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pipelines.evaluation.codebook_remedies import (
+from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
+from pipelines.codebook.suggestions import (
     APPROACH,
     PART,
     RESTART,
@@ -16,7 +17,6 @@ from pipelines.evaluation.codebook_remedies import (
     refine,
     shrink,
 )
-from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
 from stage1_vqvae.config import VQVAEConfig
 
 Severity: TypeAlias = Literal["severe", "moderate", "note", "none"]
