@@ -18,13 +18,13 @@ import pytest
 from tiny_evaluations import conditions
 
 from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
-from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
 from pipelines.files.records import write_record
 from pipelines.generation.pipeline import ClassesRecord, _classes
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.recipes import smoke
+from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
+from pipelines.sweeps.table import SweepRow
 from pipelines.training.checkpoint import CheckpointStore
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.records import encode_record

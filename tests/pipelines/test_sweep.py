@@ -25,9 +25,9 @@ from tiny_runs import (
 from pipelines import sweep
 from pipelines.data.load import load_splits
 from pipelines.dump_codes import dump_codes
-from pipelines.evaluation import sweep_measurement
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.tasks import PriorTask, VQVAETask
+from pipelines.sweeps import measurement as sweep_measurement
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import train_vqvae
 from pipelines.training.metrics_log import MetricsLog, read_metrics

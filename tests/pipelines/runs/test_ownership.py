@@ -12,9 +12,9 @@ from tiny_runs import TINY, command, contents, python, status, tree
 
 from pipelines.evaluation import feature_classifier
 from pipelines.evaluation.feature_classifier import cached_classifier, train_classifier
-from pipelines.evaluation.sweep_directory import SweepDirectory
 from pipelines.files import ownership
 from pipelines.runs.directory import RunDirectory
+from pipelines.sweeps.directory import SweepDirectory
 from pipelines.training.precision import Precision
 
 THIS_PROCESS = f"by process {os.getpid()} on {socket.gethostname()}"

@@ -9,9 +9,9 @@ import pytest
 from tiny_runs import edit_json
 
 from pipelines.data.data_record import DataRecord, SplitSizes
-from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
-from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.runs.recipes import smoke
+from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
+from pipelines.sweeps.table import SweepRow
 
 SWEEP = SweepConfig(
     quantizers=("ema", "gumbel"),

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.evaluation.sweep_table import SweepRow, pareto_front
 from pipelines.files.atomic import atomic_path
+from pipelines.sweeps.table import SweepRow, pareto_front
 
 _MARKERS = "osD^vP*X<>ph"
 _PANEL = (5.6, 4.8)  # inches

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.evaluation.sweep_table import (
+from pipelines.sweeps.table import (
     SweepRow,
     failures_to_markdown,
     pareto_front,

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.files.atomic import is_empty, remove_partial
 from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
 from pipelines.runs.config import RunConfig, deciding, differences
 from pipelines.runs.directory import RunDirectory
+from pipelines.sweeps.table import SweepRow
 
 _T = TypeVar("_T")
 

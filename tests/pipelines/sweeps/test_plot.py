@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.sweep_figure import save_sweep_figure, sweep_figure
-from pipelines.evaluation.sweep_table import SweepRow
+from pipelines.sweeps.plot import save_sweep_figure, sweep_figure
+from pipelines.sweeps.table import SweepRow
 
 
 def row(kind, size, bits, psnr, under_prior=None):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.structural_similarity import structural_similarity
-from pipelines.evaluation.sweep_directory import SweepRun
-from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.runs.batches import image_batches
+from pipelines.sweeps.directory import SweepRun
+from pipelines.sweeps.table import SweepRow
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.model import VQVAE
 

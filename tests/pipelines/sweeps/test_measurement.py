@@ -9,10 +9,10 @@ from slow_similarity import slow_ssim, smooth_images
 from torch import nn
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.sweep_directory import SweepDirectory, SweepRun
-from pipelines.evaluation.sweep_measurement import measure_ssim, vqvae_row, with_prior_figures
-from pipelines.evaluation.sweep_table import SweepRow
 from pipelines.runs.recipes import smoke
+from pipelines.sweeps.directory import SweepDirectory, SweepRun
+from pipelines.sweeps.measurement import measure_ssim, vqvae_row, with_prior_figures
+from pipelines.sweeps.table import SweepRow
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
 
 

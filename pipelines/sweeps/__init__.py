@@ -1,0 +1,1 @@
+"""Comparison of quantizers and codebook sizes: one run each, one table."""
