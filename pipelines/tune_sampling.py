@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
-from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from pipelines.files.atomic import refuse_unwritable
 from pipelines.runs.directory import LATEST, RunDirectory
+from pipelines.tuning.record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from stage2_prior.config import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
@@ -237,8 +237,8 @@ def tune(
     from pipelines.evaluation.evaluated_run import joined_sets, run_classifier
     from pipelines.evaluation.feature_distances import frechet_distance
     from pipelines.evaluation.feature_networks import classifier_network
-    from pipelines.evaluation.sampling_grid import measure_settings
     from pipelines.training.precision import resolve_precision
+    from pipelines.tuning.search import measure_settings
     from stage2_prior.artifact import weights_hash
 
     real, validation = joined_sets(splits.train, splits.validation), splits.validation

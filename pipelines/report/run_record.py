@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pipelines.data.config import parse_source
 from pipelines.data.data_record import DataRecord
 from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
-from pipelines.evaluation.tuning_record import TUNING_FILE, SamplingTuning
 from pipelines.report.numbers import by
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
+from pipelines.tuning.record import TUNING_FILE, SamplingTuning
 from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE

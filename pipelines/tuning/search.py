@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.feature_distances import frechet_distance
 from pipelines.evaluation.feature_networks import FeatureNetwork
-from pipelines.evaluation.tuning_record import MeasuredSettings
 from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.tuning.record import MeasuredSettings
 from stage2_prior.config import SamplingSettings
 
 Agreement = Callable[[NDArray[np.uint8], NDArray[np.int64]], float]
