@@ -234,9 +234,9 @@ def tune(
     Raises:
         ValueError: The feature classifier that was kept is damaged.
     """
-    from pipelines.evaluation.evaluated_run import joined_sets, run_classifier
-    from pipelines.evaluation.feature_distances import frechet_distance
-    from pipelines.evaluation.feature_networks import classifier_network
+    from pipelines.evaluation.loaded_run import joined_sets, run_classifier
+    from pipelines.evaluation.metrics.feature_networks import classifier_network
+    from pipelines.evaluation.metrics.frechet import frechet_distance
     from pipelines.training.precision import resolve_precision
     from pipelines.tuning.search import measure_settings
     from stage2_prior.artifact import weights_hash
@@ -297,7 +297,7 @@ def main() -> None:
     if path.is_dir():
         raise ValueError(f"{path} cannot be written, since it is a directory: move it away")
 
-    from pipelines.evaluation.evaluation_conditions import check_networks_folder
+    from pipelines.evaluation.conditions import check_networks_folder
     from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.report.page import write_report
     from pipelines.runs.messages import load_run_splits

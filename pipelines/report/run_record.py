@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.config import parse_source
 from pipelines.data.data_record import DataRecord
-from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
+from pipelines.evaluation.record import EVALUATION_FILE, Evaluation
 from pipelines.report.numbers import by
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory

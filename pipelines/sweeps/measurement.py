@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.structural_similarity import structural_similarity
+from pipelines.evaluation.metrics.ssim import structural_similarity
 from pipelines.runs.batches import image_batches
 from pipelines.sweeps.directory import SweepRun
 from pipelines.sweeps.table import SweepRow

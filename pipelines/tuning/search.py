@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.feature_distances import frechet_distance
-from pipelines.evaluation.feature_networks import FeatureNetwork
+from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
+from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.tuning.record import MeasuredSettings
 from stage2_prior.config import SamplingSettings

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
+from pipelines.evaluation.record import Evaluation, Figure, Reference
 from pipelines.files.records import write_record
 from pipelines.generation.pipeline import ClassesRecord, _classes
 from pipelines.runs.directory import RunDirectory

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_runs import TINY, command, contents, python, status, tree
 
-from pipelines.evaluation import feature_classifier
-from pipelines.evaluation.feature_classifier import cached_classifier, train_classifier
+from pipelines.evaluation.metrics import feature_classifier
+from pipelines.evaluation.metrics.feature_classifier import cached_classifier, train_classifier
 from pipelines.files import ownership
 from pipelines.runs.directory import RunDirectory
 from pipelines.sweeps.directory import SweepDirectory

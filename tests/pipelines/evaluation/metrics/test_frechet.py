@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation.feature_distances import frechet_distance, kernel_distance
+from pipelines.evaluation.metrics.frechet import frechet_distance, kernel_distance
 
 
 def with_moments(mean, scales, count=500, seed=0):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipelines.cli.command import say
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.classification_accuracy import classification_accuracy
-from pipelines.evaluation.evaluated_run import (
+from pipelines.evaluation.conditions import conditions
+from pipelines.evaluation.loaded_run import (
     EvaluatedRun,
     decoded_training,
     draw_samples,
@@ -22,12 +22,9 @@ from pipelines.evaluation.evaluated_run import (
     fixed_order,
     run_classifier,
 )
-from pipelines.evaluation.evaluation_conditions import conditions
-from pipelines.evaluation.evaluation_record import Evaluation, Figure
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_classifier import NUM_FEATURES
-from pipelines.evaluation.feature_neighbours import NUM_NEIGHBOURS
-from pipelines.evaluation.feature_networks import (
+from pipelines.evaluation.metrics.classification_accuracy import classification_accuracy
+from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES
+from pipelines.evaluation.metrics.feature_networks import (
     INCEPTION_CHANNELS,
     NO_TORCH_FIDELITY,
     FeatureNetwork,
@@ -36,14 +33,17 @@ from pipelines.evaluation.feature_networks import (
     inception_network,
     inception_weights,
 )
-from pipelines.evaluation.generation_figures import (
+from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
+from pipelines.evaluation.record import Evaluation, Figure
+from pipelines.evaluation.sections.generation import (
     ComparedImages,
     accuracy_figures,
     distance_figures,
 )
-from pipelines.evaluation.memorisation_figures import memorisation_figures
-from pipelines.evaluation.prior_figures import prior_figures
-from pipelines.evaluation.reconstruction_figures import reconstruction_figures
+from pipelines.evaluation.sections.memorisation import memorisation_figures
+from pipelines.evaluation.sections.prior import prior_figures
+from pipelines.evaluation.sections.reconstruction import reconstruction_figures
+from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.environment import environment
 from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.directory import RunDirectory

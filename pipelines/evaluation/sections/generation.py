@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.evaluation.classification_accuracy import ClassificationAccuracy
-from pipelines.evaluation.evaluation_record import Figure, Reference
-from pipelines.evaluation.feature_distances import (
+from pipelines.evaluation.metrics.classification_accuracy import ClassificationAccuracy
+from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
+from pipelines.evaluation.metrics.frechet import (
     MAX_SUBSET,
     frechet_distance,
     kernel_distance,
 )
-from pipelines.evaluation.feature_neighbours import (
+from pipelines.evaluation.metrics.precision_recall import (
     NUM_NEIGHBOURS,
     NeighbourFigures,
     neighbour_figures,
     neighbour_radii,
 )
-from pipelines.evaluation.feature_networks import FeatureNetwork
+from pipelines.evaluation.record import Figure, Reference
 
 FLOOR, RECONSTRUCTIONS = "train against test", "reconstructions against test"
 

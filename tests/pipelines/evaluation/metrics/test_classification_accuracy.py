@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.classification_accuracy import (
+from pipelines.evaluation.metrics.classification_accuracy import (
     ClassificationAccuracy,
     classification_accuracy,
 )
-from pipelines.evaluation.feature_classifier import ClassifierTraining
+from pipelines.evaluation.metrics.feature_classifier import ClassifierTraining
 from pipelines.training.precision import Precision
 
 

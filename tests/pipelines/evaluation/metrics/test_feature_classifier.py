@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation.feature_classifier import (
+from pipelines.evaluation.metrics.feature_classifier import (
     ClassifierTraining,
     FeatureClassifier,
     cached_classifier,

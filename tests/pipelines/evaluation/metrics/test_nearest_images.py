@@ -5,8 +5,8 @@ import pytest
 import torch
 from fake_gpu import FAKE_GPU, fake_gpu_without_float64
 
-from pipelines.evaluation import nearest_images
-from pipelines.evaluation.nearest_images import judge_memorisation, nearest_training_images
+from pipelines.evaluation.metrics import nearest_images
+from pipelines.evaluation.metrics.nearest_images import judge_memorisation, nearest_training_images
 
 
 def random_images(count, *shape, seed=0):

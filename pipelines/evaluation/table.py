@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure
+from pipelines.evaluation.record import Evaluation, Figure
 from pipelines.evaluation.rounding import rounded_to_spread
 
 _HEADINGS = ("figure", "value", "beside it", "images")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.evaluation.settings import EvaluationSettings
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipelines.evaluation.evaluation_record import Figure, Reference
+from pipelines.evaluation.record import Figure, Reference
 from pipelines.runs.batches import code_batches
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits

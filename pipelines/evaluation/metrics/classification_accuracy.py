@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.feature_classifier import ClassifierTraining, train_classifier
+from pipelines.evaluation.metrics.feature_classifier import ClassifierTraining, train_classifier
 from pipelines.training.precision import Precision
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_table import to_markdown, to_text, with_spread
+from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.table import to_markdown, to_text, with_spread
 
 FIGURES = (
     Figure(

@@ -11,8 +11,8 @@ from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from pipelines.evaluation import feature_networks
-from pipelines.evaluation.feature_networks import (
+from pipelines.evaluation.metrics import feature_networks
+from pipelines.evaluation.metrics.feature_networks import (
     download_inception,
     expected_inception_hash,
     inception_network,

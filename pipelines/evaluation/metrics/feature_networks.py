@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.evaluation.feature_classifier import NUM_FEATURES, FeatureClassifier
+from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES, FeatureClassifier
 
 INCEPTION_CHANNELS = (1, 3)
 """Channels of images that Inception can look at."""

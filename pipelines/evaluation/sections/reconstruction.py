@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.evaluation_record import Figure, Reference
-from pipelines.evaluation.structural_similarity import structural_similarity
+from pipelines.evaluation.metrics.ssim import structural_similarity
+from pipelines.evaluation.record import Figure, Reference
 from pipelines.runs.batches import image_batches
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction

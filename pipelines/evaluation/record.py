@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.records import AnyFloat, read_record, to_json, write_record
 from pipelines.runs.directory import RunDirectory
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation.feature_distances import frechet_distance, kernel_distance
-from pipelines.evaluation.feature_networks import FeatureNetwork
-from pipelines.evaluation.generation_figures import ComparedImages, distance_figures
+from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
+from pipelines.evaluation.metrics.frechet import frechet_distance, kernel_distance
+from pipelines.evaluation.sections.generation import ComparedImages, distance_figures
 
 SIDE = 1200  # more than a subset of the kernel distance
 

@@ -9,9 +9,7 @@ import pytest
 from PIL import Image
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.run_comparison import (
+from pipelines.evaluation.comparison import (
     best_runs,
     comparison_figure,
     different_conditions,
@@ -20,6 +18,8 @@ from pipelines.evaluation.run_comparison import (
     to_markdown,
     write_comparison,
 )
+from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.settings import EvaluationSettings
 from stage2_prior.config import SamplingSettings
 
 

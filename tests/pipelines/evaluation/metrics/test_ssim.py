@@ -6,7 +6,7 @@ from fake_gpu import FAKE_GPU, fake_gpu_without_float64
 from slow_similarity import slow_ssim, smooth_images
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from pipelines.evaluation.structural_similarity import structural_similarity
+from pipelines.evaluation.metrics.ssim import structural_similarity
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 11, 17), (1, 11, 11)])

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
 from pipelines.dump_codes import read_own_codes
-from pipelines.evaluation.evaluation_conditions import networks_folder
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_classifier import FeatureClassifier, cached_classifier
+from pipelines.evaluation.conditions import networks_folder
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier, cached_classifier
+from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.batches import code_batches
 from pipelines.runs.directory import RunDirectory

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.evaluation.evaluation_record import Figure, Reference
-from pipelines.evaluation.nearest_images import (
+from pipelines.evaluation.metrics.nearest_images import (
     INNOCENT_PERCENTILE,
     judge_memorisation,
     nearest_training_images,
 )
+from pipelines.evaluation.record import Figure, Reference
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 from slow_similarity import slow_ssim, smooth_images
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.reconstruction_figures import reconstruction_figures
+from pipelines.evaluation.sections.reconstruction import reconstruction_figures
 from pipelines.runs.batches import reconstruct_images
 from stage1_vqvae import VQVAE, EMAQuantizerConfig, VQVAEConfig
 

@@ -7,8 +7,8 @@ import pytest
 from tiny_evaluations import conditions
 from tiny_runs import edit_json
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.settings import EvaluationSettings
 from stage2_prior.config import SamplingSettings
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.image_set import DataSplits
-from pipelines.evaluation.nearest_images import judge_memorisation, nearest_training_images
+from pipelines.evaluation.metrics.nearest_images import judge_memorisation, nearest_training_images
 from pipelines.runs.batches import reconstruct_images
 from stage1_vqvae.model import VQVAE
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.evaluation.evaluation_record import EvaluationConditions
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_classifier import cached_key
-from pipelines.evaluation.feature_networks import INCEPTION_CHANNELS, expected_inception_hash
+from pipelines.evaluation.metrics.feature_classifier import cached_key
+from pipelines.evaluation.metrics.feature_networks import (
+    INCEPTION_CHANNELS,
+    expected_inception_hash,
+)
+from pipelines.evaluation.record import EvaluationConditions
+from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.atomic import refuse_unwritable
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.artifact import CONFIG_FILE, FORMAT_VERSION, read_config

@@ -5,8 +5,8 @@ import pytest
 import torch
 from prdc import compute_prdc
 
-from pipelines.evaluation import feature_neighbours
-from pipelines.evaluation.feature_neighbours import neighbour_figures
+from pipelines.evaluation.metrics import precision_recall as feature_neighbours
+from pipelines.evaluation.metrics.precision_recall import neighbour_figures
 
 
 def normal(count, dimension, shift=0.0, seed=0):

@@ -12,8 +12,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_table import escaped, number_text, with_spread
+from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.table import escaped, number_text, with_spread
 from pipelines.files.atomic import atomic_path, refuse_existing, write_text
 
 TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
