@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.benchmark_pixelcnn import draw_naively
+from pipelines.benchmarks.pixelcnn import draw_naively
 from stage2_prior import GridSpec, PixelCNNConfig, SamplingSettings, build_prior
 
 

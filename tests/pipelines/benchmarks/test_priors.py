@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from pipelines import benchmark_priors
-from pipelines.benchmark_priors import (
+from pipelines.benchmarks import priors as benchmark_priors
+from pipelines.benchmarks.priors import (
     benchmark_steps,
     benchmark_transformer_sampling,
     gpt2_generate,

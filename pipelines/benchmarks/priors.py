@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from pipelines.benchmarks.peak_memory import memory_of
 from pipelines.cli.command import say
-from pipelines.peak_memory import memory_of
 from stage2_prior.build import build_prior
 from stage2_prior.compilation import can_compile
 from stage2_prior.config import SamplingSettings, TransformerConfig

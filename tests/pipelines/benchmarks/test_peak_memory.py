@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines.peak_memory import memory_of
+from pipelines.benchmarks.peak_memory import memory_of
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks fall on Linux only")
 

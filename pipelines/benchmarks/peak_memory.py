@@ -14,7 +14,7 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from importlib import import_module
-from pipelines.peak_memory import rise_of_peak
+from pipelines.benchmarks.peak_memory import rise_of_peak
 
 module, name, *numbers = sys.argv[1:]
 print(rise_of_peak(getattr(import_module(module), name)(*map(int, numbers))))
