@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipelines.training.figures import FigureWindow
+from pipelines.training.running_means import FigureWindow
 
 
 def window_over(values, folds):

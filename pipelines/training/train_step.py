@@ -12,7 +12,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from pipelines.training.averaging import WeightAverage
 from pipelines.training.config import TrainingConfig
 from pipelines.training.distributed import average_gradients, rank, world_size
-from pipelines.training.figures import FigureWindow
 from pipelines.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
@@ -20,6 +19,7 @@ from pipelines.training.optimizer import (
 )
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
+from pipelines.training.running_means import FigureWindow
 from pipelines.training.schedule import learning_rate_factor
 from pipelines.training.state_tensors import copy_into, state_tensors
 from pipelines.training.task import StepOutput, Task
