@@ -120,9 +120,9 @@ def benchmark_stages(options: BenchmarkOptions, device: torch.device) -> None:
     from pipelines.training.precision import resolve_precision
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import VQVAEObjective
-    from stage2_prior.build import build_prior
     from stage2_prior.grids import GridSpec
     from stage2_prior.objective import PriorObjective
+    from stage2_prior.pretrained import build_prior
 
     config, repetitions = options.run, options.repetitions
     torch.manual_seed(config.seed)

@@ -141,8 +141,8 @@ def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePri
     import torch
 
     from pipelines.runs.starting_weights import start_prior_from
-    from stage2_prior.build import build_prior
     from stage2_prior.grids import GridSpec
+    from stage2_prior.pretrained import build_prior
 
     grids = tuple(
         GridSpec(height, width, size)

@@ -111,7 +111,7 @@ def ways_to_try(
     Raises:
         ValueError: The prior cannot draw in one of these ways.
     """
-    from stage2_prior.request import check_settings, decide_compilation
+    from stage2_prior.sampling.checks import check_settings, decide_compilation
 
     guidable = prior.num_classes is not None and prior.config.label_dropout > 0
     scales = options.guidance_scales or (_GUIDANCE_SCALES if guidable else (1.0,))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipelines.cli.command import say
-from stage2_prior.build import build_prior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings
 from stage2_prior.grids import GridSpec, to_grids, to_sequence
-from stage2_prior.noise import addressed_uniform
-from stage2_prior.pixelcnn import PixelCNNPrior
-from stage2_prior.sampling import choose
+from stage2_prior.pixelcnn.prior import PixelCNNPrior
+from stage2_prior.pretrained import build_prior
+from stage2_prior.sampling.logits import choose
+from stage2_prior.sampling.noise import addressed_uniform
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pipelines.benchmarks.peak_memory import memory_of
 from pipelines.cli.command import say
-from stage2_prior.build import build_prior
-from stage2_prior.compilation import can_compile
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import build_prior
+from stage2_prior.sampling.compilation import can_compile
 
 Number: TypeAlias = Literal["float32", "bfloat16"]
 

@@ -47,7 +47,7 @@ from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.environment import environment
 from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.directory import RunDirectory
-from stage2_prior.request import decide_compilation
+from stage2_prior.sampling.checks import decide_compilation
 
 _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
 

@@ -17,7 +17,7 @@ from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings
-from stage2_prior.request import (
+from stage2_prior.sampling.checks import (
     Labels,
     as_labels,
     check_any_order,

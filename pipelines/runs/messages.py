@@ -22,8 +22,8 @@ from pipelines.training.metrics_log import MetricsRow
 from pipelines.training.progress import format_figures
 from pipelines.training.result import TrainingResult
 from stage1_vqvae.model import VQVAE
-from stage2_prior.build import build_prior
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import build_prior
 
 # Of all steps; best weights later than that are nothing to speak of.
 _WELL_BEFORE_THE_END = 0.8

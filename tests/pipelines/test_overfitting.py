@@ -10,9 +10,9 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.trainer import Trainer
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
-from stage2_prior.build import build_prior
 from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import build_prior
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from pipelines.benchmarks.priors import (
 )
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
-from stage2_prior.transformer import TransformerPrior
+from stage2_prior.transformer.prior import TransformerPrior
 
 TINY = TransformerConfig(num_layers=2, width=8, num_heads=2)
 GRID = GridSpec(2, 3, 5)

@@ -11,8 +11,8 @@ from pipelines.data.config import parse_source
 from pipelines.runs.config import RecipeName
 from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.model import VQVAE
-from stage2_prior.build import build_prior
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import build_prior
 
 IMAGE_SHAPES = {
     "fashion-mnist-mini": (1, 28, 28),

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage2_prior.attention import causal_attention
+from stage2_prior.transformer.attention import causal_attention
 
 
 class AttentionCache:

@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stage2_prior.config import SamplingSettings
-from stage2_prior.decoding_step import NextCode, compiled_decoding_step
 from stage2_prior.grids import GridSpec
-from stage2_prior.key_value_cache import KeyValueCache
-from stage2_prior.prepared_weights import PreparedBlock
-from stage2_prior.row_filling import fill_rows
-from stage2_prior.sampling import choose, guidance_scales, guide, temperatures
+from stage2_prior.sampling.logits import choose, guidance_scales, guide, temperatures
+from stage2_prior.sampling.padding import fill_rows
+from stage2_prior.transformer.decoding_step import NextCode, compiled_decoding_step
+from stage2_prior.transformer.key_value_cache import KeyValueCache
+from stage2_prior.transformer.prepared_weights import PreparedBlock
 
 if TYPE_CHECKING:
-    from stage2_prior.transformer import TransformerPrior
+    from stage2_prior.transformer.prior import TransformerPrior
 
 # Keys are kept and read in multiples of this, the missing ones masked: softmax and batched products
 # over lengths that do not fill vector registers cost up to four times as much.

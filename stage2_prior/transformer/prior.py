@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage2_prior.attention import CausalSelfAttention
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.dropout import Dropout
 from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
-from stage2_prior.key_value_cache import CacheMemory
-from stage2_prior.noise import AddressedNoise
-from stage2_prior.ordering import inverse_order, step_sizes
-from stage2_prior.parallel_decoding import Drawing, draw_by_confidence, draw_in_order
-from stage2_prior.prepared_weights import PreparedWeights, WeightsSeen, prepare_weights
-from stage2_prior.transformer_sampler import TransformerSampler
+from stage2_prior.sampling.noise import AddressedNoise
+from stage2_prior.sampling.ordering import inverse_order, step_sizes
+from stage2_prior.transformer.attention import CausalSelfAttention
+from stage2_prior.transformer.decoding_order import Drawing, draw_by_confidence, draw_in_order
+from stage2_prior.transformer.key_value_cache import CacheMemory
+from stage2_prior.transformer.prepared_weights import PreparedWeights, WeightsSeen, prepare_weights
+from stage2_prior.transformer.sampler import TransformerSampler
 
 # GPT-2's standard deviation of every weight at initialisation.
 _INIT_STD = 0.02

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stage2_prior.compilation import can_compile
 from stage2_prior.config import PriorConfig, SamplingSettings
 from stage2_prior.grids import GridSpec, check_codes, to_sequence
+from stage2_prior.sampling.compilation import can_compile
 
 # Compiling takes 10 to 20 s the first time, and then saves about a millisecond per 49 codes.
 _DRAWS_WORTH_COMPILING = 500_000

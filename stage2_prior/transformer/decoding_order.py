@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage2_prior.noise import AddressedNoise
-from stage2_prior.transformer_sampler import TransformerSampler
+from stage2_prior.sampling.noise import AddressedNoise
+from stage2_prior.transformer.sampler import TransformerSampler
 
 
 class Drawing:

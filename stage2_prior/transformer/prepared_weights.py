@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from stage2_prior.transformer import Block, TransformerPrior
+    from stage2_prior.transformer.prior import Block, TransformerPrior
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stage2_prior.config import SamplingSettings
-from stage2_prior.prepared_weights import PreparedBlock
-from stage2_prior.sampling import choose, guide, tempered
+from stage2_prior.sampling.logits import choose, guide, tempered
+from stage2_prior.transformer.prepared_weights import PreparedBlock
 
 # Compiled versions of the step: networks times precisions, batch sizes, codebook sizes and kinds of
 # settings (with top-k and top-p each value is one) of one process.

@@ -15,11 +15,11 @@ from stage2_prior.base import CodePrior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings
 from stage2_prior.dropout import Dropout
 from stage2_prior.grids import GridSpec, to_grids, to_sequence
-from stage2_prior.masked_conv import HorizontalConv, VerticalConv
-from stage2_prior.pixelcnn_cache import CachedPixelCNN
-from stage2_prior.pixelcnn_context import ContextNetwork
-from stage2_prior.sampling import choose, guidance_scales, guide, temperatures
-from stage2_prior.snail_attention import CausalAttentionBlock
+from stage2_prior.pixelcnn.attention import CausalAttentionBlock
+from stage2_prior.pixelcnn.context import ContextNetwork
+from stage2_prior.pixelcnn.masked_conv import HorizontalConv, VerticalConv
+from stage2_prior.pixelcnn.sampler import CachedPixelCNN
+from stage2_prior.sampling.logits import choose, guidance_scales, guide, temperatures
 
 
 class GatedActivation(nn.Module):

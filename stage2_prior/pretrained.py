@@ -5,8 +5,8 @@ from __future__ import annotations
 from stage2_prior.base import CodePrior
 from stage2_prior.config import PriorConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
-from stage2_prior.pixelcnn import PixelCNNPrior
-from stage2_prior.transformer import TransformerPrior
+from stage2_prior.pixelcnn.prior import PixelCNNPrior
+from stage2_prior.transformer.prior import TransformerPrior
 
 
 def build_prior(

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage2_prior.snail_attention import AttentionCache, CausalAttentionBlock
+from stage2_prior.pixelcnn.attention import AttentionCache, CausalAttentionBlock
 
 if TYPE_CHECKING:
-    from stage2_prior.pixelcnn import GatedLayer, PixelCNNPrior
+    from stage2_prior.pixelcnn.prior import GatedLayer, PixelCNNPrior
 
 
 @dataclass(frozen=True)
