@@ -145,27 +145,27 @@ class GenerationPipeline:
         n: int = 1,
         seed: int = 0,
         batch_size: int = 64,
-        completing: bool = False,
+        inpainting: bool = False,
     ) -> None:
-        """Refuses what `__call__` or `complete` would refuse, before any image is read or made.
+        """Refuses what `__call__` or `inpaint` would refuse, before any image is read or made.
 
         Args:
             settings: How to draw.
-            labels: As for `__call__` or `complete`.
+            labels: As for `__call__` or `inpaint`.
             n: How many images.
             seed: Of their random numbers.
             batch_size: How many at once.
-            completing: Whether images are to be completed.
+            inpainting: Whether images are to be inpainted.
 
         Raises:
             TypeError: A number or a label is no integer.
             ValueError: A number is out of range, or labels or settings do not fit the prior.
         """
         n, *_ = check_numbers(n, seed, 0, batch_size)
-        if completing or settings.num_steps is not None:
+        if inpainting or settings.num_steps is not None:
             wanted = "completing known codes or drawing several codes at a time"
             check_any_order(self.prior.any_order, wanted)
-        if not completing:
+        if not inpainting:
             labels = self.resolve_labels(n, labels)
         check_settings(
             settings,
@@ -176,7 +176,7 @@ class GenerationPipeline:
         )
         labels_or_null(labels, n, self.prior.config, self.prior.num_classes)
 
-    def complete(
+    def inpaint(
         self,
         images: Tensor,
         mask: Tensor,

@@ -324,7 +324,7 @@ def some_images(count=5):
 
 
 @pytest.fixture(scope="module")
-def completing():
+def inpainting():
     """A pipeline whose prior knows any order; codes stand for squares of 4x4 of the 8x10 pixels."""
     vqvae = tiny_vqvae()
     z_e = vqvae.encode_features(to_float(some_images(8))).permute(0, 2, 3, 1).flatten(0, 2)
@@ -352,57 +352,57 @@ def watch_complete(pipeline, monkeypatch):
     return calls
 
 
-def test_completed_images_decode_the_kept_codes_and_drawn_ones(completing, monkeypatch):
-    calls = watch_complete(completing, monkeypatch)
-    images = completing.complete(some_images(), left_half(), 1)
+def test_completed_images_decode_the_kept_codes_and_drawn_ones(inpainting, monkeypatch):
+    calls = watch_complete(inpainting, monkeypatch)
+    images = inpainting.inpaint(some_images(), left_half(), 1)
     ((codes, known, drawn),) = calls
     assert known[0].tolist() == [[[True, False, False]] * 2] * 5
     assert torch.equal(drawn[0][known[0]], codes[0][known[0]])
     assert (images.dtype, tuple(images.shape)) == (torch.uint8, (5, 3, 8, 10))
-    assert_same_images(images, completing.vqvae.decode(drawn))
+    assert_same_images(images, inpainting.vqvae.decode(drawn))
 
 
-def test_completing_a_whole_image_is_reconstructing_it(completing):
+def test_completing_a_whole_image_is_reconstructing_it(inpainting):
     images = some_images()
-    expected = completing.vqvae.decode(completing.vqvae.encode(images))
+    expected = inpainting.vqvae.decode(inpainting.vqvae.encode(images))
     whole = torch.ones(8, 10, dtype=torch.bool)
-    assert_same_images(completing.complete(images, whole), expected)
+    assert_same_images(inpainting.inpaint(images, whole), expected)
 
 
-def test_square_reaching_beyond_the_image_is_known_where_the_image_is(completing, monkeypatch):
+def test_square_reaching_beyond_the_image_is_known_where_the_image_is(inpainting, monkeypatch):
     # The third code of a row stands for pixels 8 to 11, of which 8 and 9 exist.
-    calls = watch_complete(completing, monkeypatch)
-    completing.complete(some_images(1), ~left_half())
+    calls = watch_complete(inpainting, monkeypatch)
+    inpainting.inpaint(some_images(1), ~left_half())
     assert calls[0][1][0].tolist() == [[[False, False, True]] * 2]
 
 
-def test_unknown_pixels_have_no_influence(completing):
+def test_unknown_pixels_have_no_influence(inpainting):
     images = some_images()
-    expected = completing.complete(images, left_half(), 1)
+    expected = inpainting.inpaint(images, left_half(), 1)
     images[..., 5:] = 255 - images[..., 5:]
-    assert completing.complete(images, left_half(), 1).equal(expected)
+    assert inpainting.inpaint(images, left_half(), 1).equal(expected)
 
 
-def test_known_pixels_have_an_influence(completing):
+def test_known_pixels_have_an_influence(inpainting):
     images = some_images()
-    expected = completing.complete(images, left_half(), 1)
+    expected = inpainting.inpaint(images, left_half(), 1)
     images[..., :5] = 255 - images[..., :5]
-    assert not completing.complete(images, left_half(), 1).equal(expected)
+    assert not inpainting.inpaint(images, left_half(), 1).equal(expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_completion_does_not_depend_on_the_batch_size(completing, batch_size):
+def test_completion_does_not_depend_on_the_batch_size(inpainting, batch_size):
     masks = left_half().expand(5, 8, 10).clone()
     masks[1], masks[3, :4] = True, False  # images with other numbers of known codes
     labels = torch.tensor([0, 1, 2, 0, 1])
-    expected = completing.complete(some_images(), masks, labels, seed=4, batch_size=3)
-    actual = completing.complete(some_images(), masks, labels, seed=4, batch_size=batch_size)
+    expected = inpainting.inpaint(some_images(), masks, labels, seed=4, batch_size=3)
+    actual = inpainting.inpaint(some_images(), masks, labels, seed=4, batch_size=batch_size)
     assert_same_images(actual, expected)
 
 
-def test_another_seed_gives_another_completion(completing):
-    first = completing.complete(some_images(), left_half(), 1, seed=1)
-    assert not completing.complete(some_images(), left_half(), 1, seed=2).equal(first)
+def test_another_seed_gives_another_completion(inpainting):
+    first = inpainting.inpaint(some_images(), left_half(), 1, seed=1)
+    assert not inpainting.inpaint(some_images(), left_half(), 1, seed=2).equal(first)
 
 
 def test_prior_of_one_order_refuses_to_complete(pipeline, unlabelled):
@@ -410,7 +410,7 @@ def test_prior_of_one_order_refuses_to_complete(pipeline, unlabelled):
         with pytest.raises(
             ValueError, match=r"needs a prior that was trained in any order, this o"
         ):
-            other.complete(some_images(), left_half())
+            other.inpaint(some_images(), left_half())
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_prior_of_one_order_refuses_to_complete(pipeline, unlabelled):
         ({"images": some_images().float()}, TypeError, "images must be uint8"),
     ],
 )
-def test_completion_that_does_not_fit_is_refused(completing, changes, error, message):
+def test_completion_that_does_not_fit_is_refused(inpainting, changes, error, message):
     arguments = {"images": some_images(), "mask": left_half(), **changes}
     with pytest.raises(error, match=message):
-        completing.complete(**arguments)
+        inpainting.inpaint(**arguments)

@@ -1,4 +1,4 @@
-"""`python -m pipelines.complete`: images with a hole, filled by a prior of any order."""
+"""`python -m pipelines.inpaint`: images with a hole, filled by a prior of any order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompleteOptions:
+class InpaintOptions:
     """Hide a part of images, fill it in several ways, and write all below each other.
 
     Needs a prior trained with --prior.any-order. Every column of the picture is an image: as it is,
@@ -55,7 +55,7 @@ class CompleteOptions:
     batch_size: int = 64
     """Images completed at once; memory grows with it."""
     out: Path | None = None
-    """New PNG file; None takes the next free RUN/completions/NUMBER.png."""
+    """New PNG file; None takes the next free RUN/inpainted/NUMBER.png."""
     device: str = "auto"
     """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
 
@@ -86,7 +86,7 @@ def read_mask(path: Path, height: int, width: int) -> Tensor:
 
 def main() -> None:
     """Reads the options and completes."""
-    options = parse(CompleteOptions)
+    options = parse(InpaintOptions)
     directory = RunDirectory(options.run)
     require_positive(options, "n", "num_images", "batch_size")
     if options.hide is not None and options.mask is not None:
@@ -101,7 +101,7 @@ def main() -> None:
     from pipelines.runs.messages import images_to_show
     from pipelines.training.device import choose_device
 
-    folder = directory.path / "completions"
+    folder = directory.path / "inpainted"
     check_png(options.out, folder)
     if directory.config_file.exists():
         refuse_in_data(options.out, options.data.of(directory.config().data))
@@ -110,7 +110,7 @@ def main() -> None:
     label = parse_label(options.label, pipeline.class_names)
     seeds = range(options.seed, options.seed + options.n)
     for seed in (seeds[0], seeds[-1]):
-        pipeline.check(options.settings, label, seed=seed, completing=True)
+        pipeline.check(options.settings, label, seed=seed, inpainting=True)
     _, height, width = image_shape = pipeline.vqvae.image_shape
     mask = (
         mask_hiding(options.hide or "right", height, width)
@@ -120,7 +120,7 @@ def main() -> None:
     found, what = images_to_show(directory, image_shape, "test", options.images, options.data)
     images = torch.from_numpy(found.images[: options.num_images].copy())
     completions = [
-        pipeline.complete(
+        pipeline.inpaint(
             images,
             mask,
             label,
@@ -130,8 +130,8 @@ def main() -> None:
         )
         for seed in seeds
     ]
-    with_hole = torch.where(mask, images, 128)
-    rows = torch.cat([images, with_hole, *completions]).numpy()
+    masked = torch.where(mask, images, 128)
+    rows = torch.cat([images, masked, *completions]).numpy()
     out = save_new(options.out, folder, draw_grid(rows, len(images)).save)
     places = [
         known_places(mask[None], shape, int(pipeline.vqvae.config.downsampling))

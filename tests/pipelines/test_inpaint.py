@@ -1,4 +1,4 @@
-"""`python -m pipelines.complete`: originals, holes and completions below each other."""
+"""`python -m pipelines.inpaint`: originals, holes and completions below each other."""
 
 import shutil
 
@@ -42,7 +42,7 @@ def images(photos):
 
 
 def complete(run, *options):
-    command("complete", "--run", run, "--device", "cpu", *options)
+    command("inpaint", "--run", run, "--device", "cpu", *options)
 
 
 def pixels(path):
@@ -53,12 +53,12 @@ def pixels(path):
 def picture(pipeline, images, mask, seeds, label=None, **options):
     """The rows that a picture of the completions has."""
     given = torch.from_numpy(images)
-    with_hole = np.where(mask, images, 128).astype(np.uint8)
+    masked = np.where(mask, images, 128).astype(np.uint8)
     completions = [
-        pipeline.complete(given, torch.from_numpy(mask), label, seed=seed, **options).numpy()
+        pipeline.inpaint(given, torch.from_numpy(mask), label, seed=seed, **options).numpy()
         for seed in seeds
     ]
-    return image_grid(np.concatenate([images, with_hole, *completions]), columns=len(images))
+    return image_grid(np.concatenate([images, masked, *completions]), columns=len(images))
 
 
 def hiding(rows, columns):
@@ -82,7 +82,7 @@ ALL = slice(None)
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_picture_has_originals_holes_and_completions(
+def test_picture_has_originals_masked_images_and_completions(
     options, mask, run, pipeline, images, tmp_path
 ):
     complete(run, *options, "--n", "2", "--seed", "5", "--out", tmp_path / "a.png")
@@ -147,12 +147,12 @@ def test_default_outputs_are_numbered(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     for _ in range(2):
         complete(tmp_path / "run", "--num-images", "1", "--n", "1")
-    assert tree(tmp_path / "run" / "completions") == ["0001.png", "0002.png"]
+    assert tree(tmp_path / "run" / "inpainted") == ["0001.png", "0002.png"]
 
 
 def test_prior_of_one_order_is_refused_in_one_sentence(rgb_run, capsys):
     before = tree(rgb_run)
-    assert status("complete", "--run", rgb_run, "--device", "cpu") == 1
+    assert status("inpaint", "--run", rgb_run, "--device", "cpu") == 1
     error = capsys.readouterr().err
     assert error.startswith(
         "error: completing known codes or drawing several codes at a time needs"
@@ -201,7 +201,7 @@ def test_bad_option_is_one_sentence_and_writes_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     before = tree(run), tree(tmp_path)
-    assert status("complete", "--run", run, "--device", "cpu", *options) == 1
+    assert status("inpaint", "--run", run, "--device", "cpu", *options) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}")
     assert error.count("\n") == 1
@@ -210,5 +210,5 @@ def test_bad_option_is_one_sentence_and_writes_nothing(
 
 def test_saved_pipeline_without_own_images_is_refused(pipeline, tmp_path, capsys):
     pipeline.save_pretrained(tmp_path / "saved")
-    assert status("complete", "--run", tmp_path / "saved") == 1
+    assert status("inpaint", "--run", tmp_path / "saved") == 1
     assert "a run directory is required, but" in capsys.readouterr().err
