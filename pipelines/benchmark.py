@@ -123,6 +123,7 @@ def benchmark_stages(options: BenchmarkOptions, device: torch.device) -> None:
     from stage2_prior.grids import GridSpec
     from stage2_prior.objective import PriorObjective
     from stage2_prior.pretrained import build_prior
+    from stage2_prior.spec import PriorSpec
 
     config, repetitions = options.run, options.repetitions
     torch.manual_seed(config.seed)
@@ -131,7 +132,7 @@ def benchmark_stages(options: BenchmarkOptions, device: torch.device) -> None:
         GridSpec(height, width, size)
         for (height, width), size in zip(vqvae.grid_shapes, vqvae.codebook_sizes, strict=True)
     )
-    prior = build_prior(config.prior, grids).to(device)
+    prior = build_prior(config.prior, PriorSpec(grids=grids)).to(device)
     vqvae.to(memory_format=torch.channels_last)
 
     size = config.vqvae_training.batch_size

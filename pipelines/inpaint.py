@@ -13,7 +13,7 @@ from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
 from pipelines.runs.directory import LATEST, RunDirectory
 from pipelines.sample import parse_label
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, shortened
 from pipelines.data.outputs import refuse_in_data
 from pipelines.runs.directory import LATEST, RunDirectory
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from pipelines.data.image_set import DataSplits

@@ -13,7 +13,7 @@ from pipelines.data.location import DataLocation
 from pipelines.files.atomic import refuse_unwritable
 from pipelines.runs.directory import LATEST, RunDirectory
 from pipelines.tuning.record import TUNING_FILE, MeasuredSettings, SamplingTuning
-from stage2_prior.config import GuidanceSchedule, SamplingSettings
+from stage2_prior.sampling.settings import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
     from pipelines.data.image_set import DataSplits
@@ -111,29 +111,16 @@ def ways_to_try(
     Raises:
         ValueError: The prior cannot draw in one of these ways.
     """
-    from stage2_prior.sampling.checks import check_settings, decide_compilation
-
-    guidable = prior.num_classes is not None and prior.config.label_dropout > 0
-    scales = options.guidance_scales or (_GUIDANCE_SCALES if guidable else (1.0,))
-    if options.guidance_schedule != "constant" and not guidable:
+    scales = options.guidance_scales or (_GUIDANCE_SCALES if prior.can_guide else (1.0,))
+    if options.guidance_schedule != "constant" and not prior.can_guide:
         raise ValueError(
             f"guidance_schedule {options.guidance_schedule} needs a prior that can be guided, and "
             "this one was not trained without labels: leave the schedule out, or train a prior "
             "with --prior.label-dropout above 0"
         )
     ways = _settings(options, scales)
-    for way in ways:
-        check_settings(
-            way,
-            prior.config,
-            prior.num_classes,
-            labelled=prior.num_classes is not None,
-            has_sampler_options=prior.has_sampler_options,
-        )
-    num_draws = len(ways) * options.sets * num_samples * prior.num_codes
-    device = next(prior.parameters()).device
-    possible = prior.has_sampler_options
-    return [decide_compilation(way, num_draws, device, possible=possible) for way in ways]
+    total, labelled = len(ways) * options.sets * num_samples, prior.num_classes is not None
+    return [prior.resolve(way, total, labelled=labelled) for way in ways]
 
 
 def describe_choice(tuning: SamplingTuning) -> str:
@@ -239,7 +226,6 @@ def tune(
     from pipelines.evaluation.metrics.frechet import frechet_distance
     from pipelines.training.precision import resolve_precision
     from pipelines.tuning.search import measure_settings
-    from stage2_prior.artifact import weights_hash
 
     real, validation = joined_sets(splits.train, splits.validation), splits.validation
     device = next(pipeline.prior.parameters()).device
@@ -277,7 +263,7 @@ def tune(
         measured.append(one)
     return SamplingTuning(
         vqvae=pipeline.vqvae.weights_hash(),
-        prior=weights_hash(pipeline.prior.state_dict()),
+        prior=pipeline.prior.weights_hash(),
         feature_network=key,
         images_per_set=len(validation),
         seed=options.seed,

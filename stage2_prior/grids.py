@@ -1,4 +1,4 @@
-"""Code grids as stage two sees them: shapes, sizes, and the order in which they are predicted."""
+"""Code grids: shapes, codebook sizes, and the sequence of their codes in raster order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-# As of the network's settings: see `config`.
+# Bounds as in `config`.
 _MAX_CODEBOOK_SIZE = 1 << 24
 _MAX_GRIDS = 256
 _MAX_CODES = 1 << 18
@@ -43,7 +43,7 @@ class GridSpec:
 
 
 def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
-    """Makes sure that a network over grids can be built.
+    """Checks that there are not too many grids or codes for a network.
 
     Args:
         grids: The specs.
@@ -61,12 +61,12 @@ def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
 
 
 def split_by_grid(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
-    """Cuts (B, L, ...) into the parts (B, h_i * w_i, ...) of each grid."""
+    """Splits (B, L, ...) into the parts (B, h_i * w_i, ...) of each grid."""
     return torch.split(sequence, [grid.num_codes for grid in grids], dim=1)
 
 
 def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
-    """Where each code of the sequence lies: grid after grid, each row by row.
+    """Computes the grid, row and column of each code of the sequence, in raster order.
 
     Returns:
         int64 (L, 3): grid, row and column.
@@ -82,12 +82,12 @@ def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
 
 
 def to_sequence(codes: tuple[Tensor, ...]) -> Tensor:
-    """Grids (B, h_i, w_i) to the sequence (B, L) in raster order."""
+    """Flattens grids (B, h_i, w_i) to the sequence (B, L) in raster order."""
     return torch.cat([rearrange(grid, "b h w -> b (h w)") for grid in codes], dim=1)
 
 
 def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
-    """The sequence (B, L) back to grids (B, h_i, w_i); inverts `to_sequence`."""
+    """Reshapes the sequence (B, L) to grids (B, h_i, w_i); inverts `to_sequence`."""
     return tuple(
         rearrange(part, "b (h w) -> b h w", h=grid.height)
         for part, grid in zip(split_by_grid(sequence, grids), grids, strict=True)
@@ -95,14 +95,14 @@ def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...
 
 
 def dtype_of(values: object) -> torch.dtype | str:
-    """The dtype of a tensor, and for a message the type of anything else."""
+    """Returns the dtype of a tensor, or the type's name of anything else, for a message."""
     return values.dtype if isinstance(values, Tensor) else type(values).__name__
 
 
 def check_codes(
     codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...], name: str = "codes"
 ) -> None:
-    """Makes sure that codes are what a prior over `grids` can take.
+    """Checks number, dtype, shape and range of code grids.
 
     Args:
         codes: One grid (B, h_i, w_i) per spec.
@@ -136,7 +136,7 @@ def check_codes(
 
 
 def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
-    """Makes sure that `known` says of every code whether it is known.
+    """Checks number, dtype and shape of the masks of known codes.
 
     Raises:
         TypeError: It is not bool.

@@ -24,6 +24,7 @@ from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
+from stage2_prior.pretrained import load_prior
 from stage2_prior.grids import GridSpec
 
 # What each stage keeps its best weights by; lower is better.
@@ -146,7 +147,7 @@ def read_run(path: Path) -> RunRecord:
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
     vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
-    prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
+    prior = load_prior(directory.prior) if directory.prior.exists() else None
     models: dict[str, VQVAE | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
     evaluation, problems = None, []
     file = directory.path / EVALUATION_FILE
@@ -211,7 +212,7 @@ def _check_models(
         ValueError: They are of others.
     """
     for name, model in models.items():
-        found = "" if model is None else weights_hash(model.state_dict())
+        found = "" if model is None else model.weights_hash()
         if not found.startswith(recorded[name]):
             raise ValueError(
                 f"{file} is of another {name} than the run has now, so its figures are left out: "

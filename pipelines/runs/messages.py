@@ -109,8 +109,7 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
             GridSpec(height, width, size)
             for (height, width), size in zip(vqvae.grid_shapes, vqvae.codebook_sizes, strict=True)
         )
-        num_views = config.augmentation.num_views
-        prior = build_prior(config.prior, grids, splits.num_classes, num_views=num_views)
+        prior = new_prior(config, grids, splits.num_classes)
     if config.vqvae_from is not None:
         start_vqvae_from(vqvae, config.vqvae_from)
     if config.prior_from is not None:

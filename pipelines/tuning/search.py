@@ -13,7 +13,7 @@ from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.tuning.record import MeasuredSettings
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 Agreement = Callable[[NDArray[np.uint8], NDArray[np.int64]], float]
 """The part of images uint8 (N, C, H, W) that show the class they were drawn for, int64 (N,)."""

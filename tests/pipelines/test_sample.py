@@ -16,7 +16,7 @@ from pipelines.evaluation.sections.memorisation_summary import describe_memorisa
 from pipelines.files.images import image_grid
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.sample import parse_label
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @pytest.fixture(autouse=True)

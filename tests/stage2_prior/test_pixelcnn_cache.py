@@ -16,13 +16,13 @@ from pixelcnn_variants import (
     make_pixelcnn,
     random_context,
 )
+from stage2_prior.pixelcnn.sampler import CachedPixelCNN
 from tiny_priors import network_labels, random_labels, random_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from stage2_prior import GridSpec, SamplingSettings
 from stage2_prior.grids import to_grids
 from stage2_prior.pixelcnn.prior import attention as snail_attention
-from stage2_prior.pixelcnn.sampler import CachedPixelCNN
 
 SETTINGS = {
     "as_it_is": {},

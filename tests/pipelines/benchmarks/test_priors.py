@@ -11,8 +11,9 @@ from pipelines.benchmarks.priors import (
     benchmark_transformer_sampling,
     gpt2_generate,
 )
-from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
+from stage2_prior.sampling.settings import SamplingSettings
 from stage2_prior.transformer.prior import TransformerPrior
 
 TINY = TransformerConfig(num_layers=2, width=8, num_heads=2)

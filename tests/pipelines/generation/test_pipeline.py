@@ -13,9 +13,10 @@ from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizer_config import EMAQuantizerConfig
-from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
+from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pipelines.evaluation.settings import EvaluationSettings
 from stage1_vqvae.model import VQVAE
 from stage2_prior.artifact import weights_hash
 from stage2_prior.base import CodePrior
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @pytest.fixture(scope="session")
