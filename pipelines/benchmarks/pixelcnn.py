@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from pipelines.cli.command import say
+from pipelines.cli.echo import say
 from stage2_prior.config import PixelCNNConfig
 from stage2_prior.grids import GridSpec, to_grids, to_sequence
 from stage2_prior.pixelcnn.prior import PixelCNNPrior
@@ -84,7 +84,7 @@ def benchmark_pixelcnn(
 
 
 def _seconds(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    """Returns the seconds that a call takes, and its result."""
+    """How long a call takes, and what it gives."""
     start = time.perf_counter()
     result = call()
     if device.type == "cuda":

@@ -20,12 +20,11 @@ from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import TUNING_FILE, SamplingTuning
-from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
-from stage2_prior.pretrained import load_prior
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import load_prior
 
 # What each stage keeps its best weights by; lower is better.
 MONITORS = {"vqvae": "loss", "prior": "bits_per_code"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from pipelines.report.markup import element, paragraph, table, text
 from pipelines.report.numbers import number, with_spread
@@ -26,7 +27,7 @@ def tried_settings(record: RunRecord) -> list[str]:
                 "Which settings bring samples nearest to images kept back says ", command, "."
             )
         ]
-    best = [tuning.nearest, *tuning.as_near]
+    best = [tuning.nearest, *tuning.within_noise]
     sets = len(tuning.nearest.distances)
     said = (
         f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
@@ -55,18 +56,11 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
 
 def _in_common(settings: Sequence[SamplingSettings]) -> str:
     """What all settings share and is not the default; those without guidance have no schedule."""
-    default = SamplingSettings()
-    names = (
-        "first_temperature",
-        "guidance_schedule",
-        "first_guidance_scale",
-        "guidance_power",
-        "top_p",
-        "precision",
-    )
+    default = asdict(SamplingSettings())
+    shared = [name for name in default if name not in ("temperature", "guidance_scale", "compile")]
     differing = [
         f"{name.replace('_', ' ')} {value}"
-        for name in names
-        for value in sorted({getattr(one, name) for one in settings} - {getattr(default, name)})
+        for name in shared
+        for value in sorted({getattr(one, name) for one in settings} - {default[name]})
     ]
     return f" All with {', '.join(differing)}." if differing else ""

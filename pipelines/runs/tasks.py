@@ -87,7 +87,7 @@ class PriorTask:
     """Stage two on the codes of a dump.
 
     Args:
-        prior: Knows as many views as there are.
+        prior: Has the extra labels that the augmentation needs.
         dump: Codes of the images.
         other_views: Codes of other views of the training images.
         augmentation: Which those are, and how often they are seen; None without any.
@@ -114,10 +114,13 @@ class PriorTask:
         self._sequences = own.new_empty(self._augmentation.num_views, *own.shape)
         for sequences, view in zip(self._sequences, views, strict=True):
             sequences.copy_(to_sequence(view.codes))
-        if prior.num_views != len(self._sequences):
+        required = self._augmentation.num_extra_labels(prior.num_classes)
+        if prior.spec.num_extra_labels != required:
             raise ValueError(
-                f"a prior of {len(self._sequences)} views is required, got one of {prior.num_views}"
+                f"a prior with num_extra_labels {required} is required for this augmentation, got "
+                f"{prior.spec.num_extra_labels}"
             )
+        self._null_label = prior.null_label
         # Set before each step; not a state that a checkpoint would have to hold.
         self._share = self._augmentation.share(0.0)
         self._labels = train.labels
@@ -130,7 +133,9 @@ class PriorTask:
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
         """What the objective takes: codes int64 (B, L), and labels int64 (B,) or None.
 
-        Where there are other views, two more: None for the context, and the views int64 (B,).
+        With augmentation two more: None for the context, and what a dropped label becomes. A view
+        and a label share one learned vector, so that sampling knows of no views: view v of label y
+        is label y + v * (num_classes + 1), and y itself in view 0.
         """
         labels = None if self._labels is None else self._labels[indices].to(device)
         num_views = len(self._sequences)
@@ -139,7 +144,9 @@ class PriorTask:
         seen_otherwise = torch.rand(len(indices)) < self._share
         views = torch.where(seen_otherwise, torch.randint(1, num_views, (len(indices),)), 0)
         sequences = self._sequences[views, indices].long().to(device)
-        return sequences, labels, None, views.to(device)
+        offset = (views * (self._null_label + 1)).to(device)
+        labels = None if labels is None else labels + offset
+        return sequences, labels, None, self._null_label + offset
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on, and sets how many images are seen in another view."""

@@ -57,7 +57,7 @@ class CausalAttentionBlock(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps features (B, E, h, w) to a residual (B, E, h, w); rows at the end may be left out."""
+        """Maps features (B, E, h, w) to a residual of that shape; last rows may be left out."""
         height, columns = x.shape[2:]
         sequence = rearrange(x, "b e h w -> b (h w) e")
         inputs = self.norm(sequence) + self._positions()[: height * columns]
@@ -69,7 +69,7 @@ class CausalAttentionBlock(nn.Module):
         return change
 
     def step(self, x: Tensor, position: int, cache: AttentionCache) -> Tensor:
-        """Computes one position of `forward`: maps (B, E) to (B, E), earlier ones are in `cache`."""
+        """Computes `forward` at one position, (B, E) to (B, E), the earlier ones in `cache`."""
         row, column = divmod(position, self.column_embedding.num_embeddings)
         embedded = self.row_embedding.weight[row] + self.column_embedding.weight[column]
         query, key, value = rearrange(

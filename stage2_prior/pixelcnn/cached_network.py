@@ -1,8 +1,8 @@
 """The PixelCNN's features one position after another, each computed once.
 
 Ramachandran et al. 2017, "Fast Generation for Convolutional Autoregressive Models": the vertical
-stack runs once per row, over all its columns, and the horizontal stack once per position. Each layer
-keeps the features that its kernel still reaches and no others.
+stack runs once per row, over all its columns, and the horizontal stack once per position. Each
+layer keeps the features that its kernel still reaches and no others.
 
 A position's share is matrix products on buffers made once per batch, too little work for a
 convolution call. What a weight can carry is put there beforehand, exactly (powers of two, signs):
@@ -140,7 +140,7 @@ class _VerticalStack:
 
 @dataclass(frozen=True)
 class _LayerStep:
-    """What one layer of the horizontal stack reads and writes at every position: views and weights."""
+    """Weights of one layer of the horizontal stack, and views of what it reads and writes."""
 
     window: Tensor
     """(B, columns * E): what its kernel reaches."""

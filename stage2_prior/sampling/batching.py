@@ -77,7 +77,7 @@ def split_into_batches(request: SamplingRequest, batch_size: int) -> Iterator[Sa
     """
     num_known = request.known.sum(dim=1).cpu()
     multiple = min(len(num_known), batch_size) if request.settings.compile == "on" else 1
-    for number in num_known.unique().tolist():
+    for number in sorted(set(num_known.tolist())):
         for rows in (num_known == number).nonzero()[:, 0].split(batch_size):
             padded = F.pad(rows, (0, rows_to_pad(len(rows), multiple)), value=int(rows[0]))
             yield _batch(request, rows, padded, number)

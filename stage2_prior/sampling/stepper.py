@@ -44,7 +44,7 @@ class CodeStepper(ABC):
         """Samples the next position's codes, int64 (B,), without accepting them."""
         return rule(self.logits(), uniform, self.num_known)[0]
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most steppers have nothing to free
         """Frees memory; the stepper must not be used afterwards."""
 
     def __enter__(self) -> Self:

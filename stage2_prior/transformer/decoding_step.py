@@ -90,10 +90,10 @@ def pass_blocks(
 
     `caches` and `position` as for `attend`, one cache per block.
     """
-    for block, cache in zip(blocks, caches, strict=True):
-        _, batch, _, heads, head_dim = cache.shape
+    for block, kept in zip(blocks, caches, strict=True):
+        _, batch, _, heads, head_dim = kept.shape
         qkv = product_plus(block.qkv_bias, F.layer_norm(x, x.shape[-1:]), block.to_qkv)
-        seen = attend(qkv.view(batch, 3, heads, head_dim), cache, position)
+        seen = attend(qkv.view(batch, 3, heads, head_dim), kept, position)
         x = x + product_plus(block.project_bias, seen.view(batch, heads * head_dim), block.project)
         inner = F.silu(product_plus(block.mlp_in_bias, F.layer_norm(x, x.shape[-1:]), block.mlp_in))
         x = x + product_plus(block.mlp_out_bias, inner, block.mlp_out)

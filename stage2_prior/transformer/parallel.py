@@ -25,7 +25,7 @@ def sample_in_steps(
         int64 (B, n), in order.
     """
     sampled = []
-    for numbers in uniform.split(sizes, dim=1):
+    for numbers in torch.split(uniform, sizes, dim=1):
         codes, _ = _sample(stepper, rule, numbers)
         stepper.accept_next(codes.repeat(rule.copies, 1))
         sampled.append(codes)

@@ -12,8 +12,8 @@ from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluate import EvaluateOptions, _agreeing
 from pipelines.evaluation import evaluate_run as run_evaluation
+from pipelines.evaluation.evaluate_runs import _agreeing
 from pipelines.evaluation.metrics import feature_classifier, feature_networks
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.evaluation.record import Evaluation
@@ -354,7 +354,7 @@ def test_run_named_twice_is_refused(run, capsys):
 
 def agreeing(run, *options):
     settings = EvaluationSettings(**dict(options))
-    return _agreeing(RunDirectory(run), EvaluateOptions(run=(run,), evaluation=settings))
+    return _agreeing(RunDirectory(run), settings)
 
 
 @pytest.fixture
