@@ -19,7 +19,7 @@ from pipelines.files.atomic import atomic_path, remove_directory, remove_partial
 from pipelines.files.records import decode_record, one_line, read_bytes, record_bytes
 from pipelines.training.run_state import TrainingState
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{8,})")
 

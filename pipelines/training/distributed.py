@@ -139,12 +139,12 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     return total / world_size()
 
 
-def mean_figures(figures: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Each figure's mean over all processes, which must all hold the same names."""
+def mean_metrics(metrics: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Averages each metric over all processes, which must all hold the same names."""
     if world_size() == 1:
-        return dict(figures)
-    values = torch.tensor(list(figures.values()), dtype=torch.float64, device=device)
-    return dict(zip(figures, mean_over_ranks(values).tolist(), strict=True))
+        return dict(metrics)
+    values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=device)
+    return dict(zip(metrics, mean_over_ranks(values).tolist(), strict=True))
 
 
 @torch.no_grad()

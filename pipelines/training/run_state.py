@@ -137,7 +137,7 @@ class TrainingState:
     """How far the training is."""
 
     sums: dict[str, AnyFloat]
-    """Of each training figure since the last line of the log; see `FigureWindow`."""
+    """Of each training figure since the last line of the log; see `RunningMeans`."""
 
     counts: dict[str, int]
     """How many values each sum has."""

@@ -17,7 +17,7 @@ from pipelines.training.distributed import (
     agree,
     broadcast_from_main,
     is_main,
-    mean_figures,
+    mean_metrics,
     on_main,
 )
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
@@ -35,7 +35,7 @@ from pipelines.training.run_state import (
 )
 from pipelines.training.state_tensors import cloned, copy_into, first_non_finite, state_tensors
 from pipelines.training.task import Task
-from pipelines.training.train_step import Optimisation
+from pipelines.training.train_step import TrainStep
 
 
 class Trainer:
@@ -101,10 +101,10 @@ class Trainer:
         """
         self._start(self._find_checkpoint(resume))
         try:
-            while self._state.step < self._optimisation.total_steps:
+            while self._state.step < self._train_step.total_steps:
                 if self._state.stopped_early:
                     break
-                self._optimisation.step(self._state.step)
+                self._train_step.step(self._state.step)
                 self._state.step += 1
                 self.progress.advance(self.config.batch_size)
                 self._after_step()
@@ -142,14 +142,19 @@ class Trainer:
         broadcast_from_main(state_tensors(objective))
         self._state = RunState()
         self._best: dict[str, Tensor] = {}
-        self._optimisation = Optimisation(
-            self.task, self.config, self.device, self._precision(checkpoint), self.seed
+        self._train_step = TrainStep(
+            self.task,
+            self.config,
+            self.device,
+            self._precision(checkpoint),
+            self.seed,
+            start_step=checkpoint.step if checkpoint else 0,
         )
         if checkpoint is not None:
             self._restore(checkpoint)
         if is_main():
             self.metrics.trim(self.task.name, self._state.step)
-        total_images = self._optimisation.total_steps * self.config.batch_size
+        total_images = self._train_step.total_steps * self.config.batch_size
         self.progress.start(self.task.name, total_images, self._images_seen())
         self._resumed_at = time.perf_counter() - self._state.seconds
 
@@ -161,18 +166,18 @@ class Trainer:
         return Precision(**resolved)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self._optimisation.load(checkpoint.tensors)
+        self._train_step.load(checkpoint.tensors)
         self._state = checkpoint.state.run
-        self._optimisation.figures.sums = checkpoint.state.sums
-        self._optimisation.figures.counts = checkpoint.state.counts
+        self._train_step.metrics.sums = checkpoint.state.sums
+        self._train_step.metrics.counts = checkpoint.state.counts
         if "best" in checkpoint.tensors:
-            self._best = cloned(self._optimisation.average.tensors)
+            self._best = cloned(self._train_step.average.tensors)
             copy_into(self._best, checkpoint.tensors["best"], "the checkpoint's best weights")
 
     def _after_step(self) -> None:
         """Logs, validates and saves, as far as the step asks for it."""
         step = self._state.step
-        is_last = step == self._optimisation.total_steps
+        is_last = step == self._train_step.total_steps
         if step % self.config.log_every == 0 or is_last:
             self._log_training()
         if step % self._validation_interval == 0 or is_last:
@@ -181,23 +186,23 @@ class Trainer:
             self._save()
 
     def _log_training(self) -> None:
-        self._optimisation.check_finite()
-        values = self._optimisation.figures.take_means()
-        values["learning_rate"] = self._optimisation.learning_rate
+        self._train_step.check_finite()
+        values = self._train_step.metrics.take_means()
+        values |= self._train_step.learning_rates
         self._write_row("train", values)
-        self.progress.show({"loss": values["loss"]})
+        self.progress.show({name: v for name, v in values.items() if name.startswith("loss")})
 
     def _validate(self) -> None:
         """Measures the averaged weights and keeps them if they are the best so far."""
-        self._optimisation.check_finite()
+        self._train_step.check_finite()
         objective = self.task.objective.eval()
         torch.manual_seed(derive_seed(self.seed, self.task.name, "validate", self._state.step))
         with (
-            self._optimisation.average.swapped_into(objective),
+            self._train_step.average.swapped_into(objective),
             torch.no_grad(),
-            self._optimisation.precision.autocast(self.device),
+            self._train_step.precision.autocast(self.device),
         ):
-            metrics = mean_figures(self.task.validate(self.device), self.device)
+            metrics = mean_metrics(self.task.validate(self.device), self.device)
         objective.train()
         monitored = metrics.get(self.task.monitor)
         if monitored is None or not math.isfinite(monitored):
@@ -206,7 +211,7 @@ class Trainer:
                 f"{monitored} at step {self._state.step}; the last checkpoint, if any, is intact"
             )
         if self._state.judge(metrics, self.task.monitor):
-            self._best = cloned(self._optimisation.average.tensors)
+            self._best = cloned(self._train_step.average.tensors)
         patience = self.config.patience
         self._state.stopped_early = (
             patience is not None and self._state.validations_since_best >= patience
@@ -220,11 +225,11 @@ class Trainer:
         Raises:
             RuntimeError: If a weight is not finite, or if writing fails.
         """
-        self._optimisation.check_finite()
-        self._optimisation.figures.fold()
+        self._train_step.check_finite()
+        self._train_step.metrics.fold()
         if not is_main():
             return
-        tensors = self._optimisation.tensors()
+        tensors = self._train_step.tensors()
         if self._best:
             tensors["best"] = self._best
         for group, members in tensors.items():
@@ -234,12 +239,12 @@ class Trainer:
                     f"training {self.task.name} stopped at step {self._state.step}: {name!r} of "
                     f"its {group} tensors is not finite; the last checkpoint, if any, is intact"
                 )
-        figures = self._optimisation.figures
+        figures = self._train_step.metrics
         state = TrainingState(
             run=replace(self._state, seconds=self._seconds()),
             sums=figures.sums,
             counts=figures.counts,
-            precision=self._optimisation.precision,
+            precision=self._train_step.precision,
             fingerprint=self._fingerprint,
             environment=environment(self.device),
         )
@@ -258,7 +263,7 @@ class Trainer:
             best_metrics=self._state.best_metrics,
             last_metrics=self._state.last_metrics,
             seconds=self._seconds(),
-            precision=self._optimisation.precision,
+            precision=self._train_step.precision,
             stopped_early=self._state.stopped_early,
         )
 

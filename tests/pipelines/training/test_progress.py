@@ -90,12 +90,3 @@ def test_bar_starts_without_the_figures_of_the_phase_before():
     bar.show({"loss": 0.25})
     bar.close()
     assert "mse" not in stream.getvalue()
-
-
-def test_no_progress_writes_nothing(capfd):
-    silent = NoProgress()
-    silent.start("vqvae", total_images=10, images_seen=0)
-    silent.advance(5)
-    silent.show({"loss": 0.5})
-    silent.close()
-    assert capfd.readouterr() == ("", "")
