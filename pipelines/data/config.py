@@ -59,47 +59,36 @@ class DataConfig:
     pillow-heif is installed; sub-folders are classes, or the splits train, val and test) or
     npz:PATH (uint8 `images` (N, H, W) or (N, H, W, C), optionally `labels`, `test_images` and
     `test_labels`)."""
-
     root: Path = Path("data")
     """Data folder: where named sets are looked for and downloaded to, and where the temporary file
     of a folder above `max_memory_mib` lives."""
-
     download: bool = True
     """Whether a named set that is not found may be downloaded into `root`."""
-
     image_size: tuple[int, int] | None = None
     """Height and width in pixels; every image is resized to cover it and cropped about its centre.
     None keeps the images' own size, which must then be the same for all."""
-
     channels: Literal[1, 3] | None = None
     """1 for gray, 3 for RGB; images are converted. None keeps what the source has (a folder: gray
     if every file in it is, else RGB)."""
-
     labels: bool = True
     """Whether class labels are used where there are any; without them the sub-folders of a folder
     are only a place to find images in."""
-
     validation_fraction: float = 0.05
     """Fraction in (0, 1) of the training images carved off as the validation split, always by the
     same permutation. Unused where a folder brings a validation split of its own."""
-
     test_fraction: float = 0.1
     """Fraction in (0, 1) of all images carved off as the test split, by the same permutation, where
     the set brings no test split of its own."""
-
     limit: int | None = None
     """At most so many images in each split, the first ones of the fixed permutation. None takes
     all."""
-
     skip_broken: bool = False
     """Whether files of a folder that cannot be read are left out (and counted) instead of stopping
     the run."""
-
     max_memory_mib: int = MAX_MEMORY_MIB
     """Decoded pixels of one split of a folder stay in RAM up to this many MiB; above, they go to a
     memory-mapped temporary file in `root`, deleted when the process ends. An npz file that unpacks
     to more than this and to more than 16 times its own size is refused."""
-
     max_image_megapixels: int = MAX_IMAGE_MEGAPIXELS
     """Largest image of a folder that is decoded, in millions of pixels, against files made to
     exhaust memory. A JPEG counts at the fraction of its size at which `image_size` has it

@@ -48,7 +48,6 @@ class Header:
 
     is_gray: bool
     """Whether it has no colours."""
-
     num_pixels: int
     """Pixels that decoding it holds in memory."""
 

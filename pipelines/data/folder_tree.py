@@ -27,7 +27,6 @@ class FileList:
 
     paths: tuple[Path, ...]
     """The files, (N,)."""
-
     labels: NDArray[np.int64] | None
     """int64 (N,), or None."""
 

@@ -24,7 +24,6 @@ class ImageSet:
 
     images: NDArray[np.uint8]
     """uint8 (N, C, H, W); a `np.memmap` where they do not fit into memory."""
-
     labels: NDArray[np.int64] | None = None
     """int64 (N,), or None for a set without classes."""
 
@@ -83,19 +82,14 @@ class DataSplits:
 
     train: ImageSet
     """What the models learn from."""
-
     validation: ImageSet
     """What every choice is made on: early stopping, best weights, settings."""
-
     test: ImageSet
     """Only ever reported, never chosen by."""
-
     class_names: tuple[str, ...] = ()
     """Name of each label's class, by label; empty where the set has no labels."""
-
     skipped: int = 0
     """Number of broken files that were left out."""
-
     notes: tuple[str, ...] = ()
     """What the source was taken for and what else of it was left out, in sentences."""
 

@@ -30,16 +30,12 @@ class GivenSplits(Generic[S]):
 
     train: S
     """Everything that is not in one of the other two."""
-
     validation: S | None = None
     """The source's own validation split, or None."""
-
     test: S | None = None
     """The source's own test split, or None."""
-
     class_names: tuple[str, ...] = ()
     """Name of each label's class, by label; empty where there are no labels."""
-
     notes: tuple[str, ...] = ()
     """What the source was taken for and what of it was left out, in sentences."""
 

@@ -19,7 +19,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.runs.starting_weights import start_prior_from, start_vqvae_from
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsRow
-from pipelines.training.progress import format_figures
+from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
 from stage1_vqvae.model import VQVAE
 from stage2_prior.grids import GridSpec
@@ -168,7 +168,7 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float], w
     """The one line after a training phase."""
     early = ", stopped early" if result.stopped_early else ""
     say(
-        f"{phase}: {format_figures(values)} {where}; {result.images_seen:,} images in "
+        f"{phase}: {format_metrics(values)} {where}; {result.images_seen:,} images in "
         f"{result.seconds:.0f} s ({result.precision.name}), best weights of step "
         f"{result.best_step:,} of {result.step:,}{early}"
     )

@@ -17,19 +17,14 @@ class BatchPlan:
 
     seed: int
     """Seed of the order of the examples."""
-
     batch_size: int
     """Examples per step, over all processes and accumulated batches."""
-
     accumulation: int = 1
     """Batches per step and process."""
-
     start_step: int = 0
     """The first step; more than 0 on resume."""
-
     rank: int = 0
     """Number of this process in [0, world_size)."""
-
     world_size: int = 1
     """Number of processes."""
 

@@ -1,4 +1,4 @@
-"""The optimizer of a module, with its schedule, its clipping and its state as named tensors."""
+"""The optimizer of a module, with schedule, clipping and its state as named tensors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Optimizer: TypeAlias = AdamW | MuonWithAdamW
 
 
 class ModuleOptimizer:
-    """The configured optimizer over every parameter of a module that requires a gradient.
+    """Optimizer of a module with schedule and clipping.
 
     Args:
-        module: What it updates.
-        config: Its kind, learning rate and schedule, weight decay, betas and clip_norm.
+        module: Every parameter that requires a gradient is updated.
+        config: Kind, learning rate and schedule, weight decay, betas and clip_norm.
 
     Attributes:
-        parameters: The parameters it updates.
+        parameters: The updated parameters.
 
     Raises:
         ValueError: If the module has nothing to train.
@@ -120,7 +120,7 @@ def build_optimizer(module: nn.Module, config: TrainingConfig) -> Optimizer:
 
 
 def _adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019).
+    """Builds AdamW (Loshchilov and Hutter 2019).
 
     Matrices, convolution kernels and embeddings decay; biases, gains and other vectors do not,
     because shrinking them limits no capacity, and neither does a parameter with a true attribute

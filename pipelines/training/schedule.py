@@ -1,4 +1,4 @@
-"""The learning rate over training, as a pure function of the step."""
+"""Learning rate schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 def learning_rate_factor(
     step: int, *, total_steps: int, warmup_fraction: float, final_factor: float
 ) -> float:
-    """Share of the peak learning rate that optimizer step `step` uses.
+    """Computes the share of the peak learning rate at optimizer step `step`.
 
     Linear warm-up (Goyal et al. 2017, section 2.2), then half a cosine (Loshchilov and Hutter
     2017, equation 5), with w warm-up steps of T in all:

@@ -39,7 +39,6 @@ class OptimizerSpec:
     module: nn.Module
     """The optimizer updates every parameter of this part of the objective that requires a
     gradient."""
-
     config: TrainingConfig
     """Its kind, learning rate and schedule, weight decay, betas and clip_norm; the other settings
     are read from the trainer's config."""

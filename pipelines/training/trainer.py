@@ -22,7 +22,7 @@ from pipelines.training.distributed import (
 )
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
 from pipelines.training.precision import Precision, resolve_precision
-from pipelines.training.progress import NoProgress, Progress
+from pipelines.training.progress import Progress
 from pipelines.training.randomness import derive_seed
 from pipelines.training.result import TrainingResult
 from pipelines.training.run_state import (
@@ -43,7 +43,7 @@ class Trainer:
 
     Interrupted at any moment and called again with `resume=True`, `fit` ends bit for bit as it
     would have without the interruption, on the same machine with as many threads: the examples and
-    the random draws of a step are functions of (seed, step), and everything else is in the
+    the random numbers of a step are functions of (seed, step), and everything else is in the
     checkpoint.
 
         trainer = Trainer(task, TrainingConfig(epochs=10), checkpoint_dir=run / "checkpoints",
@@ -57,12 +57,12 @@ class Trainer:
 
     Args:
         task: What to train.
-        config: For how long, in which batches, with which optimizer.
-        checkpoint_dir: Belongs to this training alone.
-        metrics: Where the figures go; may be shared with other phases.
-        device: Where to compute.
+        config: Settings of the training.
+        checkpoint_dir: Directory of this training's checkpoints alone.
+        metrics: Log of the metrics; may be shared with other phases.
+        device: Device of the training.
         seed: Same seed, same result. Torch's global random stream is re-seeded from it.
-        progress: Told how far the training is; None shows nothing.
+        progress: Display of the progress; None for none.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Trainer:
         self.metrics = metrics
         self.device = device
         self.seed = seed
-        self.progress = progress if progress is not None and is_main() else NoProgress()
+        self.progress = progress if progress is not None and is_main() else Progress()
         self._store = CheckpointStore(checkpoint_dir)
         self._fingerprint = fingerprint(task, config, seed)
         self._validation_interval = config.steps_between_validations(task.num_training_examples)
@@ -90,14 +90,14 @@ class Trainer:
         """Trains to the end; afterwards `task.objective` holds the best averaged weights.
 
         Args:
-            resume: Whether to go on from the newest checkpoint. Without any checkpoint this is a
-                fresh start, since the interruption may have come before the first.
+            resume: Whether to continue from the newest checkpoint. Without any checkpoint training
+                starts anew: it may have been interrupted before the first.
 
         Raises:
             FileExistsError: If `resume` is False and there are checkpoints.
-            ValueError: If the checkpoint is of other settings or another model, or unreadable.
-            RuntimeError: If the loss, the gradient, the weights or the monitored figure is not
-                finite, or if a checkpoint cannot be written. The last good checkpoint stays.
+            ValueError: If the checkpoint is unreadable, or of other settings or another model.
+            RuntimeError: If a loss, a gradient, a weight or the monitored metric is not finite, or
+                if a checkpoint cannot be written. The last good checkpoint stays.
         """
         self._start(self._find_checkpoint(resume))
         try:
@@ -130,7 +130,7 @@ class Trainer:
         return checkpoint
 
     def _start(self, checkpoint: Checkpoint | None) -> None:
-        """Brings objective, optimizer, log and progress to where the training begins or goes on."""
+        """Prepares objective, optimizers, log and progress display for the first or next step."""
         objective = self.task.objective.train().to(self.device)
         if checkpoint is None:
             torch.manual_seed(derive_seed(self.seed, self.task.name, "prepare"))
@@ -159,7 +159,7 @@ class Trainer:
         self._resumed_at = time.perf_counter() - self._state.seconds
 
     def _precision(self, checkpoint: Checkpoint | None) -> Precision:
-        """The checkpoint's precision or rank 0's: measured again, it could come out otherwise."""
+        """Returns the checkpoint's precision or rank 0's; a second measurement may differ."""
         if checkpoint is not None:
             return checkpoint.state.precision
         resolved = on_main(lambda: asdict(resolve_precision(self.config.precision, self.device)))
@@ -175,7 +175,7 @@ class Trainer:
             copy_into(self._best, checkpoint.tensors["best"], "the checkpoint's best weights")
 
     def _after_step(self) -> None:
-        """Logs, validates and saves, as far as the step asks for it."""
+        """Logs, validates and saves at the configured intervals."""
         step = self._state.step
         is_last = step == self._train_step.total_steps
         if step % self.config.log_every == 0 or is_last:
@@ -193,7 +193,7 @@ class Trainer:
         self.progress.show({name: v for name, v in values.items() if name.startswith("loss")})
 
     def _validate(self) -> None:
-        """Measures the averaged weights and keeps them if they are the best so far."""
+        """Measures the averaged weights and keeps the best ones."""
         self._train_step.check_finite()
         objective = self.task.objective.eval()
         torch.manual_seed(derive_seed(self.seed, self.task.name, "validate", self._state.step))
@@ -220,7 +220,7 @@ class Trainer:
         self.progress.show({f"validation {name}": value for name, value in metrics.items()})
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless it would hold weights that no one can use.
+        """Writes a checkpoint of finite weights.
 
         Raises:
             RuntimeError: If a weight is not finite, or if writing fails.
@@ -239,11 +239,11 @@ class Trainer:
                     f"training {self.task.name} stopped at step {self._state.step}: {name!r} of "
                     f"its {group} tensors is not finite; the last checkpoint, if any, is intact"
                 )
-        figures = self._train_step.metrics
+        running = self._train_step.metrics
         state = TrainingState(
             run=replace(self._state, seconds=self._seconds()),
-            sums=figures.sums,
-            counts=figures.counts,
+            sums=running.sums,
+            counts=running.counts,
             precision=self._train_step.precision,
             fingerprint=self._fingerprint,
             environment=environment(self.device),
@@ -254,7 +254,7 @@ class Trainer:
     def _finish(self) -> TrainingResult:
         objective = self.task.objective.eval()
         copy_into(state_tensors(objective), self._best, "the best weights")
-        # As it came: writers of safetensors refuse other memory formats than the plain one.
+        # safetensors accepts no other memory format.
         objective.to(memory_format=torch.contiguous_format)
         return TrainingResult(
             step=self._state.step,
