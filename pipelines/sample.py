@@ -12,8 +12,8 @@ import tyro
 
 from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
-from pipelines.data.names import listed, printable, shortened
 from pipelines.data.outputs import refuse_in_data
+from pipelines.files.names import listed, printable, shortened
 from pipelines.runs.directory import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 

@@ -1,4 +1,4 @@
-"""Which images to train on, and how they are cut into training, validation and test splits."""
+"""Settings of the images: source, form and splits. Imports no numpy, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.data.names import printable
+from pipelines.files.names import printable
 
 NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
 PATH_SOURCES = ("folder", "npz")
@@ -19,13 +19,13 @@ def parse_source(source: str) -> tuple[str, Path | None]:
     """Splits a source such as `mnist` or `folder:photos` into its kind and its path.
 
     Args:
-        source: one of `NAMED_SOURCES`, or `KIND:PATH` with a kind of `PATH_SOURCES`.
+        source: One of `NAMED_SOURCES`, or `KIND:PATH` with a kind of `PATH_SOURCES`.
 
     Returns:
         The kind, and the path with `~` expanded; None for a named source.
 
     Raises:
-        ValueError: unknown source, or a kind that needs a path came without one.
+        ValueError: If the source is unknown or lacks its path.
     """
     kind, colon, path = source.partition(":")
     if kind in PATH_SOURCES:
@@ -47,10 +47,10 @@ def parse_source(source: str) -> tuple[str, Path | None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Where the images come from, what form they take, and how they are split.
+    """Source, form and splits of the images.
 
     Raises:
-        ValueError: a field is out of the range its description gives, or the source is unknown.
+        ValueError: If a field is out of its range, or the source is unknown.
     """
 
     source: str = "fashion-mnist-mini"

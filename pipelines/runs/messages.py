@@ -12,7 +12,7 @@ from pipelines.data.folder import read_images
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
 from pipelines.data.location import DataLocation
-from pipelines.data.names import listed, printable, tallied
+from pipelines.files.names import listed, printable, tallied
 from pipelines.runs.augmentation import also_seen
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RunDirectory

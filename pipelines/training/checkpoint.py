@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.files.atomic import atomic_path, remove_directory, remove_partial
-from pipelines.files.records import decode_record, one_line, read_bytes, record_bytes
+from pipelines.files.names import one_line
+from pipelines.files.records import decode_record, read_bytes, record_bytes
 from pipelines.training.run_state import TrainingState
 
 FORMAT_VERSION = 3

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from pipelines.files.records import one_line
+from pipelines.files.names import one_line
 from pipelines.training.exchange import Exchange, meet
 from pipelines.training.launch import HAS_JOINED, num_processes
 from pipelines.training.shared_directory import require_shared as require_shared_by

@@ -32,7 +32,7 @@ class Heartbeat:
 
     Rank 0 listens to all, the others to rank 0. The first process that misses another or fails
     itself writes the reason into the store (the verdict), and all processes end with the same
-    sentence: by an error of the main thread or, if that waits in a collective, from here.
+    sentence: By an error of the main thread or, if that waits in a collective, from here.
 
     Args:
         store: The run's key-value store, for the main thread.

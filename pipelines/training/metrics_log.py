@@ -18,7 +18,8 @@ from pipelines.files.atomic import (
     make_directories,
     writing,
 )
-from pipelines.files.records import convert, one_line, parse_object, read_bytes, to_json
+from pipelines.files.names import one_line
+from pipelines.files.records import convert, parse_object, read_bytes, to_json
 
 if TYPE_CHECKING:
     from pipelines.training.event_file import EventFile

@@ -22,8 +22,8 @@ def learning_rate_factor(
     Args:
         step: 0 for the first optimizer step, in [0, total_steps).
         total_steps: T, at least 1.
-        warmup_fraction: w / T in [0, 1]; w is rounded to whole steps.
-        final_factor: f in [0, 1].
+        warmup_fraction: W / T in [0, 1]; w is rounded to whole steps.
+        final_factor: F in [0, 1].
 
     Returns:
         A factor in [0, 1].
