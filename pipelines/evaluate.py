@@ -1,4 +1,4 @@
-"""`python -m pipelines.evaluate`: how good a run is, with the floor beside every figure."""
+"""`python -m pipelines.evaluate`: how good a run is, with the floor beside every metric."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EvaluateOptions:
 
     run: tuple[Path, ...] = (LATEST,)
     """Run directories. Of several, those evaluated with these options already are not evaluated
-    again, and one table and one figure over all of them are written."""
+    again, and one table and one metric over all of them are written."""
     evaluation: Annotated[EvaluationSettings, tyro.conf.arg(name="")] = field(
         default_factory=EvaluationSettings
     )
@@ -135,7 +135,7 @@ def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation |
     if recorded != wanted:
         say(f"{path} was made with other feature networks: evaluating {directory.path} again")
         return None
-    say(f"taking the figures of {path}")
+    say(f"taking the metrics of {path}")
     return replace(evaluation, run=directory.path.resolve().name)  # it may have been renamed
 
 
