@@ -104,7 +104,7 @@ class SweepOptions:
             raise ValueError(
                 f"quantizers must be among {', '.join(QUANTIZER_CONFIGS)}, got {unknown[0]}"
             )
-        if self.run.vqvae.quantizer != RECIPES[self.run.recipe]().vqvae.quantizer:
+        if self.run.vqvae.quantizer != RECIPES[self.run.recipe].vqvae.quantizer:
             raise ValueError(
                 "a sweep takes its quantizers from --quantizers and --codebook-sizes, each with "
                 "its recommended settings, but an option of --vqvae.quantizer was given: leave it "

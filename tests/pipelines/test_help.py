@@ -17,12 +17,12 @@ from pipelines.generation.options import InpaintOptions, SampleOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
 from pipelines.reconstruct import ReconstructOptions
 from pipelines.runs.options import TrainOptions
-from pipelines.runs.recipes import fashion_mnist_mini
+from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.options import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
 from pipelines.tuning.options import TuneSamplingOptions
 
-TRAIN = TrainOptions(run=fashion_mnist_mini())
+TRAIN = TrainOptions(run=RECIPES["fashion-mnist-mini"])
 PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
 OPTIONS = {
     "train_all": TRAIN,
@@ -33,7 +33,7 @@ OPTIONS = {
     "inpaint": InpaintOptions(),
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
-    "sweep": SweepOptions(run=fashion_mnist_mini()),
+    "sweep": SweepOptions(run=RECIPES["fashion-mnist-mini"]),
     "evaluate": EvaluateOptions(),
     "tune_sampling": TuneSamplingOptions(),
 }

@@ -21,7 +21,7 @@ from pipelines.evaluation.record import Evaluation, Figure, Reference
 from pipelines.files.records import write_record
 from pipelines.generation.pipeline import ClassesRecord, _classes
 from pipelines.runs.directory import RunDirectory
-from pipelines.runs.recipes import smoke
+from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
 from pipelines.sweeps.table import SweepRow
 from pipelines.training.checkpoint import CheckpointStore
@@ -69,7 +69,9 @@ def run(rgb_run, tmp_path_factory):
         vqvae="1" * 64, prior="2" * 64, feature_network="a", images_per_set=5, seed=0, floor=0.5,
         measured=(MeasuredSettings(SamplingSettings(top_k=3), (1.5, 2.5), 0.75),),
     ).write(run / "sampling_tuning.json")  # fmt: skip
-    sweep = SweepConfig(quantizers=("ema",), codebook_sizes=(64, 256), with_prior=True, run=smoke())
+    sweep = SweepConfig(
+        quantizers=("ema",), codebook_sizes=(64, 256), with_prior=True, run=RECIPES["smoke"]
+    )
     SweepDirectory(run).begin(sweep, "fp32")
     swept(run).write_row(
         SweepRow(kind="ema", codebook_size=64, codebook_sizes=(64,), psnr=math.inf, ssim=0.5)
@@ -80,7 +82,7 @@ def run(rgb_run, tmp_path_factory):
 
 
 def swept(run):
-    return SweepRun(kind="ema", size=64, config=smoke(), directory=RunDirectory(run))
+    return SweepRun(kind="ema", size=64, config=RECIPES["smoke"], directory=RunDirectory(run))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pipelines.cli.command import parse, run_command
 from pipelines.cli.echo import say
 from pipelines.runs.kinds import named_run, option_value, recipe_defaults, with_prior_kind
 from pipelines.runs.options import read_train_options
-from pipelines.runs.recipes import RECIPES, cifar10, fashion_mnist_mini
+from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
@@ -50,16 +50,16 @@ def test_option_value_is_the_last_one_given(argv, value):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_defaults_are_the_named_recipe(name):
-    assert recipe_defaults(["--recipe", name]) == RECIPES[name]()
+    assert recipe_defaults(["--recipe", name]) == RECIPES[name]
 
 
 def test_recipe_defaults_without_a_name_are_the_embedded_set():
-    assert recipe_defaults(["--seed", "3"]) == fashion_mnist_mini()
+    assert recipe_defaults(["--seed", "3"]) == RECIPES["fashion-mnist-mini"]
 
 
 def test_recipe_defaults_swap_the_quantizer_and_keep_what_both_kinds_have():
     argv = ["--recipe", "cifar10", "--vqvae.quantizer.kind=gradient"]
-    base = cifar10()
+    base = RECIPES["cifar10"]
     shared = {k: v for k, v in asdict(base.vqvae.quantizer).items() if k != "kind"}
     expected = replace(base, vqvae=replace(base.vqvae, quantizer=GradientQuantizerConfig(**shared)))
     assert recipe_defaults(argv) == expected
@@ -199,7 +199,7 @@ def test_option_of_another_quantizer_is_one_line_of_the_command(capsys):
 
 
 def test_option_of_no_quantizer_is_left_to_the_parser(capsys):
-    assert recipe_defaults(["--vqvae.quantizer.nonsense", "3"]) == fashion_mnist_mini()
+    assert recipe_defaults(["--vqvae.quantizer.nonsense", "3"]) == RECIPES["fashion-mnist-mini"]
     assert status("train_all", "--vqvae.quantizer.nonsense", "3") == 2
     assert "Unrecognized options: --vqvae.quantizer.nonsense" in capsys.readouterr().err
 
@@ -246,7 +246,7 @@ def test_impossible_quantizer_is_refused_with_both_options(capsys):
 def test_recipe_defaults_swap_the_prior_and_keep_what_both_kinds_have():
     config = recipe_defaults(["--prior.kind", "pixelcnn", "--recipe", "smoke"])
     assert config == replace(
-        RECIPES["smoke"](), prior=PixelCNNConfig(num_layers=2, width=64, kernel_size=5, num_heads=2)
+        RECIPES["smoke"], prior=PixelCNNConfig(num_layers=2, width=64, kernel_size=5, num_heads=2)
     )
 
 
@@ -277,7 +277,7 @@ def test_unknown_kind_is_refused(argv, message):
 def test_options_overrule_the_recipe_and_the_last_one_wins(monkeypatch):
     options = ["--vqvae.width", "5", "--recipe=cifar10", "--seed", "1", "--seed", "2"]
     monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
-    base = cifar10()
+    base = RECIPES["cifar10"]
     expected = replace(base, seed=2, vqvae=replace(base.vqvae, width=5))
     run = read_train_options("").run
     assert replace(run, data=replace(run.data, root=base.data.root)) == expected

@@ -21,7 +21,7 @@ def through_json(config):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_survives_json(name):
-    config = RECIPES[name]()
+    config = RECIPES[name]
     assert convert(through_json(config), RunConfig) == config
 
 

@@ -9,7 +9,7 @@ from slow_similarity import slow_ssim, smooth_images
 from torch import nn
 
 from pipelines.data.image_set import ImageSet
-from pipelines.runs.recipes import smoke
+from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepDirectory, SweepRun
 from pipelines.sweeps.measurement import measure_ssim, vqvae_row, with_prior_figures
 from pipelines.sweeps.table import SweepRow
@@ -46,7 +46,7 @@ def test_ssim_is_that_of_images_and_their_reconstructions():
 @pytest.fixture
 def run(tmp_path):
     directory = SweepDirectory(tmp_path / "sweep").run("residual", 128)
-    return SweepRun(kind="residual", size=128, config=smoke(), directory=directory)
+    return SweepRun(kind="residual", size=128, config=RECIPES["smoke"], directory=directory)
 
 
 def write_test_figures(run, phase, seconds, **values):
