@@ -145,7 +145,7 @@ def main() -> None:
         known = None if labels is None else labels.numpy()
         say("wrote " + save_images(options.out, images.numpy(), known))
     if splits is not None:
-        from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
+        from pipelines.evaluation.sections.memorisation import describe_memorisation
 
         say(describe_memorisation(images, pipeline.vqvae, splits))
 

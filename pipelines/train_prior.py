@@ -78,7 +78,6 @@ def train_prior(
     from pipelines.training.randomness import derive_seed
     from pipelines.training.trainer import Trainer
     from stage1_vqvae.code_dump import read_other_views
-    from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
     from stage2_prior.base import CodePrior
     from stage2_prior.objective import measure_bits_per_code
 
@@ -107,17 +106,10 @@ def train_prior(
     )
     result = trainer.fit(resume=resume)
     test = dump.splits["test"]
-    entropies = [
-        entropy_bits(code_counts(grid, size))
-        for grid, size in zip(test.codes, dump.codebook_sizes, strict=True)
-    ]
     bits = measure_bits_per_code(prior, code_batches(test))
     values = {
         "bits_per_code": bits,
-        "order_0_entropy": sum(
-            entropy * grid.num_codes for entropy, grid in zip(entropies, prior.grids, strict=True)
-        )
-        / prior.num_codes,
+        "order_0_entropy": dump.order_0_entropy("test"),
         "bits_per_image": bits * prior.num_codes,
     }
     if is_main():

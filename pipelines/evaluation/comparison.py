@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.evaluation.record import Evaluation, Metric, Reference
-from pipelines.evaluation.table import escaped, format_with_std, number_text
+from pipelines.evaluation.table import escaped
 from pipelines.files.atomic import atomic_path, refuse_existing, write_text
+from pipelines.report.formatting import format_number, format_with_std
 
 TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
 # The floor of a metric: what real images reach; of a score, what real images teach.
@@ -243,9 +244,9 @@ def _heading(metric: Metric) -> str:
 
 
 def _cell(metric: Metric, *, bold: bool) -> str:
-    value, reference = format_with_std(metric), floor(metric)
+    value, reference = format_with_std(metric.value, metric.std), floor(metric)
     value = f"**{value}**" if bold else value
-    return value + (f" ({number_text(reference.value)})" if reference is not None else "")
+    return value + (f" ({format_number(reference.value)})" if reference is not None else "")
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -303,7 +303,7 @@ def test_single_test_image_is_refused(gray_file, tmp_path, capsys):
 
 def test_few_images_are_told_of(evaluated):
     _, evaluation = evaluated
-    sentence = "6 images a side are few for 128 features: FD-classifier is too high"
+    sentence = "6 images per set are few for 128 features: FD-classifier"
     assert any(note.startswith(sentence) for note in evaluation.notes)
 
 
