@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -151,6 +152,12 @@ class VQVAE(nn.Module):
             size = self.image_shape[1:] if trained else (output.shape[-2], output.shape[-1])
         images = to_uint8(self.likelihood.mean(self._crop(output.float(), size)))
         return images.contiguous()  # neither a crop's strides nor channels last
+
+    @property
+    def raw_bits_per_image(self) -> float:
+        """Bits of an image's codes without entropy coding: the sum of h w log2 K over the grids."""
+        pairs = zip(self.grid_shapes, self.codebook_sizes, strict=True)
+        return sum(h * w * math.log2(size) for (h, w), size in pairs)
 
     def weights_hash(self) -> str:
         """SHA-256 of the weights: what a code dump and a prior remember this model by."""

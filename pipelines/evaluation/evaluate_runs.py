@@ -95,7 +95,7 @@ def _agreeing(directory: RunDirectory, settings: EvaluationSettings) -> Evaluati
     if recorded != wanted:
         say(f"{path} was made with other feature networks: evaluating {directory.path} again")
         return None
-    say(f"taking the figures of {path}")
+    say(f"taking the metrics of {path}")
     return replace(evaluation, run=directory.path.resolve().name)  # it may have been renamed
 
 

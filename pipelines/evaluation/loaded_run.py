@@ -22,7 +22,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.code_dump import CodeDump
 
-_MIN_SETS = 2  # without a second one nothing is known of the spread
+_MIN_SETS = 2  # without a second one nothing is known of the std
 
 
 @dataclass(frozen=True)

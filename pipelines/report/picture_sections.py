@@ -1,4 +1,4 @@
-"""Samples, strips and reconstructions as HTML."""
+"""Samples, guidance and temperature strips and reconstructions as HTML."""
 
 from __future__ import annotations
 
@@ -7,78 +7,77 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.report import tuning_section
-from pipelines.report.drawings import MAX_CLASSES, Drawings, Strip, columns_for
+from pipelines.report.images import MAX_CLASSES, ReportImages, Strip, columns_for
 from pipelines.report.markup import element, paragraph, section, text
 from pipelines.report.pictures import picture_row
 from pipelines.report.run_record import RunRecord
 
 
-def samples(record: RunRecord, drawings: Drawings) -> str:
-    """A row of samples per class."""
-    if not drawings.samples:
+def samples(record: RunRecord, images: ReportImages) -> str:
+    """Returns a row of samples per class."""
+    if not images.samples:
         return ""
-    by_class = bool(drawings.samples[0].name)
-    said = f"The first images of seed {drawings.seed}, none chosen, drawn from the model as it is"
-    said += " (temperature 1, no guidance)."
+    by_class = bool(images.samples[0].name)
+    note = f"The first samples of seed {images.seed}, not selected (temperature 1, no guidance)."
     trained = sum(count > 0 for count in record.train_images_per_class)
     if by_class and trained > MAX_CLASSES:
-        said += f" The first {MAX_CLASSES} of {trained} classes with training images."
+        note += f" The first {MAX_CLASSES} of {trained} classes with training images."
     return section(
         "samples",
         "Samples by class" if by_class else "Samples",
-        paragraph(text(said)),
-        _strips(drawings.samples, "samples"),
-        _command(record, "sample", "--n 64", "Draw more: "),
+        paragraph(text(note)),
+        _strips(images.samples, "samples"),
+        _command(record, "sample", "--n 64", "More samples: "),
     )
 
 
-def strips(record: RunRecord, drawings: Drawings) -> str:
-    """What guidance and temperature change, column by column."""
-    if not drawings.temperatures:
+def strips(record: RunRecord, images: ReportImages) -> str:
+    """Returns rows of samples under several guidance scales and temperatures."""
+    if not images.temperatures:
         return ""
     parts = [
         paragraph(
-            "Every column has one seed"
+            "Each column has one seed"
             + (" and one class" if record.data.num_classes else "")
-            + ", so that what changes down a column is the setting alone."
+            + ": only the setting changes."
         )
     ]
-    if drawings.guidance:
+    if images.guidance:
         parts += [
             element("h3", "Guidance scale"),
             paragraph(
-                "1 follows the label as trained; higher is more typical of the class and less "
-                "varied.",
+                "1 is the trained conditional distribution; higher is more typical of the class "
+                "and less varied.",
                 class_="note",
             ),
-            _strips(drawings.guidance, "guidance scale"),
+            _strips(images.guidance, "guidance scale"),
         ]
     parts += [
         element("h3", "Temperature"),
-        paragraph("Below 1 safer and less varied, above 1 wilder.", class_="note"),
-        _strips(drawings.temperatures, "temperature"),
+        paragraph("Divides the logits: below 1 less varied, above 1 more varied.", class_="note"),
+        _strips(images.temperatures, "temperature"),
         *tuning_section.tried_settings(record),
     ]
     return section(
         "strips",
-        "Guidance and temperature" if drawings.guidance else "Temperature",
+        "Guidance and temperature" if images.guidance else "Temperature",
         *parts,
     )
 
 
-def reconstructions(record: RunRecord, drawings: Drawings) -> str:
-    """Test images above what the codes keep of them."""
+def reconstructions(record: RunRecord, images: ReportImages) -> str:
+    """Returns test images above their reconstructions."""
     notes = [
-        paragraph(text(record.shareable(problem)), class_="note") for problem in drawings.problems
+        paragraph(text(record.shareable(problem)), class_="note") for problem in images.problems
     ]
-    if drawings.originals is None or drawings.reconstructions is None:
+    if images.originals is None or images.reconstructions is None:
         return section("reconstructions", "Reconstructions", *notes)
-    count, _, _, width = drawings.originals.shape
+    count, _, _, width = images.originals.shape
     columns = columns_for(width)
     rows = []
     for start in range(0, count, columns):
         part = slice(start, start + columns)
-        pair = [drawings.originals[part], drawings.reconstructions[part]]
+        pair = [images.originals[part], images.reconstructions[part]]
         rows.append(picture_row(pair, "Test images above their reconstructions"))
     figure = element(
         "figure",
@@ -86,11 +85,8 @@ def reconstructions(record: RunRecord, drawings: Drawings) -> str:
         element("figcaption", "Upper rows: test images. Lower rows: their reconstructions."),
         class_="rows",
     )
-    said = (
-        "Images of the test split, which no training step and no choice of weights has seen, "
-        f"encoded into {_codes(record)} and decoded again."
-    )
-    return section("reconstructions", "Reconstructions", paragraph(text(said)), figure, *notes)
+    note = f"Images of the test split, encoded into {_codes(record)} and decoded."
+    return section("reconstructions", "Reconstructions", paragraph(text(note)), figure, *notes)
 
 
 def _strips(strips: Sequence[Strip], what: str) -> str:

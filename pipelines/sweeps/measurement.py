@@ -33,13 +33,12 @@ def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device)
     record = _test_row(run, "vqvae", {"psnr", "usage", "perplexity", "entropy"})
     figures = record.values
     _, height, width = test.image_shape
-    positions = [h * w for h, w in model.grid_shapes]
-    bits = sum(n * math.log2(k) for n, k in zip(positions, model.codebook_sizes, strict=True))
+    bits = model.raw_bits_per_image
     return SweepRow(
         kind=run.kind,
         codebook_size=run.size,
         codebook_sizes=model.codebook_sizes,
-        bits_per_position=bits / max(positions),
+        bits_per_position=bits / max(h * w for h, w in model.grid_shapes),
         bits_per_image=bits,
         bits_per_pixel=bits / (height * width),
         # The metrics hold null for what JSON cannot hold: every reconstruction is exact.

@@ -12,7 +12,7 @@ from tiny_runs import TINY, command, one_thread, python, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
-from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
+from pipelines.evaluation.sections.memorisation import describe_memorisation
 from pipelines.files.images import image_grid
 from pipelines.generation.labels import parse_label
 from pipelines.generation.pipeline import GenerationPipeline

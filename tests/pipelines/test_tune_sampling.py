@@ -13,7 +13,7 @@ from pipelines.data.load import load_splits
 from pipelines.evaluation.metrics import feature_classifier
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.generation.pipeline import GenerationPipeline
-from pipelines.report.numbers import with_spread
+from pipelines.report.formatting import format_with_std, typeset
 from pipelines.tuning.record import (
     MeasuredSettings,
     SamplingTuning,
@@ -179,9 +179,9 @@ def test_report_shows_what_was_tried(run):
     tune(run, "--temperatures", 0.3, 1.5, "--guidance-scales", 1)
     page = (run / "report.html").read_text()
     best = SamplingTuning.read(run / "sampling_tuning.json").nearest
-    assert "<h3>Settings that were tried</h3>" in page
+    assert "<h3>Sampling settings</h3>" in page
     row = page[page.index(f'<th scope="row">{best.settings.temperature}</th>') :]
-    distance = with_spread(best.distance, best.spread)
+    distance = typeset(format_with_std(best.distance, best.spread))
     assert f"<strong>{distance}</strong>" in row[: row.index("</tr>")]
     assert page.count("<strong>" + distance) == 1
 

@@ -42,7 +42,7 @@ def begun(directory):
 
 def train_something(directory):
     run = directory.run("ema", 64)
-    run.begin(RECIPES["smoke"], DATA, resume=False)
+    run.begin(RECIPES["smoke"], DATA)
     run.vqvae.mkdir()
 
 
@@ -94,7 +94,7 @@ def test_sweep_without_resume_is_refused(trained):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_sweep_in_which_nothing_was_trained_is_begun_anew(begun, resume):
-    begun.run("ema", 64).begin(RECIPES["smoke"], DATA, resume=False)
+    begun.run("ema", 64).begin(RECIPES["smoke"], DATA)
     corrected = replace(SWEEP, run=replace(SWEEP.run, seed=1))
     begun.check(corrected, resume=resume)
     begun.begin(corrected, None)
