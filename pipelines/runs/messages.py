@@ -23,7 +23,19 @@ _OVERFIT_FRACTION = 0.8  # of all steps; best weights before it mean that a trai
 
 
 def plan(config: RunConfig, splits: DataSplits) -> str:
-    """Describes data and models in a few lines; builds both models on the meta device.
+    """Describes data and models in a few lines; raises as `plan_models`."""
+    return "\n".join([plan_data(config, splits), *plan_models(config, splits)])
+
+
+def plan_data(config: RunConfig, splits: DataSplits) -> str:
+    """Describes the images, their splits and classes in a few lines."""
+    sentences = (*splits.notes, *_describe_classes(splits))
+    lines = [f"data:  {_describe_data(config, splits)}", *(f"       {s}" for s in sentences)]
+    return "\n".join(lines)
+
+
+def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
+    """Describes the VQ-VAE and the prior in a line each; builds both on the meta device.
 
     Raises:
         ValueError: The settings do not fit the images, or the run that a model starts from.
@@ -40,16 +52,12 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
     if config.prior_from is not None:
         start_prior_from(prior, config.prior_from)
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
-    return "\n".join(
-        [
-            f"data:  {_describe_data(config, splits)}",
-            *(f"       {sentence}" for sentence in (*splits.notes, *_describe_classes(splits))),
-            f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, "
-            f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
-            f"prior: {config.prior.kind}, {_count(prior)}, "
-            f"{_length(config.prior_training, len(splits.train))}"
-            + (f", {seen}" if (seen := also_seen(config.augmentation.names)) else ""),
-        ]
+    views = also_seen(config.augmentation.names)
+    return (
+        f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, {_count(vqvae)}, "
+        f"{_length(config.vqvae_training, len(splits.train))}",
+        f"prior: {config.prior.kind}, {_count(prior)}, "
+        f"{_length(config.prior_training, len(splits.train))}" + (f", {views}" if views else ""),
     )
 
 

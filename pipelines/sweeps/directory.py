@@ -18,12 +18,12 @@ from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
 from pipelines.runs.config import RunConfig, deciding, differences
 from pipelines.runs.directory import RunDirectory
-from pipelines.sweeps.table import SweepRow
+from pipelines.sweeps.row import SweepRow
 
 _T = TypeVar("_T")
 
 FORMAT_VERSION = 2
-_ROW_VERSION = 1
+_ROW_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +128,8 @@ class SweepDirectory:
         return self.path / "sweep.csv"
 
     @property
-    def figure(self) -> Path:
-        """The table as a figure."""
+    def plot(self) -> Path:
+        """The table as a plot."""
         return self.path / "sweep.png"
 
     def run(self, kind: str, size: int) -> RunDirectory:

@@ -55,15 +55,6 @@ print(json.dumps([status, text.getvalue(), [m for m in heavy if m in sys.modules
 """
 
 
-@pytest.fixture(scope="module", params=OPTIONS)
-def shown(request, tmp_path_factory):
-    """A command with its exit status, its help text and the heavy modules it imported."""
-    ended = python("-c", SCRIPT, request.param, *HEAVY, cwd=tmp_path_factory.mktemp("no-runs"))
-    assert ended.stderr == ""
-    status, text, imported = json.loads(ended.stdout)
-    return request.param, status, text, imported
-
-
 def leaves(options, prefix=""):
     """Every option as (name on the command line, description in the source)."""
     for field in fields(options):
@@ -94,25 +85,14 @@ def letters(text):
     return "".join(text.replace("│", "").split())
 
 
-def test_help_exits_with_0(shown):
-    _, status, _, _ = shown
-    assert status == 0
-
-
-def test_help_imports_nothing_heavy(shown):
-    *_, imported = shown
-    assert imported == []
-
-
-def test_help_names_every_option(shown):
-    command, _, text, _ = shown
-    missing = [name for name, _ in leaves(OPTIONS[command]) if f"{name} " not in text]
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_and_explains_every_option_and_imports_nothing_heavy(command, tmp_path):
+    ended = python("-c", SCRIPT, command, *HEAVY, cwd=tmp_path)
+    assert ended.stderr == ""
+    status, text, imported = json.loads(ended.stdout)
+    assert (status, imported) == (0, [])
+    options = list(leaves(OPTIONS[command]))
     # A switch is named with its opposite: `--resume, --no-resume`.
-    assert [name for name in missing if f"{name}, --" not in text] == []
-
-
-def test_help_explains_every_option(shown):
-    command, _, text, _ = shown
-    text = letters(text)
-    unexplained = [name for name, what in leaves(OPTIONS[command]) if letters(what) not in text]
-    assert unexplained == []
+    unnamed = [n for n, _ in options if f"{n} " not in text and f"{n}, --" not in text]
+    unexplained = [name for name, what in options if letters(what) not in letters(text)]
+    assert (unnamed, unexplained) == ([], [])

@@ -11,7 +11,7 @@ from tiny_runs import edit_json
 from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
-from pipelines.sweeps.table import SweepRow
+from pipelines.sweeps.row import SweepRow
 
 SWEEP = SweepConfig(
     quantizers=("ema", "gumbel"),
@@ -178,14 +178,19 @@ def run(directory):
     )
 
 
-ROW = SweepRow(kind="ema", codebook_size=64, codebook_sizes=(64,), psnr=math.inf, ssim=0.5)
+ROW = SweepRow(
+    kind="ema",
+    codebook_size=64,
+    codebook_sizes=(64,),
+    values={"psnr": math.inf, "ssim": 0.5},
+)
 
 
 def test_row_is_kept_and_replaced_in_the_run_directory(run, directory):
     assert run.read_row() is None
     run.write_row(ROW)
-    run.write_row(replace(ROW, ssim=0.75))
-    assert run.read_row() == replace(ROW, ssim=0.75)
+    run.write_row(replace(ROW, failure="no"))
+    assert run.read_row() == replace(ROW, failure="no")
     assert [path.name for path in (directory.path / "ema-64").iterdir()] == ["sweep_row.json"]
 
 
@@ -194,7 +199,7 @@ def test_row_is_kept_and_replaced_in_the_run_directory(run, directory):
     [
         (lambda record: record.pop("row"), "row"),
         (lambda record: record["row"].update(extra=1), r"row\.extra"),
-        (lambda record: record["row"].update(ssim="0.9"), r"row\.ssim"),
+        (lambda record: record["row"]["values"].update(ssim="0.9"), r"row\.values\.ssim"),
         (lambda record: record["row"].update(codebook_sizes=["512"]), r"row\.codebook_sizes\.0"),
     ],
 )
