@@ -224,7 +224,7 @@ class GenerationPipeline:
             known_codes(mask, shape, int(self.vqvae.config.downsampling))
             for shape in self.vqvae.grid_shapes
         )
-        drawn = self.prior.complete(
+        codes = self.prior.complete(
             self._encode_known(images, mask, batch_size),
             known,
             labels,
@@ -233,7 +233,7 @@ class GenerationPipeline:
             first_index=first_index,
             batch_size=batch_size,
         )
-        return self._decode_in_batches(drawn, batch_size)
+        return self._decode_in_batches(codes, batch_size)
 
     @property
     def trained_labels(self) -> Tensor:

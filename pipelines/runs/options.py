@@ -18,6 +18,22 @@ from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.runs.kinds import recipe_defaults
 from pipelines.training.config import PrecisionChoice
 
+BothPrecisions = Annotated[
+    PrecisionChoice | None,
+    tyro.conf.arg(
+        help="Number format of both stages' convolutions and matrix products: auto takes bf16 "
+        "where a short test at the start shows it to be right and faster, and fp32 elsewhere. None "
+        "leaves it to vqvae-training.precision and prior-training.precision."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Read (and, if need be, download) the data, print every setting and what would be "
+        "trained, and write nothing else."
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
@@ -34,13 +50,8 @@ class TrainOptions:
     start_from: Path | None = None
     """Finished run whose weights both stages start from, for example to train it further: with the
     same models, a new schedule, in a new directory. None leaves it to vqvae-from and prior-from."""
-    precision: PrecisionChoice | None = None
-    """Number format of both stages' convolutions and matrix products: auto takes bf16 where a short
-    test at the start shows it to be right and faster, and fp32 elsewhere. None leaves it to
-    vqvae-training.precision and prior-training.precision."""
-    dry_run: bool = False
-    """Read (and, if need be, download) the data, print every setting and what would be trained,
-    and write nothing else."""
+    precision: BothPrecisions = None
+    dry_run: DryRun = False
 
     def check(self, results: Sequence[Path]) -> None:
         """Refuses what cannot be trained or written, before any work is done.
@@ -67,7 +78,7 @@ class TrainOptions:
             refuse_unwritable(self.directory.path)
 
     def writes(self, results: Sequence[Path]) -> bool:
-        """Whether anything is left to write, once `check` has accepted the directory.
+        """Whether any result is missing, once `check` has accepted the directory.
 
         Args:
             results: What the command makes.
@@ -90,20 +101,14 @@ def read_train_options(description: str) -> TrainOptions:
         default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
         description=description,
     )
-    run = options.run
-    if options.precision is not None:
-        run = replace(
-            run,
-            vqvae_training=replace(run.vqvae_training, precision=options.precision),
-            prior_training=replace(run.prior_training, precision=options.precision),
-        )
+    run = options.run.with_precision(options.precision)
     if options.start_from is not None:
         run = replace(run, vqvae_from=options.start_from, prior_from=options.start_from)
     return replace(options, run=resolve_paths(run))
 
 
 def resolve_paths(run: RunConfig) -> RunConfig:
-    """`run` with absolute paths, so that what it records holds in any working directory."""
+    """`run` with absolute paths, which are valid in any working directory."""
     vqvae_from, prior_from = (
         path and path.expanduser().resolve() for path in (run.vqvae_from, run.prior_from)
     )

@@ -72,7 +72,7 @@ class SweepRow:
     kind: str
     """Quantizer."""
     codebook_size: int
-    """K that was asked for: log2(K) bits a grid position."""
+    """The requested K: log2(K) bits a grid position."""
     codebook_sizes: tuple[int, ...] = ()
     """The number of codes of each grid; their product is K. Empty until it is measured."""
     values: Mapping[str, AnyFloat] = field(default_factory=dict)

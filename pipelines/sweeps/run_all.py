@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 
@@ -51,26 +52,26 @@ def sweep(options: SweepOptions) -> None:
         RuntimeError: A run failed; the others are finished.
         ValueError: Processes cannot share a batch, or as `SweepOptions.check`.
     """
-    options.run.check_processes()
+    options.sweep.run.check_processes()
     directory, failures = options.directory, dict[str, str]()
-    device = choose_device(options.run.device)
+    device = choose_device(options.sweep.run.device)
     with process_group(device), ExitStack() as stack:
         on_main(options.check)
-        agree(settings_of_all(options.config.to_dict()) | {"resume": options.resume})
+        agree(settings_of_all(options.sweep.to_dict()) | {"resume": options.resume})
         if not options.dry_run:
             require_shared(directory.path)
             stack.enter_context(enter_on_main(directory.owned("trained")))
-        splits = load_splits(options.run.data)
+        splits = load_splits(options.sweep.run.data)
         say(_plan(options, splits))
         if options.dry_run:
-            say(json.dumps(options.config.to_dict(), indent=2))
+            say(json.dumps(options.sweep.to_dict(), indent=2))
             return
         data = data_record(splits)
         agree({"data": to_json(data)}, "give all of them the same images")
         runs = options.runs(on_main(lambda: _begin(options, data, device)))
         write_table = partial(_write_table, options, runs, failures, len(splits.test))
         for number, run in enumerate(runs, 1):
-            if on_main(partial(_is_finished, run, with_prior=options.with_prior)):
+            if on_main(partial(_is_finished, run, with_prior=options.sweep.with_prior)):
                 say(f"{run.name}: already finished, in {run.directory.path}")
                 continue
             say(f"{run.name}: run {number} of {len(runs)}")
@@ -91,22 +92,24 @@ def sweep(options: SweepOptions) -> None:
 
 def _plan(options: SweepOptions, splits: DataSplits) -> str:
     """Describes the data, and what each run trains; builds all models, without memory."""
-    lines = [plan_data(options.run, splits)]
+    lines = [plan_data(options.sweep.run, splits)]
     for run in options.runs():
         vqvae, prior = plan_models(run.config, splits)
-        lines.append(f"{run.name}: {vqvae}" + (f"; {prior}" if options.with_prior else ""))
+        lines.append(f"{run.name}: {vqvae}" + (f"; {prior}" if options.sweep.with_prior else ""))
     return "\n".join(lines)
 
 
-def _begin(options: SweepOptions, data: DataRecord, device: torch.device) -> str | None:
-    """Begins or re-opens the sweep; returns what the number format `auto` stands for."""
+def _begin(
+    options: SweepOptions, data: DataRecord, device: torch.device
+) -> Literal["fp32", "bf16"] | None:
+    """Begins or re-opens the sweep; returns the number format in place of `auto`."""
     options.check(data)
-    stages = (options.run.vqvae_training, options.run.prior_training)
+    stages = (options.sweep.run.vqvae_training, options.sweep.run.prior_training)
     precision = options.directory.precision()
     if precision is None and any(stage.precision == "auto" for stage in stages):
         # Once for all runs: measured for each, it could differ between them.
         precision = resolve_precision("auto", device).name
-    options.directory.begin(options.config, precision)
+    options.directory.begin(options.sweep, precision)
     return precision
 
 
@@ -139,7 +142,7 @@ def _train(run: SweepRun, options: SweepOptions, splits: DataSplits, device: tor
     on_main(lambda: directory.begin(config, data_record(splits)))
     model = train_vqvae(config, directory, splits, device, resume=resume)
     on_main(lambda: measure_stage_one(run, model, splits.test, device))
-    if options.with_prior:
+    if options.sweep.with_prior:
         dump = dump_codes(directory, splits, model, device, config.augmentation)
         train_prior(config, directory, dump, device, resume=resume)
         on_main(lambda: measure_prior(run))
@@ -161,13 +164,14 @@ def _write_table(
     options: SweepOptions, runs: Sequence[SweepRun], failures: Mapping[str, str], num_images: int
 ) -> None:
     """Renews the table, as Markdown, CSV and a plot."""
-    rows, directory = _rows(runs, failures), options.directory
+    rows, directory, config = _rows(runs, failures), options.directory, options.sweep.run
     so_far = f"{len(rows)} of {len(runs)} runs so far; " if len(rows) < len(runs) else ""
-    prior = f" and {options.run.prior_training.epochs:g} of the prior" if options.with_prior else ""
+    prior = (
+        f" and {config.prior_training.epochs:g} of the prior" if options.sweep.with_prior else ""
+    )
     head = (
-        f"{so_far}{options.run.data.source}, {num_images:,} test images; "
-        f"{options.run.vqvae_training.epochs:g} epochs of stage one{prior}, seed "
-        f"{options.run.seed}.\n"
+        f"{so_far}{config.data.source}, {num_images:,} test images; "
+        f"{config.vqvae_training.epochs:g} epochs of stage one{prior}, seed {config.seed}.\n"
     )
     write_text(directory.markdown, document(head, rows, num_images))
     write_text(directory.csv, to_csv(rows))

@@ -13,11 +13,11 @@ from tiny_runs import python
 
 from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
-from pipelines.generation.options import InpaintOptions, SampleOptions
+from pipelines.generation.options import InpaintOptions, ReconstructOptions, SampleOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
-from pipelines.reconstruct import ReconstructOptions
 from pipelines.runs.options import TrainOptions
 from pipelines.runs.recipes import RECIPES
+from pipelines.sweeps.directory import SweepConfig
 from pipelines.sweeps.options import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
 from pipelines.tuning.options import TuneSamplingOptions
@@ -33,11 +33,11 @@ OPTIONS = {
     "inpaint": InpaintOptions(),
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
-    "sweep": SweepOptions(run=RECIPES["fashion-mnist-mini"]),
+    "sweep": SweepOptions(sweep=SweepConfig(run=RECIPES["fashion-mnist-mini"])),
     "evaluate": EvaluateOptions(),
     "tune_sampling": TuneSamplingOptions(),
 }
-WITHOUT_PREFIX = ("run", "settings", "sampling", "evaluation")
+WITHOUT_PREFIX = ("run", "sweep", "settings", "sampling", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
 
 SCRIPT = """

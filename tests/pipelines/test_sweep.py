@@ -538,12 +538,13 @@ def test_precision_option_is_that_of_both_stages(monkeypatch):
     monkeypatch.setattr(run_all, "sweep", taken.append)
     command("sweep", *TINY_SWEEP, "--precision", "bf16")
     (options,) = taken
-    assert options.run.vqvae_training.precision == options.run.prior_training.precision == "bf16"
-    expected = asdict(options.run)
+    run = options.sweep.run
+    assert run.vqvae_training.precision == run.prior_training.precision == "bf16"
+    expected = asdict(run)
     for stage in ("vqvae_training", "prior_training"):
         expected[stage]["precision"] = "fp32"
     command("sweep", *TINY_SWEEP)
-    assert asdict(taken[1].run) == expected
+    assert asdict(taken[1].sweep.run) == expected
 
 
 def test_sweep_goes_to_a_directory_of_its_recipe_and_leaves_latest_alone(
