@@ -53,11 +53,14 @@ class TrainOptions:
     precision: BothPrecisions = None
     dry_run: DryRun = False
 
-    def check(self, results: Sequence[Path]) -> None:
+    def check(self, results: Sequence[Path]) -> bool:
         """Refuses what cannot be trained or written, before any work is done.
 
         Args:
-            results: What the command makes; where all of it is there, nothing will be written.
+            results: What the command makes.
+
+        Returns:
+            Whether anything will be written: not by a dry run, nor where all results exist.
 
         Raises:
             FileExistsError: The directory holds a run and `resume` is False, or something else.
@@ -72,21 +75,12 @@ class TrainOptions:
                     "does not exist: check the path"
                 )
         if self.dry_run:
-            return
-        self.directory.check(self.run, resume=self.resume)
-        if self.writes(results):
-            refuse_unwritable(self.directory.path)
-
-    def writes(self, results: Sequence[Path]) -> bool:
-        """Whether any result is missing, once `check` has accepted the directory.
-
-        Args:
-            results: What the command makes.
-        """
-        if self.dry_run:
             return False
-        is_finished = all(path.exists() for path in results)
-        return not is_finished or self.directory.config() != self.run
+        self.directory.check(self.run, resume=self.resume)
+        if all(path.exists() for path in results) and self.directory.config() == self.run:
+            return False
+        refuse_unwritable(self.directory.path)
+        return True
 
     @property
     def directory(self) -> RunDirectory:

@@ -27,7 +27,7 @@ DEFINITIONS = (
         *("ssim", "SSIM", "", "higher"),
         "Structural similarity, 11x11 window, mean over images; not of smaller images.",
     ),
-    _stage_one("usage", "usage", "", "neither", "Fraction of the codes in use, in the worst grid."),
+    _stage_one("usage", "usage", "%", "neither", "Share of the codes in use, in the worst grid."),
     _stage_one(
         *("perplexity", "perplexity", "", "neither"),
         "Exp of the entropy of the codes, in the worst grid.",
@@ -76,7 +76,7 @@ class SweepRow:
     codebook_sizes: tuple[int, ...] = ()
     """The number of codes of each grid; their product is K. Empty until it is measured."""
     values: Mapping[str, AnyFloat] = field(default_factory=dict)
-    """Metrics by the names of `DEFINITIONS`; those that were not measured are missing."""
+    """Metrics by the names of `DEFINITIONS`, shares in [0, 1]; those not measured are missing."""
     failure: str | None = None
     """Why the run did not end; None where it did."""
 
@@ -91,7 +91,9 @@ class SweepRow:
     def metrics(self, num_images: int) -> list[Metric]:
         """The values with their definitions; `num_images` is the size of the test split."""
         return [
-            definition.measured(self.values[definition.name], num_images)
+            definition.measured(
+                self.values[definition.name] * (100 if definition.unit == "%" else 1), num_images
+            )
             for definition in DEFINITIONS
             if definition.name in self.values
         ]

@@ -20,7 +20,12 @@ def row(kind, size, *, sizes=(), failure=None, **values):
 
 
 STAGE_ONE = row(
-    *("residual", 256), sizes=(16, 16), bits_per_image=392.0, psnr=24.345678, parameters=1234567
+    *("residual", 256),
+    sizes=(16, 16),
+    bits_per_image=392.0,
+    psnr=24.345678,
+    usage=0.96875,
+    parameters=1234567,
 )
 WHOLE = row(
     *("ema", 512),
@@ -117,6 +122,7 @@ def test_markdown_has_rounded_metrics_and_marks_fronts_and_failures():
         "prior front": "-",
         "bits/image": "392",
         "PSNR, dB": "24.35",
+        "usage, %": "96.88",
         "parameters": "1,234,567",
         "prior bits/code": "-",
         "prior bits/image": "-",
