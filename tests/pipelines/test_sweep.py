@@ -261,6 +261,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_resume_after_a_kill_equals_uninterrupted(moment, tmp_path, monkeypatch, source, two_runs):
     out = tmp_path / "sweep"
@@ -567,6 +568,7 @@ run_command(lambda: command("sweep", *sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo's store is another there")
 def test_two_processes_write_the_files_of_one_and_say_each_line_once(tmp_path, source, with_prior):
     script = tmp_path / "script.py"

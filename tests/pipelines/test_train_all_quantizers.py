@@ -12,6 +12,8 @@ from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS
 from stage2_prior.config import SamplingSettings
 
+pytestmark = pytest.mark.slow
+
 START = TINY.index("--vqvae.quantizer.codebook-size")
 WITHOUT_CODEBOOK = (*TINY[:START], *TINY[START + 4 :])
 SIZES = {
