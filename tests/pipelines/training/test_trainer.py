@@ -232,8 +232,7 @@ def test_progress_is_told_images_and_metrics(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_forward_and_validation_run_under_autocast_of_the_precision(tmp_path, name, dtype):
+def test_forward_and_validation_run_under_autocast_of_the_precision(tmp_path):
     dtypes = set()
 
     class Watched(nn.Linear):
@@ -244,8 +243,8 @@ def test_forward_and_validation_run_under_autocast_of_the_precision(tmp_path, na
 
     task = NetTask()
     task.objective.head = Watched(4, 1)
-    trainer_for(task, small_config(precision=name), tmp_path).fit(resume=False)
-    assert dtypes == {dtype}
+    trainer_for(task, small_config(precision="bf16"), tmp_path).fit(resume=False)
+    assert dtypes == {torch.bfloat16}
     assert {tensor.dtype for tensor in task.objective.parameters()} == {torch.float32}
 
 
