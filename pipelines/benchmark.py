@@ -99,16 +99,15 @@ def training_step(
     device: torch.device,
 ) -> Callable[[], None]:
     """One forward pass, backward pass and optimizer step as a function to time."""
-    from pipelines.training.optimizer import build_optimizer
+    from pipelines.training.optimizer import ModuleOptimizer
 
-    optimizer = build_optimizer(objective, training)
+    optimizer = ModuleOptimizer(objective, training)
 
     def step() -> None:
         with precision.autocast(device):
             loss = objective(*batch).loss
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        optimizer.update()
 
     return step
 

@@ -66,10 +66,10 @@ def test_training_follows_warm_up_and_cosine(tmp_path):
 @pytest.mark.parametrize(("clip_norm", "moved"), [(1.0, 0.1), (30.0, 0.3)])
 def test_gradient_is_clipped_to_the_norm(tmp_path, monkeypatch, clip_norm, moved):
     # Plain gradient descent at a rate of 0.1 shows the gradient's size, which is 3.
-    def build_sgd(module, _):
-        return torch.optim.SGD(module.parameters(), lr=0.1)
+    def build_sgd(parameters, _):
+        return torch.optim.SGD(parameters, lr=0.1)
 
-    monkeypatch.setattr("pipelines.training.optimizer.build_optimizer", build_sgd)
+    monkeypatch.setattr("pipelines.training.optimizer._build_adamw", build_sgd)
     task = QuadraticTask(VALUES, target=3.0)
     trainer_for(task, quadratic_config(epochs=1.0, clip_norm=clip_norm), tmp_path).fit(resume=False)
     assert task.objective.weight.item() == pytest.approx(moved)
