@@ -20,7 +20,7 @@ _EXPORTS = {
     "PixelCNNConfig": "config",
     "SamplingSettings": "config",
     "TransformerConfig": "config",
-    "build_prior": "build",
+    "build_prior": "pretrained",
 }
 __all__ = [
     "CodePrior",
