@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, one_thread, python, status, tree
+from tiny_runs import TINY, command, python, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -17,12 +17,6 @@ from pipelines.files.images import image_grid
 from pipelines.generation.labels import parse_label
 from pipelines.generation.pipeline import GenerationPipeline
 from stage2_prior.config import SamplingSettings
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from tiny_runs import (
     command,
     contents,
     kill_at,
-    one_thread,
     python,
     status,
     tree,
@@ -92,12 +91,6 @@ def two_runs(tmp_path_factory, source):
 def copy(tmp_path, swept):
     shutil.copytree(swept, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def table(out):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_runs import TINY, command, contents, one_thread, status, tree
+from tiny_runs import TINY, command, contents, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.data_record import SplitSizes
@@ -50,12 +50,6 @@ def run(request):
 @pytest.fixture
 def splits(run):
     return load_splits(run.config().data)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def test_run_directory_holds_what_the_design_says(run):

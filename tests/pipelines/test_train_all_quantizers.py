@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_runs import TINY, command, one_thread
+from tiny_runs import TINY, command
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -43,12 +43,6 @@ def trained(request, tmp_path_factory, rgb_file):
     source = ("--data.source", f"npz:{rgb_file}", "--out", path)
     command("train_all", *options_of(kind, prior), *source)
     return RunDirectory(path), GenerationPipeline.from_pretrained(path)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def test_dump_holds_the_codes_that_the_model_gives(trained):

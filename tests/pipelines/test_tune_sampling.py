@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_runs import TINY, command, one_thread, status
+from tiny_runs import TINY, command, status
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -23,12 +23,6 @@ from pipelines.tuning.record import (
 )
 from stage1_vqvae.artifact import load_artifact
 from stage2_prior import SamplingSettings
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture

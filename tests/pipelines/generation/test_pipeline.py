@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_runs import edit_json, one_thread, tree
+from tiny_runs import edit_json, tree
 
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
@@ -16,12 +16,6 @@ from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def tiny_vqvae(seed=0, codebook_size=8):
