@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.cli.command import say
+from pipelines.cli.echo import say
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.conditions import conditions
 from pipelines.evaluation.loaded_run import (

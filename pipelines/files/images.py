@@ -9,10 +9,7 @@ import numpy as np
 from einops import rearrange
 from PIL import Image
 
-from pipelines.data.image_set import ImageSet
 from pipelines.files.atomic import atomic_path, refuse_existing, refuse_unwritable
-from pipelines.runs.batches import reconstruct_images
-from stage1_vqvae.model import VQVAE
 
 _GAP = 2  # pixels between the images of a grid
 _GRID_SIDE = 800  # small images are enlarged, each pixel to a square, to about this width
@@ -90,9 +87,9 @@ def save_grid(path: Path, images: np.ndarray, columns: int | None = None) -> Non
         picture.save(partial)
 
 
-def save_reconstructions(path: Path, model: VQVAE, images: np.ndarray, columns: int = 8) -> None:
+def save_reconstructions(path: Path, images: np.ndarray, reconstructions: np.ndarray) -> None:
     """Writes images above their reconstructions as one PNG; see `draw_reconstructions`."""
-    picture = draw_reconstructions(model, images, columns)
+    picture = draw_reconstructions(images, reconstructions)
     with atomic_path(path) as partial:
         picture.save(partial)
 
@@ -103,10 +100,11 @@ def draw_grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
     return to_pil(image_grid(viewable(images), columns))
 
 
-def draw_reconstructions(model: VQVAE, images: np.ndarray, columns: int = 8) -> Image.Image:
-    """Rows of uint8 images (N, C, H, W), each above the row of their reconstructions."""
-    decoded = reconstruct_images(model, ImageSet(images))
-    return to_pil(pair_grid(viewable(images), viewable(decoded), columns))
+def draw_reconstructions(
+    images: np.ndarray, reconstructions: np.ndarray, columns: int = 8
+) -> Image.Image:
+    """Rows of images, each above the row of their reconstructions; both uint8 (N, C, H, W)."""
+    return to_pil(pair_grid(viewable(images), viewable(reconstructions), columns))
 
 
 def image_grid(images: np.ndarray, columns: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from pipelines.report.formatting import format_number, format_with_std, typeset
 from pipelines.report.markup import element, paragraph, table, text
@@ -22,7 +23,7 @@ def tried_settings(record: RunRecord) -> list[str]:
             return []  # no feature classifier
         command = element("code", text(f"python -m pipelines.tune_sampling {record.option}"))
         return [paragraph("Measure sampling settings on the validation split: ", command)]
-    best = [tuning.nearest, *tuning.as_near]
+    best = [tuning.nearest, *tuning.within_noise]
     sets = len(tuning.nearest.distances)
     note = (
         f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
@@ -51,18 +52,11 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
 
 def _in_common(settings: Sequence[SamplingSettings]) -> str:
     """Lists options other than the defaults; settings without guidance have no schedule."""
-    default = SamplingSettings()
-    names = (
-        "first_temperature",
-        "guidance_schedule",
-        "first_guidance_scale",
-        "guidance_power",
-        "top_p",
-        "precision",
-    )
+    default = asdict(SamplingSettings())
+    shared = [name for name in default if name not in ("temperature", "guidance_scale", "compile")]
     differing = [
         f"{name.replace('_', ' ')} {value}"
-        for name in names
-        for value in sorted({getattr(one, name) for one in settings} - {getattr(default, name)})
+        for name in shared
+        for value in sorted({getattr(one, name) for one in settings} - {default[name]})
     ]
     return f" All with {', '.join(differing)}." if differing else ""

@@ -14,8 +14,13 @@ from pipelines.evaluation.metrics import feature_classifier
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.formatting import format_with_std, typeset
-from pipelines.tune_sampling import arguments, describe_choice, table_row
-from pipelines.tuning.record import MeasuredSettings, SamplingTuning
+from pipelines.tuning.record import (
+    MeasuredSettings,
+    SamplingTuning,
+    arguments,
+    describe_choice,
+    table_row,
+)
 from stage1_vqvae.artifact import load_artifact
 from stage2_prior import SamplingSettings
 
