@@ -127,12 +127,12 @@ def test_what_chance_may_have_put_behind_is_named():
 
 def test_the_same_difference_in_every_set_is_no_chance():
     tried = tuning(measured(1, 1.0, 2.0, 3.0), measured(2, 1.1, 2.1, 3.1))
-    assert tried.as_near == []
+    assert tried.within_noise == []
 
 
 def test_equals_are_as_near():
     tried = tuning(measured(1, 1.0, 2.0), measured(2, 1.0, 2.0), measured(3, 9.0, 9.0))
-    assert [one.settings.temperature for one in tried.as_near] == [2]
+    assert [one.settings.temperature for one in tried.within_noise] == [2]
 
 
 def test_nothing_is_said_of_chance_after_one_set():
