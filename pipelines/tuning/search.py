@@ -9,8 +9,7 @@ import torch
 
 from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
-from pipelines.evaluation.conditions import check_networks_folder
-from pipelines.evaluation.loaded_run import joined_sets, run_classifier
+from pipelines.evaluation.loaded_run import check_networks_folder, joined_sets, run_classifier
 from pipelines.evaluation.metrics.feature_networks import classifier_network
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.files.atomic import refuse_unwritable
