@@ -179,7 +179,7 @@ def benchmark_quantizer(options: BenchmarkOptions, device: torch.device) -> None
 
     import torch
 
-    from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+    from stage1_vqvae.quantizers.config import EMAQuantizerConfig
     from stage1_vqvae.quantizers.ema import EMAQuantizer
 
     has_peer = importlib.util.find_spec("vector_quantize_pytorch") is not None
@@ -225,7 +225,7 @@ def quantizer_forward(count: int, size: int, dim: int) -> Callable[[], object]:
     """One training forward of an EMA quantizer, ready to be measured."""
     import torch
 
-    from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+    from stage1_vqvae.quantizers.config import EMAQuantizerConfig
     from stage1_vqvae.quantizers.ema import EMAQuantizer
 
     config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)

@@ -16,7 +16,7 @@ from pipelines.config import RunConfig
 from pipelines.recipes import RECIPES, fashion_mnist_mini
 from pipelines.run_dir import LATEST, RunDirectory
 from pipelines.training.launch import HAS_JOINED, num_processes, process_rank
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
     ProductConfig,

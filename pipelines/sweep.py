@@ -30,10 +30,11 @@ from pipelines.evaluation.sweep_table import (
 from pipelines.files.records import convert, to_json
 from pipelines.recipes import RECIPES
 from pipelines.run_dir import RUNS
+from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import check_batches, found_from_anywhere, train_vqvae
 from pipelines.training.config import PrecisionChoice, TrainingConfig
-from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS, recommended_quantizer
+from stage1_vqvae.quantizers.config import QUANTIZER_CONFIGS
 
 if TYPE_CHECKING:
     import torch

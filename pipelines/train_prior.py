@@ -78,7 +78,7 @@ def train_prior(
     from pipelines.training.randomness import derive_seed
     from pipelines.training.trainer import Trainer
     from stage1_vqvae.code_dump import read_other_views
-    from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
+    from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
     from stage2_prior.base import CodePrior
     from stage2_prior.objective import measure_bits_per_code
 

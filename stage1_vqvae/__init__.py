@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stage1_vqvae.code_dump import CodeDump
     from stage1_vqvae.config import VQVAEConfig
     from stage1_vqvae.model import VQVAE
-    from stage1_vqvae.quantizer_config import (
+    from stage1_vqvae.quantizers.config import (
         EMAQuantizerConfig,
         FiniteScalarConfig,
         GradientQuantizerConfig,
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "VQVAE": "model",
     "VQVAEConfig": "config",
-    "EMAQuantizerConfig": "quantizer_config",
-    "FiniteScalarConfig": "quantizer_config",
-    "GradientQuantizerConfig": "quantizer_config",
-    "GumbelConfig": "quantizer_config",
-    "IndexBackpropConfig": "quantizer_config",
-    "LookupFreeConfig": "quantizer_config",
-    "ProductConfig": "quantizer_config",
-    "ResidualConfig": "quantizer_config",
-    "SimVQConfig": "quantizer_config",
-    "StochasticConfig": "quantizer_config",
+    "EMAQuantizerConfig": "quantizers.config",
+    "FiniteScalarConfig": "quantizers.config",
+    "GradientQuantizerConfig": "quantizers.config",
+    "GumbelConfig": "quantizers.config",
+    "IndexBackpropConfig": "quantizers.config",
+    "LookupFreeConfig": "quantizers.config",
+    "ProductConfig": "quantizers.config",
+    "ResidualConfig": "quantizers.config",
+    "SimVQConfig": "quantizers.config",
+    "StochasticConfig": "quantizers.config",
     "CodeDump": "code_dump",
 }
 __all__ = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from stage1_vqvae.config_checks import MAX_LAYERS, MAX_WIDTH, require, require_between
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, QuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, QuantizerConfig
 
 Likelihood: TypeAlias = Literal["mse", "l1", "bernoulli"]
 

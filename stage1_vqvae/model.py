@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from stage1_vqvae.artifact import ArtifactRecord, load_artifact, save_artifact, weights_hash
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.config_checks import MAX_SIDE
-from stage1_vqvae.decoder import Decoder
-from stage1_vqvae.encoder import Encoder
 from stage1_vqvae.images import pad_to_multiple, to_float, to_uint8
 from stage1_vqvae.likelihoods import LIKELIHOODS
-from stage1_vqvae.quantizers import QuantizerOutput, build_quantizer
+from stage1_vqvae.networks.decoder import Decoder
+from stage1_vqvae.networks.encoder import Encoder
+from stage1_vqvae.quantizers.base import QuantizerOutput
+from stage1_vqvae.quantizers.build import build_quantizer
 
 ARTIFACT_KIND = "vqvae"
 

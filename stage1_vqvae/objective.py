@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stage1_vqvae.images import to_float, to_uint8
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits, perplexity, usage
+from stage1_vqvae.quantizers.usage import code_counts, entropy_bits, perplexity, usage
 
 
 @dataclass(frozen=True)

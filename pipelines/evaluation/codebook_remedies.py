@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import QuantizerConfig
+from stage1_vqvae.quantizers.config import QuantizerConfig
 
 # More remedies than this at once are no advice.
 _MOST = 3

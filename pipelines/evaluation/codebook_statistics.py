@@ -20,7 +20,7 @@ from torch import Tensor
 from pipelines.evaluation.codebook_duplicates import find_duplicates
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizers.nearest import entropy_bits
+from stage1_vqvae.quantizers.usage import entropy_bits
 
 # Positions kept for pictures.
 _SAMPLE = 4096

@@ -8,7 +8,7 @@ import torch
 from pipelines.batches import code_batches
 from pipelines.evaluation.evaluation_record import Figure, Reference
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
-from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
+from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
 from stage2_prior.base import CodePrior
 from stage2_prior.objective import measure_bits_per_code
 

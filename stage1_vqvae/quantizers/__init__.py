@@ -11,12 +11,6 @@ codebook.py                 K vectors, the code with the best score is chosen
   gumbel.py
 finite_scalar.py lookup_free.py
 residual.py product.py      several grids, made of the above
-nearest.py estimators.py entropy.py kmeans.py restarts.py anchors.py annealing.py  (pure)
+pure functions: search.py usage.py estimators.py entropy.py levels.py kmeans.py restarts.py
+                anchors.py annealing.py
 """
-
-from __future__ import annotations
-
-from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
-from stage1_vqvae.quantizers.build import build_quantizer
-
-__all__ = ["Quantizer", "QuantizerOutput", "build_quantizer"]

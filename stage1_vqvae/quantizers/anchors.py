@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stage1_vqvae.quantizers.nearest import half_squared_norms
+from stage1_vqvae.quantizers.search import half_squared_norms
 
 # Entries of a (codes, N) block of distances: 4 MiB of float32.
 _BLOCK_ENTRIES = 1 << 20

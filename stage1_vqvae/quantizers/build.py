@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stage1_vqvae.quantizer_config import ProductConfig, QuantizerConfig, ResidualConfig
 from stage1_vqvae.quantizers.base import Quantizer
+from stage1_vqvae.quantizers.config import ProductConfig, QuantizerConfig, ResidualConfig
 from stage1_vqvae.quantizers.ema import EMAQuantizer
 from stage1_vqvae.quantizers.finite_scalar import FiniteScalarQuantizer
 from stage1_vqvae.quantizers.gradient import GradientQuantizer

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput, to_grid, to_map, to_points
-from stage1_vqvae.quantizers.nearest import best_codes, half_squared_norms, unit_length
+from stage1_vqvae.quantizers.search import best_codes, half_squared_norms, unit_length
 
 
 class CodebookQuantizer(Quantizer):

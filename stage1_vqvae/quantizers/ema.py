@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig
 from stage1_vqvae.quantizers.learned_codebook import LearnedCodebookQuantizer
 
 # Below this usage m / N is lost in rounding; such a code stays where it is.

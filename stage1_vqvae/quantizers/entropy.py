@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizers.nearest import half_squared_norms
+from stage1_vqvae.quantizers.search import half_squared_norms
 
 
 def entropy_penalty(logits: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import FiniteScalarConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
+from stage1_vqvae.quantizers.config import FiniteScalarConfig
 from stage1_vqvae.quantizers.estimators import straight_through
 
 # Widens the tanh a little, so that the outermost levels lie within its range. The authors' code

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import GradientQuantizerConfig
+from stage1_vqvae.quantizers.config import GradientQuantizerConfig
 from stage1_vqvae.quantizers.learned_codebook import LearnedCodebookQuantizer
 
 

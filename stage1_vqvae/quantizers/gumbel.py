@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import GumbelConfig
 from stage1_vqvae.quantizers.annealing import annealed_temperature
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.config import GumbelConfig
 from stage1_vqvae.quantizers.entropy import entropy
 from stage1_vqvae.quantizers.estimators import index_through
 

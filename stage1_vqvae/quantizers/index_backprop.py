@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import IndexBackpropConfig
+from stage1_vqvae.quantizers.config import IndexBackpropConfig
 from stage1_vqvae.quantizers.entropy import entropy_penalty
 from stage1_vqvae.quantizers.estimators import index_through
-from stage1_vqvae.quantizers.nearest import unit_length
+from stage1_vqvae.quantizers.search import unit_length
 from stage1_vqvae.quantizers.soft_codebook import SoftCodebookQuantizer
 
 

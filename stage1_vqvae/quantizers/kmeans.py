@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizers.nearest import (
+from stage1_vqvae.quantizers.search import (
     code_statistics,
     half_squared_norms,
     nearest_codes,

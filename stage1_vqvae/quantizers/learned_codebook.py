@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.collectives import all_reduce_sum, broadcast
-from stage1_vqvae.quantizer_config import LearnedCodebookConfig
 from stage1_vqvae.quantizers.anchors import anchor_points, anchor_rates
 from stage1_vqvae.quantizers.base import to_points
+from stage1_vqvae.quantizers.config import LearnedCodebookConfig
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
-from stage1_vqvae.quantizers.nearest import code_statistics, scaled_usage, unit_length
 from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
 from stage1_vqvae.quantizers.restarts import dead_codes, random_points
+from stage1_vqvae.quantizers.search import code_statistics, scaled_usage, unit_length
 
 
 class LearnedCodebookQuantizer(NearestCodebookQuantizer):

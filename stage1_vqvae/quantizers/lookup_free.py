@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import LookupFreeConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput, to_points
+from stage1_vqvae.quantizers.config import LookupFreeConfig
 from stage1_vqvae.quantizers.entropy import binary_entropy_penalty
 from stage1_vqvae.quantizers.estimators import straight_through
-from stage1_vqvae.quantizers.nearest import unit_length
+from stage1_vqvae.quantizers.search import unit_length
 
 
 class LookupFreeQuantizer(Quantizer):

@@ -7,11 +7,11 @@ from abc import abstractmethod
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import NearestCodebookConfig
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.config import NearestCodebookConfig
 from stage1_vqvae.quantizers.entropy import entropy_penalty, squared_distance_logits
 from stage1_vqvae.quantizers.estimators import rotate_through, straight_through
-from stage1_vqvae.quantizers.nearest import nearest_codes
+from stage1_vqvae.quantizers.search import nearest_codes
 
 
 class NearestCodebookQuantizer(CodebookQuantizer):

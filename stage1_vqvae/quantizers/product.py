@@ -11,8 +11,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import ProductConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
+from stage1_vqvae.quantizers.config import ProductConfig
 
 
 class ProductQuantizer(Quantizer):

@@ -13,8 +13,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import ResidualConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
+from stage1_vqvae.quantizers.config import ResidualConfig
 
 
 class ResidualQuantizer(Quantizer):

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizer_config import SimVQConfig
 from stage1_vqvae.quantizers.base import to_points
-from stage1_vqvae.quantizers.nearest import unit_length
+from stage1_vqvae.quantizers.config import SimVQConfig
 from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
+from stage1_vqvae.quantizers.search import unit_length
 
 
 class SimVQQuantizer(NearestCodebookQuantizer):

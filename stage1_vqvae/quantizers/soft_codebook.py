@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from stage1_vqvae.collectives import all_reduce_sum, broadcast
-from stage1_vqvae.quantizer_config import SoftCodebookConfig
 from stage1_vqvae.quantizers.base import QuantizerOutput, to_points
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.config import SoftCodebookConfig
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
-from stage1_vqvae.quantizers.nearest import code_counts, scaled_usage
 from stage1_vqvae.quantizers.restarts import dead_codes, random_points
+from stage1_vqvae.quantizers.search import scaled_usage
+from stage1_vqvae.quantizers.usage import code_counts
 
 
 class SoftCodebookQuantizer(CodebookQuantizer):

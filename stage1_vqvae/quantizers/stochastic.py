@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizer_config import StochasticConfig
 from stage1_vqvae.quantizers.annealing import annealed_temperature
+from stage1_vqvae.quantizers.config import StochasticConfig
 from stage1_vqvae.quantizers.estimators import index_through
 from stage1_vqvae.quantizers.gumbel import gumbel_softmax
-from stage1_vqvae.quantizers.nearest import half_squared_norms, nearest_codes
+from stage1_vqvae.quantizers.search import half_squared_norms, nearest_codes
 from stage1_vqvae.quantizers.soft_codebook import SoftCodebookQuantizer
 
 

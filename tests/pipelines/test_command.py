@@ -19,7 +19,7 @@ from pipelines.command import (
     with_prior_kind,
 )
 from pipelines.recipes import RECIPES, cifar10, fashion_mnist_mini
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
     FiniteScalarConfig,

@@ -12,7 +12,7 @@ from pipelines.run_dir import RunDirectory
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig
 from stage2_prior.build import build_prior
 from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec

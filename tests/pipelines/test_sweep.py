@@ -27,13 +27,13 @@ from pipelines.data.load import load_splits
 from pipelines.dump_codes import dump_codes
 from pipelines.evaluation import sweep_measurement
 from pipelines.run_dir import RunDirectory
+from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.tasks import PriorTask, VQVAETask
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import train_vqvae
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.precision import Precision
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import recommended_quantizer
 from stage2_prior.base import CodePrior
 
 KINDS, SIZES = ("ema", "residual"), (4, 16)

@@ -20,7 +20,7 @@ from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GumbelConfig, SimVQConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GumbelConfig, SimVQConfig
 from stage2_prior.build import build_prior
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec

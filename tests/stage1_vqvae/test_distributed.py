@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_vqvae import changed
 
 from stage1_vqvae.collectives import all_reduce_sum, broadcast, is_distributed
-from stage1_vqvae.quantizers import build_quantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
 SCRIPT = Path(__file__).with_name("gloo_process.py")
 REVIVED = ["restarted-ema", "restarted-gradient", "anchored-gradient"]

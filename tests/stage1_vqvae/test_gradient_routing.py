@@ -16,7 +16,7 @@ from tiny_vqvae import (
 )
 
 from stage1_vqvae.images import to_float
-from stage1_vqvae.quantizers import build_quantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
 NETWORKS = {"encoder", "decoder"}
 MAP = {"transform.weight", "transform.bias"}

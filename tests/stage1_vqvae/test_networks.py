@@ -3,9 +3,9 @@ import torch
 from tiny_vqvae import make_model, quantizer_config
 
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.decoder import Decoder
-from stage1_vqvae.encoder import Encoder
-from stage1_vqvae.layers import Downsample, ResidualBlock, Upsample
+from stage1_vqvae.networks.decoder import Decoder
+from stage1_vqvae.networks.encoder import Encoder
+from stage1_vqvae.networks.layers import Downsample, ResidualBlock, Upsample
 
 
 def test_residual_block_starts_as_the_identity():

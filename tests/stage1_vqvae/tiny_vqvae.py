@@ -6,12 +6,12 @@ import torch
 
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.build import build_quantizer
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
     QuantizerConfig,
 )
-from stage1_vqvae.quantizers import build_quantizer
 
 KINDS = tuple(QUANTIZER_CONFIGS)
 LEARNED = ("ema", "gradient")

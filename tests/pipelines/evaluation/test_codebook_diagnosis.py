@@ -10,7 +10,7 @@ from pipelines.evaluation.codebook_diagnosis import diagnose
 from pipelines.evaluation.codebook_remedies import power_of_two_above, power_of_two_below
 from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
     FiniteScalarConfig,

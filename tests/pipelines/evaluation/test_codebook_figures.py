@@ -21,8 +21,8 @@ from pipelines.evaluation.codebook_statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, ResidualConfig
 from stage1_vqvae.quantizers.base import to_points
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, ResidualConfig
 
 VERMILLION = (0xD5, 0x5E, 0x00)
 # 10 images of 8x12 in 4 rows of 3, enlarged 800 // (3 * (12 + 4)) = 16 times, framed by 2 pixels.

@@ -12,13 +12,13 @@ from pipelines.evaluation.codebook_duplicates import find_duplicates
 from pipelines.evaluation.codebook_statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.build import build_quantizer
+from stage1_vqvae.quantizers.config import (
     EMAQuantizerConfig,
     FiniteScalarConfig,
     ProductConfig,
     ResidualConfig,
 )
-from stage1_vqvae.quantizers.build import build_quantizer
 
 # Sums of float64 in another order than numpy's.
 EXACT = 1e-12

@@ -1,8 +1,6 @@
-"""Pure functions around the choice of a code: search, batch statistics, usage."""
+"""Search for the nearest code, and statistics of the points that chose each."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -89,27 +87,3 @@ def code_statistics(z: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tenso
 def scaled_usage(usage: Tensor, num_points: int) -> Tensor:
     """Moving counts (K,) in the same proportions, as of `num_points` points; 0 where all are."""
     return usage * (num_points / usage.sum().clamp(min=1e-30))
-
-
-def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: int64 (K,)."""
-    return torch.bincount(codes.flatten(), minlength=codebook_size)
-
-
-def entropy_bits(counts: Tensor) -> float:
-    """Entropy of the empirical distribution of `counts` (K,), in bits per code (order 0)."""
-    p = counts.double() / counts.sum()
-    return float(torch.special.entr(p).sum()) / math.log(2)
-
-
-def perplexity(counts: Tensor) -> float:
-    """The effective number of codes, in [1, K]: exp of the entropy of `counts` (K,).
-
-    Meaningful over a whole data set only; over a batch it is bounded by the batch.
-    """
-    return float(2.0 ** entropy_bits(counts))
-
-
-def usage(counts: Tensor) -> float:
-    """Fraction of the K codes that occur at all."""
-    return (counts > 0).double().mean().item()

@@ -15,13 +15,14 @@ from tiny_vqvae import (
     to_rows,
 )
 
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers import search
+from stage1_vqvae.quantizers.build import build_quantizer
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     ProductConfig,
     ResidualConfig,
     kinds_with,
 )
-from stage1_vqvae.quantizers import build_quantizer, nearest
 
 SWITCHES = (
     "cosine",
@@ -229,7 +230,7 @@ def test_encode_gives_the_codes_of_forward(quantizer, many_z_e):
 
 def test_encode_does_not_depend_on_the_size_of_its_blocks(quantizer, many_z_e, monkeypatch):
     expected = quantizer.eval()(many_z_e).codes
-    monkeypatch.setattr(nearest, "_BLOCK_ENTRIES", 7 * 100)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", 7 * 100)
     assert all(map(torch.equal, quantizer.encode(many_z_e), expected))
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.layers import Downsample, ResidualBlock
+from stage1_vqvae.networks.layers import Downsample, ResidualBlock
 
 
 class Encoder(nn.Module):

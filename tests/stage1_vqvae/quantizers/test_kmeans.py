@@ -13,8 +13,8 @@ from tiny_vqvae import (
     residual_config,
 )
 
-from stage1_vqvae.quantizers import build_quantizer
 from stage1_vqvae.quantizers import kmeans as kmeans_module
+from stage1_vqvae.quantizers.build import build_quantizer
 from stage1_vqvae.quantizers.kmeans import kmeans, kmeans_plus_plus
 
 CORNERS = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_vqvae import KINDS, product_config
 
-from stage1_vqvae.quantizers import build_quantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
 BASES = [kind for kind in KINDS if kind not in ("residual", "product")]
 

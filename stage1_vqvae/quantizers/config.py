@@ -13,7 +13,6 @@ The kinds that look codes up in a codebook share fields by inheritance, from the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias
 
@@ -28,6 +27,7 @@ from stage1_vqvae.config_checks import (
     require_directions,
     require_temperatures,
 )
+from stage1_vqvae.quantizers.levels import balanced_levels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -507,86 +507,6 @@ def kinds_with(option: str) -> list[str]:
     return [
         kind for kind, cls in QUANTIZER_CONFIGS.items() if option in {f.name for f in fields(cls)}
     ]
-
-
-def recommended_quantizer(kind: str, codebook_size: int) -> QuantizerConfig:
-    """The settings recommended for a kind with `codebook_size` codes a position in all.
-
-    Residual and product quantizers share the log2(codebook_size) bits equally among as few grids as
-    have at most 64 codes each.
-
-    Raises:
-        ValueError: The kind is unknown or cannot have that many codes.
-    """
-    if kind not in QUANTIZER_CONFIGS:
-        raise ValueError(f"kind must be one of {', '.join(QUANTIZER_CONFIGS)}, got {kind}")
-    require(codebook_size >= 2, "codebook_size", "at least 2", codebook_size)
-    if kind not in ("residual", "product"):
-        make: Callable[..., QuantizerConfig] = SINGLE_QUANTIZER_CONFIGS[kind]
-        return make(codebook_size=codebook_size)
-    grids, size = _equal_grids(kind, codebook_size)
-    if kind == "residual":
-        return ResidualConfig(
-            num_quantizers=grids, base=EMAQuantizerConfig(codebook_size=size, codebook_dim=8)
-        )
-    dim = max(2, 8 // grids)
-    return ProductConfig(
-        codebook_dim=dim * grids,
-        groups=grids,
-        base=EMAQuantizerConfig(codebook_size=size, codebook_dim=dim),
-    )
-
-
-def balanced_levels(codebook_size: int) -> tuple[int, ...]:
-    """As few factors of `codebook_size` in 2..8 as there can be, as equal as can be, descending.
-
-    Equal means the smallest sum of squares. Fives and sevens have a level each, and so have threes,
-    alone or as sixes. The other twos are spread evenly over levels of 2, 4 and 8. Only the number
-    of sixes is free: up to two fewer than there can be may still need as few levels.
-
-    Raises:
-        ValueError: It is below 2 or has a prime factor above 7.
-    """
-    rest, powers = codebook_size, dict.fromkeys((2, 3, 5, 7), 0)
-    for prime in powers:
-        while rest > 1 and rest % prime == 0:
-            rest //= prime
-            powers[prime] += 1
-    if codebook_size < 2 or rest != 1:
-        raise ValueError(
-            f"codebook_size must be a product of levels from 2 to 8, got {codebook_size}: take "
-            "another size, or name the levels"
-        )
-    twos, threes = powers[2], powers[3]
-    most_sixes = min(twos, threes)
-    candidates = [
-        [7] * powers[7]
-        + [6] * sixes
-        + [5] * powers[5]
-        + [3] * (threes - sixes)
-        + _powers_of_two(twos - sixes)
-        for sixes in range(max(0, most_sixes - 2), most_sixes + 1)
-    ]
-    best = min(candidates, key=lambda levels: (len(levels), sum(level**2 for level in levels)))
-    return tuple(sorted(best, reverse=True))
-
-
-def _powers_of_two(exponent: int) -> list[int]:
-    """The fewest levels of 2, 4 and 8 with the product 2 ** exponent, as equal as can be."""
-    count = -(-exponent // 3)
-    return [2 ** ((exponent + i) // count) for i in range(count)]
-
-
-def _equal_grids(kind: str, codebook_size: int) -> tuple[int, int]:
-    """The fewest grids of at most 64 codes each that have `codebook_size` combinations."""
-    for grids in range(2, max(3, codebook_size.bit_length())):
-        size = round(codebook_size ** (1 / grids))
-        if 2 <= size <= 64 and size**grids == codebook_size:
-            return grids, size
-    raise ValueError(
-        f"codebook_size must be a square, cube or higher power for kind {kind}, which shares it "
-        f"equally among its grids, got {codebook_size}: take 64, 256, 512 or 1024, say"
-    )
 
 
 def require_revival(config: LearnedCodebookConfig | SoftCodebookConfig) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_vqvae import KINDS, make_model, random_images, residual_config, to_rows
 
-from stage1_vqvae.quantizers import build_quantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
 BASES = [kind for kind in KINDS if kind not in ("gumbel", "residual", "product")]
 # What a stage's residual is divided by, of levels 5 4 3 2: half a step of 1 / (L // 2).

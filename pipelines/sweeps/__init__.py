@@ -1,0 +1,1 @@
+"""Sweeps: the same training with several quantizers and codebook sizes."""
