@@ -1,123 +1,34 @@
-"""What a user chooses about a quantizer: one dataclass per kind. Imports no torch.
+"""Settings of the quantizers: one dataclass per kind. Imports no torch.
 
-The kinds that look codes up in a codebook share fields by inheritance, from the fewest to the most:
-
-    CodebookConfig               K vectors of D dimensions
-      GumbelConfig                                                drawn from what z_e says
-      SoftCodebookConfig         StochasticConfig IndexBackpropConfig
-      NearestCodebookConfig      the nearest vector is chosen
-        SimVQConfig                                               a frozen codebook, transformed
-        LearnedCodebookConfig    EMAQuantizerConfig GradientQuantizerConfig
+A new kind is a dataclass here with its name in `SingleQuantizerConfig`, and a line in `build.py`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from stage1_vqvae.config_checks import (
     MAX_BATCHES,
-    MAX_CODEBOOK_DIM,
     MAX_CODEBOOK_SIZE,
     MAX_GRIDS,
     MAX_WIDTH,
     require,
+    require_above_zero,
+    require_at_least_zero,
     require_between,
     require_directions,
     require_temperatures,
 )
+from stage1_vqvae.quantizers.codebook_config import (
+    BaseQuantizerConfig,
+    CodebookConfig,
+    LearnedCodebookConfig,
+    NearestCodebookConfig,
+    SoftCodebookConfig,
+)
 from stage1_vqvae.quantizers.levels import balanced_levels
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CodebookConfig:
-    """What every quantizer with a codebook of K vectors has in common."""
-
-    codebook_size: int = 512
-    """K, the number of code vectors; a grid position costs log2(K) bits before entropy coding."""
-    codebook_dim: int = 8
-    """D, the dimension of a code vector; small values (4 to 16) keep the whole codebook in use."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        require_between("codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
-        require_between("codebook_dim", self.codebook_dim, 1, MAX_CODEBOOK_DIM)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NearestCodebookConfig(CodebookConfig):
-    """What every quantizer has in common that takes the nearest of its code vectors."""
-
-    commitment_weight: float = 1.0
-    """Beta of the VQ-VAE paper's equation 3: how strongly z_e is pulled to its code. The paper uses
-    0.25 and finds 0.1 to 2 alike; with every term averaged over its elements, 0.25 lets z_e run
-    away from a young codebook and 0.5 to 1 do not."""
-    cosine: bool = False
-    """Compare directions only: z_e and the code vectors are scaled to unit length."""
-    rotation_trick: bool = False
-    """Carry the gradient from z_q to z_e by the rotation between the two instead of copying it."""
-    entropy_weight: float = 0.0
-    """Weight of the entropy regularisation (nats): sure of each code, varied over all codes; 0
-    for none. Costs memory for all N x K soft assignments of a batch."""
-    entropy_temperature: float = 0.1
-    """Softness of those assignments, softmax(-||z_e - e||^2 / temperature); small values approach
-    the nearest code."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        CodebookConfig.__post_init__(self)
-        require(
-            self.commitment_weight >= 0, "commitment_weight", "at least 0", self.commitment_weight
-        )
-        require_directions(self.cosine, self.codebook_dim)
-        require(self.entropy_weight >= 0, "entropy_weight", "at least 0", self.entropy_weight)
-        require(
-            self.entropy_temperature > 0, "entropy_temperature", "above 0", self.entropy_temperature
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LearnedCodebookConfig(NearestCodebookConfig):
-    """What both quantizers of the VQ-VAE paper have in common: code vectors that follow z_e."""
-
-    decay: float = 0.99
-    """Decay per forward pass (a step has `accumulation` of them) of the moving statistics of how
-    often each code is used and, for the EMA quantizer, of the vectors it stands for."""
-    kmeans_batches: int = 8
-    """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
-    restart_threshold: float = 0.03
-    """A code used less than this fraction of the mean usage is dead and restarts from a random
-    z_e of the batch; 0 never restarts."""
-    restart_until: float = 0.7
-    """Fraction of training after which no code restarts or follows anchors any more, so that the
-    codebook settles."""
-    online_clustering: bool = False
-    """Draw every code, the more the less it is used, to an anchor among the z_e of each batch
-    (CVQ); instead of restarts, whose restart_threshold must then be 0."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range, or two of them exclude each other.
-        """
-        NearestCodebookConfig.__post_init__(self)
-        require_revival(self)
-        require(
-            not (self.online_clustering and self.restart_threshold),
-            "restart_threshold",
-            "0 with online_clustering=True (both revive unused codes)",
-            self.restart_threshold,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +36,6 @@ class EMAQuantizerConfig(LearnedCodebookConfig):
     """Codebook learned as moving averages of its z_e (VQ-VAE paper, appendix A.1)."""
 
     kind: Literal["ema"] = "ema"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,19 +43,12 @@ class GradientQuantizerConfig(LearnedCodebookConfig):
     """Codebook learned by gradient descent on the codebook loss (VQ-VAE paper, equation 3)."""
 
     kind: Literal["gradient"] = "gradient"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     codebook_weight: float = 1.0
     """Weight of ||sg[z_e] - e||^2, the term that moves the code vectors (1 in the paper)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         LearnedCodebookConfig.__post_init__(self)
-        require(self.codebook_weight > 0, "codebook_weight", "above 0", self.codebook_weight)
+        require_above_zero(self, "codebook_weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,8 +56,6 @@ class SimVQConfig(NearestCodebookConfig):
     """A frozen random codebook under one learned linear layer (SimVQ, Zhu et al. 2024)."""
 
     kind: Literal["simvq"] = "simvq"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     codebook_weight: float = 1.0
     """Weight of ||sg[z_e] - e||^2, the term that moves the map and all codes with it."""
     moment_batches: int = 8
@@ -163,38 +63,9 @@ class SimVQConfig(NearestCodebookConfig):
     from a random rotation around the origin."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         NearestCodebookConfig.__post_init__(self)
-        require(self.codebook_weight > 0, "codebook_weight", "above 0", self.codebook_weight)
+        require_above_zero(self, "codebook_weight")
         require_between("moment_batches", self.moment_batches, 0, MAX_BATCHES)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SoftCodebookConfig(CodebookConfig):
-    """What quantizers have in common that train code vectors near z_e by soft assignments."""
-
-    kmeans_batches: int = 8
-    """Training batches whose z_e start the codebook by k-means; 0 starts from random vectors."""
-    decay: float = 0.99
-    """Decay per forward pass of the moving average of how often each code is used."""
-    restart_threshold: float = 0.03
-    """A code used less than this fraction of the mean usage is dead and restarts from a random
-    z_e of the batch; 0 never restarts."""
-    restart_until: float = 0.7
-    """Fraction of training after which no code restarts any more, so that the codebook settles."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        CodebookConfig.__post_init__(self)
-        require_revival(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,8 +73,6 @@ class IndexBackpropConfig(SoftCodebookConfig):
     """Gradients through the index to every code vector (IBQ, Shi et al. 2024)."""
 
     kind: Literal["index_backprop"] = "index_backprop"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     commitment_weight: float = 1.0
     """Weight of ||z_e - sg[e]||^2, which pulls z_e to its code."""
     codebook_weight: float = 0.25
@@ -220,17 +89,10 @@ class IndexBackpropConfig(SoftCodebookConfig):
     """Divides the similarities z_e . e in that term."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         SoftCodebookConfig.__post_init__(self)
-        for name in ("commitment_weight", "codebook_weight", "entropy_weight"):
-            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        require_at_least_zero(self, "commitment_weight", "codebook_weight", "entropy_weight")
+        require_above_zero(self, "temperature", "entropy_temperature")
         require_directions(self.cosine, self.codebook_dim)
-        for name in ("temperature", "entropy_temperature"):
-            require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,8 +100,6 @@ class GumbelConfig(CodebookConfig):
     """Codes drawn from softmax(W z_e) by the Gumbel-softmax (Jang et al. 2017)."""
 
     kind: Literal["gumbel"] = "gumbel"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     temperature: float = 1.0
     """Of the Gumbel-softmax at the start of training; higher is softer."""
     final_temperature: float = 0.1
@@ -252,15 +112,9 @@ class GumbelConfig(CodebookConfig):
     keeps all codes in use (wav2vec 2.0, Baevski et al. 2020, equation 4)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         CodebookConfig.__post_init__(self)
         require_temperatures(self.temperature, self.final_temperature)
-        for name in ("kl_weight", "diversity_weight"):
-            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        require_at_least_zero(self, "kl_weight", "diversity_weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,8 +122,6 @@ class StochasticConfig(SoftCodebookConfig):
     """Codes drawn with p(c | z_e) = softmax(-||z_e - e_c||^2 / 2 s^2) (SQ-VAE, Takida 2022)."""
 
     kind: Literal["stochastic"] = "stochastic"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     temperature: float = 1.0
     """Of the Gumbel-softmax at the start of training; higher is softer."""
     final_temperature: float = 0.1
@@ -279,23 +131,16 @@ class StochasticConfig(SoftCodebookConfig):
     distance in units of 2 s^2, less the entropy of p(c | z_e)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         SoftCodebookConfig.__post_init__(self)
         require_temperatures(self.temperature, self.final_temperature)
-        require(self.kl_weight >= 0, "kl_weight", "at least 0", self.kl_weight)
+        require_at_least_zero(self, "kl_weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FiniteScalarConfig:
+class FiniteScalarConfig(BaseQuantizerConfig):
     """Every dimension rounded to a few levels (FSQ, Mentzer et al. 2023)."""
 
     kind: Literal["finite_scalar"] = "finite_scalar"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     codebook_size: int = 512
     """K, the number of codes: the product of the levels."""
     levels: tuple[int, ...] | None = None
@@ -303,23 +148,15 @@ class FiniteScalarConfig:
     each, as equal as can be (8 8 8 for 512, 8 8 4 4 for 1024)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range, or the levels do not give the codebook size.
-        """
         require_between("codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
         if self.levels is None:
             balanced_levels(self.codebook_size)
             return
         if not self.levels or min(self.levels) < 2:
             raise ValueError(f"levels must be at least 2 in each dimension, got {self.levels}")
-        require(
-            math.prod(self.levels) == self.codebook_size,
-            "codebook_size",
-            f"the product {math.prod(self.levels)} of levels={self.levels}",
-            self.codebook_size,
-        )
+        product, size = math.prod(self.levels), self.codebook_size
+        rule = f"the product {product} of levels={self.levels}"
+        require(product == size, "codebook_size", rule, size)
 
     @property
     def levels_per_dim(self) -> tuple[int, ...]:
@@ -333,12 +170,10 @@ class FiniteScalarConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LookupFreeConfig:
+class LookupFreeConfig(BaseQuantizerConfig):
     """Every dimension reduced to its sign (LFQ, Yu et al. 2023; BSQ, Zhao et al. 2024)."""
 
     kind: Literal["lookup_free"] = "lookup_free"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     codebook_size: int = 512
     """K = 2^D, a power of two: one bit for each of the D dimensions of z_e."""
     spherical: bool = False
@@ -352,23 +187,11 @@ class LookupFreeConfig:
     """Softness of its assignments, softmax(-||z_e - c||^2 / temperature)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        require_between("codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
-        require(
-            self.codebook_size.bit_count() == 1,
-            "codebook_size",
-            "a power of two for the lookup_free quantizer",
-            self.codebook_size,
-        )
-        for name in ("commitment_weight", "entropy_weight"):
-            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        require(
-            self.entropy_temperature > 0, "entropy_temperature", "above 0", self.entropy_temperature
-        )
+        size, rule = self.codebook_size, "a power of two for the lookup_free quantizer"
+        require_between("codebook_size", size, 2, MAX_CODEBOOK_SIZE)
+        require(size.bit_count() == 1, "codebook_size", rule, size)
+        require_at_least_zero(self, "commitment_weight", "entropy_weight")
+        require_above_zero(self, "entropy_temperature")
         require_directions(self.spherical, self.codebook_dim, "spherical")
 
     @property
@@ -391,12 +214,10 @@ SingleQuantizerConfig: TypeAlias = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResidualConfig:
+class ResidualConfig(BaseQuantizerConfig):
     """Each grid quantizes what the grids before it left over (RQ-VAE, Lee et al. 2022)."""
 
     kind: Literal["residual"] = "residual"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     num_quantizers: int = 2
     """Grids of codes, coarse to fine; any prefix of them decodes."""
     quantizer_dropout: float = 0.0
@@ -408,18 +229,9 @@ class ResidualConfig:
     """The quantizer of each grid, with a codebook of its own."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range, or the base has no residual to pass on.
-        """
         require_between("num_quantizers", self.num_quantizers, 1, MAX_GRIDS)
-        require(
-            0 <= self.quantizer_dropout < 1,
-            "quantizer_dropout",
-            "in [0, 1)",
-            self.quantizer_dropout,
-        )
+        dropout = self.quantizer_dropout
+        require(0 <= dropout < 1, "quantizer_dropout", "in [0, 1)", dropout)
         if self.base.kind == "gumbel":
             raise ValueError(
                 "base.kind gumbel does not go with kind residual: its code vectors are not near "
@@ -442,7 +254,7 @@ class ResidualConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProductConfig:
+class ProductConfig(BaseQuantizerConfig):
     """The dimensions cut into groups, each with a quantizer and a grid of its own.
 
     Jégou et al. 2011, "Product quantization for nearest neighbor search"; in VQ-VAEs e.g. Baevski
@@ -450,8 +262,6 @@ class ProductConfig:
     """
 
     kind: Literal["product"] = "product"
-    """Quantizer: ema, gradient, simvq, finite_scalar, lookup_free, gumbel, stochastic,
-    index_backprop, residual or product."""
     codebook_dim: int = 8
     """D, the channels of z_e over all groups."""
     groups: int = 2
@@ -462,61 +272,29 @@ class ProductConfig:
     """The quantizer of each group; its dimension must be codebook_dim / groups."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range, or the dimensions do not fit the groups.
-        """
         require_between("groups", self.groups, 1, MAX_GRIDS)
         require_between("codebook_dim", self.codebook_dim, 1, MAX_WIDTH)
+        dim, groups, base = self.codebook_dim, self.groups, self.base
+        require(dim % groups == 0, "codebook_dim", f"a multiple of groups={groups}", dim)
         require(
-            self.codebook_dim % self.groups == 0,
-            "codebook_dim",
-            f"a multiple of groups={self.groups}",
-            self.codebook_dim,
-        )
-        require(
-            self.base.codebook_dim == self.codebook_dim // self.groups,
-            f"the dimension of base ({self.base.kind})",
-            f"codebook_dim / groups = {self.codebook_dim} / {self.groups} = "
-            f"{self.codebook_dim // self.groups}",
-            self.base.codebook_dim,
+            base.codebook_dim == dim // groups,
+            f"the dimension of base ({base.kind})",
+            f"codebook_dim / groups = {dim} / {groups} = {dim // groups}",
+            base.codebook_dim,
         )
 
 
 QuantizerConfig: TypeAlias = SingleQuantizerConfig | ResidualConfig | ProductConfig
 SINGLE_QUANTIZER_CONFIGS: dict[str, type[SingleQuantizerConfig]] = {
-    "ema": EMAQuantizerConfig,
-    "gradient": GradientQuantizerConfig,
-    "simvq": SimVQConfig,
-    "finite_scalar": FiniteScalarConfig,
-    "lookup_free": LookupFreeConfig,
-    "gumbel": GumbelConfig,
-    "stochastic": StochasticConfig,
-    "index_backprop": IndexBackpropConfig,
+    cls().kind: cls for cls in get_args(SingleQuantizerConfig)
 }
 QUANTIZER_CONFIGS: dict[str, type[QuantizerConfig]] = {
-    **SINGLE_QUANTIZER_CONFIGS,
-    "residual": ResidualConfig,
-    "product": ProductConfig,
+    cls().kind: cls for cls in get_args(QuantizerConfig)
 }
 
 
 def kinds_with(option: str) -> list[str]:
-    """The kinds of quantizers that have an option, e.g. `rotation_trick`."""
+    """Returns the kinds of quantizers that have an option, e.g. `rotation_trick`."""
     return [
         kind for kind, cls in QUANTIZER_CONFIGS.items() if option in {f.name for f in fields(cls)}
     ]
-
-
-def require_revival(config: LearnedCodebookConfig | SoftCodebookConfig) -> None:
-    """Refuses impossible settings of how a codebook starts and restarts.
-
-    Raises:
-        ValueError: A value is out of range.
-    """
-    require(0 < config.decay < 1, "decay", "in (0, 1)", config.decay)
-    require_between("kmeans_batches", config.kmeans_batches, 0, MAX_BATCHES)
-    threshold, until = config.restart_threshold, config.restart_until
-    require(0 <= threshold < 1, "restart_threshold", "in [0, 1)", threshold)
-    require(0 <= until <= 1, "restart_until", "in [0, 1]", until)

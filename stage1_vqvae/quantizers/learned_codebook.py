@@ -12,7 +12,7 @@ from torch import Tensor
 from stage1_vqvae.collectives import all_reduce_sum, broadcast
 from stage1_vqvae.quantizers.anchors import anchor_points, anchor_rates
 from stage1_vqvae.quantizers.base import to_points
-from stage1_vqvae.quantizers.config import LearnedCodebookConfig
+from stage1_vqvae.quantizers.codebook_config import LearnedCodebookConfig
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
 from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
 from stage1_vqvae.quantizers.restarts import dead_codes, random_points

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
-from stage1_vqvae.quantizers.config import NearestCodebookConfig
+from stage1_vqvae.quantizers.codebook_config import NearestCodebookConfig
 from stage1_vqvae.quantizers.entropy import entropy_penalty, squared_distance_logits
 from stage1_vqvae.quantizers.estimators import rotate_through, straight_through
 from stage1_vqvae.quantizers.search import nearest_codes

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stage1_vqvae.collectives import all_reduce_sum, broadcast
 from stage1_vqvae.quantizers.base import QuantizerOutput, to_points
 from stage1_vqvae.quantizers.codebook import CodebookQuantizer
-from stage1_vqvae.quantizers.config import SoftCodebookConfig
+from stage1_vqvae.quantizers.codebook_config import SoftCodebookConfig
 from stage1_vqvae.quantizers.kmeans import kmeans_of_batches
 from stage1_vqvae.quantizers.restarts import dead_codes, random_points
 from stage1_vqvae.quantizers.search import scaled_usage

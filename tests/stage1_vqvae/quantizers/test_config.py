@@ -59,7 +59,7 @@ FOLLOWING = [
     ({"restart_until": 1.1}, r"restart_until must be in \[0, 1\], got 1.1"),
     (
         {"online_clustering": True},
-        r"restart_threshold must be 0 with online_clustering=True \(both revive unused codes\), "
+        r"restart_threshold must be 0 with online_clustering=True \(both move unused codes\), "
         "got 0.03",
     ),
 ]
