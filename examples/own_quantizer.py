@@ -21,7 +21,7 @@ class SoftGradientQuantizer(Quantizer):
     with vectors instead of scalars. The gradient reaches encoder and codebook without a loss term.
     """
 
-    copies_gradient = False  # unlike a straight-through estimator
+    is_straight_through = False  # unlike a straight-through estimator
 
     def __init__(self, codebook_size: int, codebook_dim: int) -> None:
         super().__init__()

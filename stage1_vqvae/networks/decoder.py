@@ -1,4 +1,4 @@
-"""z_q to the parameters of p(x | z): the convolutional decoder, a mirror of the encoder."""
+"""Convolutional decoder: z_q to the parameters of p(x | z), a mirror of the encoder."""
 
 from __future__ import annotations
 

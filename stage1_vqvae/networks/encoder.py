@@ -1,4 +1,4 @@
-"""Images to z_e: the convolutional encoder q(z | x) before quantization."""
+"""Convolutional encoder: images to z_e."""
 
 from __future__ import annotations
 

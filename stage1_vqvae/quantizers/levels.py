@@ -1,10 +1,10 @@
-"""How many levels finite scalar quantization gives each dimension. Imports no torch."""
+"""Default numbers of levels of finite scalar quantization. Imports no torch."""
 
 from __future__ import annotations
 
 
 def balanced_levels(codebook_size: int) -> tuple[int, ...]:
-    """As few factors of `codebook_size` in 2..8 as there can be, as equal as can be, descending.
+    """Returns the fewest factors of `codebook_size` in 2..8, as equal as can be, descending.
 
     Equal means the smallest sum of squares. Fives and sevens have a level each, and so have threes,
     alone or as sixes. The other twos are spread evenly over levels of 2, 4 and 8. Only the number
@@ -38,6 +38,6 @@ def balanced_levels(codebook_size: int) -> tuple[int, ...]:
 
 
 def _powers_of_two(exponent: int) -> list[int]:
-    """The fewest levels of 2, 4 and 8 with the product 2 ** exponent, as equal as can be."""
+    """Returns the fewest levels of 2, 4 and 8 with product 2 ** exponent, as equal as can be."""
     count = -(-exponent // 3)
     return [2 ** ((exponent + i) // count) for i in range(count)]

@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: int64 (K,)."""
+    """Counts how often each code occurs: int64 (K,)."""
     return torch.bincount(codes.flatten(), minlength=codebook_size)
 
 
 def entropy_bits(counts: Tensor) -> float:
-    """Entropy of the empirical distribution of `counts` (K,), in bits per code (order 0)."""
+    """Returns the entropy of the distribution of `counts` (K,), in bits per code (order 0)."""
     p = counts.double() / counts.sum()
     return float(torch.special.entr(p).sum()) / math.log(2)
 
 
 def perplexity(counts: Tensor) -> float:
-    """The effective number of codes, in [1, K]: exp of the entropy of `counts` (K,).
+    """Returns the effective number of codes, in [1, K]: exp of the entropy of `counts` (K,).
 
     Meaningful over a whole data set only; over a batch it is bounded by the batch.
     """
@@ -28,5 +28,5 @@ def perplexity(counts: Tensor) -> float:
 
 
 def usage(counts: Tensor) -> float:
-    """Fraction of the K codes that occur at all."""
+    """Returns the fraction of the K codes that occur at all."""
     return (counts > 0).double().mean().item()

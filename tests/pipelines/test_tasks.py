@@ -142,9 +142,9 @@ def test_vqvae_that_goes_on_with_a_codebook_scales_its_usage():
 def test_vqvae_progress_ends_the_restarts():
     task = vqvae_task(9)
     task.set_progress(0.0)
-    assert task.objective.model.quantizer._reviving
+    assert task.objective.model.quantizer._restarts
     task.set_progress(1.0)
-    assert not task.objective.model.quantizer._reviving
+    assert not task.objective.model.quantizer._restarts
 
 
 def test_prior_progress_ends_the_random_orders():

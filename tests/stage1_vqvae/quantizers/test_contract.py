@@ -512,10 +512,10 @@ def test_gradient_reaches_z_e_and_every_parameter(quantizer, z_e, fraction):
     assert all(tensor.grad.isfinite().all() for tensor in tensors.values())
 
 
-def test_copies_gradient_says_whether_z_q_hands_it_on_unchanged(quantizer, config, z_e):
+def test_is_straight_through_says_whether_z_q_hands_it_on_unchanged(quantizer, config, z_e):
     base = base_of(config)
     copies = base.kind not in SOFT and not getattr(base, "rotation_trick", False)
-    assert quantizer.copies_gradient is copies
+    assert quantizer.is_straight_through is copies
     z = quantizer.to_code_space(z_e).detach().requires_grad_()
     weights = torch.randn_like(z)
     (quantizer.train().quantize(z).z_q * weights).sum().backward()

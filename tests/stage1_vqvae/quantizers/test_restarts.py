@@ -44,7 +44,7 @@ def test_dead_codes_land_on_different_points_where_there_are_enough(kind, points
     options = {"codebook_size": 32, "codebook_dim": 2, "restart_threshold": 0.03}
     quantizer = make_quantizer(kind, **options).train()
     quantizer.usage_average.zero_()[0] = 100.0
-    quantizer.revive(torch.randn(points, 2))
+    quantizer.restart_dead_codes(torch.randn(points, 2))
     found = len(quantizer.codebook[1:].detach().unique(dim=0))
     # Too few points are drawn with repetition: of four, 31 draws leave none out.
     assert found == places

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from stage1_vqvae.quantizers import search
-from stage1_vqvae.quantizers.search import code_statistics, nearest_codes, unit_length
+from stage1_vqvae.quantizers.search import code_sums, nearest_codes, unit_length
 
 
 def brute_force(z, codebook):
@@ -76,9 +76,9 @@ def test_unit_length_keeps_the_direction():
     torch.testing.assert_close(unit_length(torch.tensor([[3.0, -4.0], [0.0, 0.01]])), expected)
 
 
-def test_code_statistics_equals_a_sum_over_points():
+def test_code_sums_equals_a_sum_over_points():
     z, codes = torch.randn(40, 3), torch.randint(0, 5, (40,))
-    counts, sums = code_statistics(z, codes, 6)
+    sums = code_sums(z, codes, 6)
     expected_counts, expected_sums = np.zeros(6), np.zeros((6, 3))
     for point, code in zip(z.numpy().astype(np.float64), codes.tolist(), strict=True):
         expected_counts[code] += 1
