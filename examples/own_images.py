@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tyro
 
-from pipelines.generation import GenerationPipeline
-from pipelines.image_files import save_grid
-from pipelines.recipes import folder_64
+from pipelines.files.images import save_grid
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.recipes import folder_64
 from pipelines.train_all import train_all
 from pipelines.train_vqvae import TrainOptions
 from stage1_vqvae import EMAQuantizerConfig

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from pipelines.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig
+from pipelines.cli.command import parse, recipe_defaults, run_command, say
+from pipelines.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,9 +120,9 @@ def benchmark_stages(options: BenchmarkOptions, device: torch.device) -> None:
     from pipelines.training.precision import resolve_precision
     from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import VQVAEObjective
-    from stage2_prior.build import build_prior
     from stage2_prior.grids import GridSpec
     from stage2_prior.objective import PriorObjective
+    from stage2_prior.pretrained import build_prior
 
     config, repetitions = options.run, options.repetitions
     torch.manual_seed(config.seed)
@@ -238,7 +238,7 @@ def quantizer_forward(count: int, size: int, dim: int) -> Callable[[], object]:
 
 def benchmark_quantizer_memory() -> None:
     """Says how far the peak memory of a new process rises in one forward of a large codebook."""
-    from pipelines.peak_memory import memory_of
+    from pipelines.benchmarks.peak_memory import memory_of
 
     count, size, dim = _MEMORY_SIZE
     taken = memory_of(quantizer_forward, *_MEMORY_SIZE)
@@ -250,8 +250,8 @@ def benchmark_quantizer_memory() -> None:
 
 def benchmark_priors(options: BenchmarkOptions, device: torch.device) -> None:
     """Times the transformer's sampler (on the CPU) and the PixelCNN's."""
-    from pipelines.benchmark_pixelcnn import benchmark_pixelcnn
-    from pipelines.benchmark_priors import (
+    from pipelines.benchmarks.pixelcnn import benchmark_pixelcnn
+    from pipelines.benchmarks.priors import (
         benchmark_parallel_decoding,
         benchmark_sampling_memory,
         benchmark_transformers,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.atomic_files import refuse_existing, refuse_unwritable
-from pipelines.augmentation import AugmentationConfig, also_seen
-from pipelines.command import named_run, parse, run_command, say
-from pipelines.config import settings_of_all
+from pipelines.cli.command import named_run, parse, run_command, say
 from pipelines.data.location import DataLocation
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.files.atomic import refuse_existing, refuse_unwritable
+from pipelines.runs.augmentation import AugmentationConfig, also_seen
+from pipelines.runs.config import settings_of_all
+from pipelines.runs.directory import LATEST, RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipelines.augmentation import View
     from pipelines.data.image_set import DataSplits, ImageSet
+    from pipelines.runs.augmentation import View
+    from stage1_vqvae.base import ImageTokenizer
     from stage1_vqvae.code_dump import CodeDump
-    from stage1_vqvae.model import VQVAE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class DumpOptions:
     its shares are only recorded here."""
 
 
-def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
+def read_own_codes(directory: RunDirectory, model: ImageTokenizer) -> CodeDump:
     """The run's code dump, if the run's VQ-VAE made it.
 
     Raises:
@@ -62,7 +62,7 @@ def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
 def dump_codes(
     directory: RunDirectory,
     splits: DataSplits,
-    model: VQVAE,
+    model: ImageTokenizer,
     device: torch.device,
     augmentation: AugmentationConfig,
 ) -> CodeDump:
@@ -74,8 +74,8 @@ def dump_codes(
         ValueError: Images are too small for `augmentation`, or the codes that are there were made
             by another model.
     """
-    from pipelines.atomic_files import writing
-    from pipelines.batches import labelled_batches
+    from pipelines.files.atomic import writing
+    from pipelines.runs.batches import labelled_batches
     from pipelines.training.distributed import on_main
     from stage1_vqvae.code_dump import write_code_dump
 
@@ -109,7 +109,7 @@ def dump_codes(
 def _seen_as(
     view: View, images: ImageSet, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    from pipelines.batches import labelled_batches
+    from pipelines.runs.batches import labelled_batches
 
     for batch, labels in labelled_batches(images, device):
         yield view(batch), labels
@@ -122,7 +122,7 @@ def main() -> None:
     data = options.data.of(config.data)
     config = replace(config, data=data, augmentation=options.augmentation)
 
-    from pipelines.summaries import load_run_splits
+    from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import (
         agree,
@@ -131,7 +131,7 @@ def main() -> None:
         process_group,
         require_shared,
     )
-    from stage1_vqvae.model import VQVAE
+    from stage1_vqvae.pretrained import load_tokenizer
 
     def check() -> None:
         refuse_existing(directory.codes)
@@ -144,7 +144,7 @@ def main() -> None:
         agree(settings_of_all(config.to_dict()))
         require_shared(directory.path)
         with enter_on_main(directory.owned("encoded")):
-            model = VQVAE.from_pretrained(directory.vqvae).to(device)
+            model = load_tokenizer(directory.vqvae).to(device)
             splits = load_run_splits(directory, options.data)
             on_main(lambda: directory.begin_codes(config))
             dump_codes(directory, splits, model, device, config.augmentation)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.atomic_files import refuse_existing, refuse_unwritable, write_text
-from pipelines.command import parse, require_positive, run_command, say
+from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
-from pipelines.evaluation.evaluation_record import (
+from pipelines.evaluation.record import (
     EVALUATION_FILE,
     Evaluation,
     EvaluationConditions,
 )
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.evaluation.settings import EvaluationSettings
+from pipelines.files.atomic import refuse_existing, refuse_unwritable, write_text
+from pipelines.runs.directory import LATEST, RunDirectory
 
 if TYPE_CHECKING:
     import torch
@@ -79,12 +79,12 @@ def main() -> None:
         refuse_existing(out)
         refuse_unwritable(out)
 
-    from pipelines.evaluation.evaluation_conditions import check_networks_folder
+    from pipelines.evaluation.conditions import check_networks_folder
     from pipelines.training.device import choose_device
 
     device = choose_device(options.device)
     if options.download_inception:
-        from pipelines.evaluation.feature_networks import download_inception
+        from pipelines.evaluation.metrics.feature_networks import download_inception
 
         download_inception()
     known = [_agreeing(directory, options) if several else None for directory in directories]
@@ -97,7 +97,7 @@ def main() -> None:
         for directory, evaluation in zip(directories, known, strict=True)
     ]
     if several:
-        from pipelines.evaluation.run_comparison import write_comparison
+        from pipelines.evaluation.comparison import write_comparison
 
         say(f"wrote {write_comparison(evaluations, out)}")
 
@@ -116,7 +116,7 @@ def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
 
 def _agreeing(directory: RunDirectory, options: EvaluateOptions) -> Evaluation | None:
     """The run's evaluation, if it is there and was made with these options and these models."""
-    from pipelines.evaluation.evaluation_conditions import conditions, expected_networks
+    from pipelines.evaluation.conditions import conditions, expected_networks
 
     path = directory.path / EVALUATION_FILE
     if not path.exists():
@@ -160,9 +160,9 @@ def _evaluate(
 def _evaluate_owned(
     directory: RunDirectory, options: EvaluateOptions, device: torch.device
 ) -> Evaluation:
-    from pipelines.evaluation.evaluated_run import load_run
-    from pipelines.evaluation.evaluation_table import to_markdown, to_text
-    from pipelines.evaluation.run_evaluation import evaluate_run
+    from pipelines.evaluation.evaluate_run import evaluate_run
+    from pipelines.evaluation.loaded_run import load_run
+    from pipelines.evaluation.table import to_markdown, to_text
     from pipelines.report.page import write_report
 
     say(f"evaluating {directory.path}")

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.atomic_files import atomic_path, refuse_existing, refuse_unwritable
-from pipelines.command import parse, run_command, say
+from pipelines.cli.command import parse, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
+from pipelines.files.atomic import atomic_path, refuse_existing, refuse_unwritable
 from pipelines.files.records import encode_record
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.codebook_statistics import CodebookStatistics, GridStatistics
+    from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
 
 FORMAT_VERSION = 2
 RECORD = "codebook.json"
@@ -59,11 +59,11 @@ def inspect_codebook(directory: RunDirectory, options: InspectCodebookOptions, o
         FileNotFoundError: There is no VQ-VAE, or there are no data.
         ValueError: One of them is damaged, or the data are others.
     """
-    from pipelines.batches import image_batches
-    from pipelines.evaluation.codebook_diagnosis import diagnose
-    from pipelines.evaluation.codebook_figures import save_figures
-    from pipelines.evaluation.codebook_statistics import measure_codebook
-    from pipelines.summaries import load_run_splits
+    from pipelines.codebook.diagnosis import diagnose
+    from pipelines.codebook.plots import save_figures
+    from pipelines.codebook.statistics import measure_codebook
+    from pipelines.runs.batches import image_batches
+    from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device
     from stage1_vqvae.model import VQVAE
 

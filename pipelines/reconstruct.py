@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipelines.command import parse, require_positive, run_command, say
+from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +40,19 @@ def main() -> None:
     directory.config()  # refuses what is no run, before anything heavy is imported
     require_positive(options, "n")
 
-    from pipelines.batches import image_batches
+    from pipelines.files.images import check_png, draw_reconstructions
     from pipelines.files.numbering import save_new
-    from pipelines.image_files import check_png, draw_reconstructions
-    from pipelines.summaries import images_to_show
+    from pipelines.runs.batches import image_batches
+    from pipelines.runs.messages import images_to_show
     from pipelines.training.device import choose_device
-    from stage1_vqvae.model import VQVAE
     from stage1_vqvae.objective import measure_reconstruction
+    from stage1_vqvae.pretrained import load_tokenizer
 
     folder = directory.path / "reconstructions"
     check_png(options.out, folder)
     refuse_in_data(options.out, options.data.of(directory.config().data))
     device = choose_device(options.device)
-    model = VQVAE.from_pretrained(directory.vqvae).to(device)
+    model = load_tokenizer(directory.vqvae).to(device)
     images, what = images_to_show(
         directory, model.image_shape, options.split, options.images, options.data
     )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.command import parse, require_positive, run_command, say
+from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
 from pipelines.data.names import listed, printable, shortened
 from pipelines.data.outputs import refuse_in_data
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.runs.directory import LATEST, RunDirectory
 from stage2_prior.config import SamplingSettings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def training_data(directory: RunDirectory, location: DataLocation) -> DataSplits
     Raises:
         ValueError: The directory is no run's, or the data are no longer those.
     """
-    from pipelines.summaries import load_run_splits
+    from pipelines.runs.messages import load_run_splits
 
     if not directory.config_file.exists():
         raise ValueError(
@@ -114,9 +114,9 @@ def main() -> None:
     require_positive(options, "n", "batch_size")
     folder = directory.path / "samples"
 
+    from pipelines.files.images import check_output, check_png, draw_grid, save_images
     from pipelines.files.numbering import save_new
-    from pipelines.generation import GenerationPipeline
-    from pipelines.image_files import check_output, check_png, draw_grid, save_images
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.training.device import choose_device
 
     if options.out is None:
@@ -145,7 +145,7 @@ def main() -> None:
         known = None if labels is None else labels.numpy()
         say("wrote " + save_images(options.out, images.numpy(), known))
     if splits is not None:
-        from pipelines.evaluation.memorisation_summary import describe_memorisation
+        from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
 
         say(describe_memorisation(images, pipeline.vqvae, splits))
 

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pipelines.atomic_files import refuse_unwritable, write_text
-from pipelines.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig, settings_of_all
+from pipelines.cli.command import parse, recipe_defaults, run_command, say
 from pipelines.dump_codes import dump_codes
-from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
-from pipelines.evaluation.sweep_table import (
+from pipelines.files.atomic import refuse_unwritable, write_text
+from pipelines.files.records import convert, to_json
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.directory import RUNS
+from pipelines.runs.recipes import RECIPES
+from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
+from pipelines.sweeps.quantizers import recommended_quantizer
+from pipelines.sweeps.table import (
     NOTES,
     SweepRow,
     failures_to_markdown,
     to_csv,
     to_markdown,
 )
-from pipelines.files.records import convert, to_json
-from pipelines.recipes import RECIPES
-from pipelines.run_dir import RUNS
-from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import check_batches, found_from_anywhere, train_vqvae
 from pipelines.training.config import PrecisionChoice, TrainingConfig
@@ -248,7 +248,7 @@ def _with_quantizer(config: RunConfig, kind: str, size: int) -> RunConfig:
 
 def _plan(options: SweepOptions, splits: DataSplits) -> str:
     """The data, and what each run trains; builds all models, without memory."""
-    from pipelines.summaries import plan
+    from pipelines.runs.messages import plan
 
     lines: list[str] = []
     for run in options.runs():
@@ -329,7 +329,7 @@ def _train_owned(
     run: SweepRun, options: SweepOptions, splits: DataSplits, device: torch.device
 ) -> SweepRow:
     from pipelines.data.data_record import data_record
-    from pipelines.evaluation.sweep_measurement import vqvae_row, with_prior_figures
+    from pipelines.sweeps.measurement import vqvae_row, with_prior_figures
     from pipelines.training.distributed import on_main
 
     directory, resume = run.directory, options.resume
@@ -361,7 +361,7 @@ def _write_table(
     options: SweepOptions, runs: Sequence[SweepRun], rows: Mapping[str, SweepRow], num_images: int
 ) -> None:
     """Renews the table of the runs that have a row."""
-    from pipelines.evaluation.sweep_figure import save_sweep_figure
+    from pipelines.sweeps.plot import save_sweep_figure
     from pipelines.training.distributed import is_main
 
     if not is_main():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.command import run_command, say
+from pipelines.cli.command import run_command, say
 from pipelines.dump_codes import dump_codes
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import (
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines.data.image_set import ImageSet
-    from pipelines.run_dir import RunDirectory
+    from pipelines.runs.directory import RunDirectory
 
 _SHOWN_SAMPLES = 100
 
@@ -29,8 +29,8 @@ def train_all(options: TrainOptions) -> None:
     run, config = options.directory, options.run
     check_batches(config)
 
-    from pipelines.generation import GenerationPipeline
-    from pipelines.image_files import save_grid
+    from pipelines.files.images import save_grid
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.training.device import choose_device
     from pipelines.training.distributed import on_main, process_group
 

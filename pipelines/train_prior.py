@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.atomic_files import refuse_unwritable
-from pipelines.augmentation import AugmentationConfig
-from pipelines.command import named_run, parse, run_command, say, with_prior_kind
-from pipelines.config import RunConfig, settings_of_all
+from pipelines.cli.command import named_run, parse, run_command, say, with_prior_kind
 from pipelines.dump_codes import read_own_codes
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.files.atomic import refuse_unwritable
+from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.directory import LATEST, RunDirectory
 from pipelines.training.config import TrainingConfig
 from pipelines.training.launch import num_processes
 from stage2_prior.config import PriorConfig
@@ -68,10 +68,10 @@ def train_prior(
     """
     import torch
 
-    from pipelines.atomic_files import writing
-    from pipelines.batches import code_batches
-    from pipelines.summaries import describe_fit, say_training, test_row
-    from pipelines.tasks import PriorTask
+    from pipelines.files.atomic import writing
+    from pipelines.runs.batches import code_batches
+    from pipelines.runs.messages import describe_fit, say_training, test_row
+    from pipelines.runs.tasks import PriorTask
     from pipelines.training.distributed import is_main, on_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for
@@ -141,8 +141,8 @@ def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePri
     import torch
 
     from pipelines.runs.starting_weights import start_prior_from
-    from stage2_prior.build import build_prior
     from stage2_prior.grids import GridSpec
+    from stage2_prior.pretrained import build_prior
 
     grids = tuple(
         GridSpec(height, width, size)
@@ -204,7 +204,7 @@ def main() -> None:
         process_group,
         require_shared,
     )
-    from stage1_vqvae.model import VQVAE
+    from stage1_vqvae.pretrained import load_tokenizer
 
     def check() -> bool:
         directory.check_prior(config, resume=options.resume)
@@ -220,7 +220,7 @@ def main() -> None:
         agree({**settings_of_all(config.to_dict()), "resume": options.resume})
         if writes:
             require_shared(directory.path)
-        dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
+        dump = read_own_codes(directory, load_tokenizer(directory.vqvae))
         require_views(dump, config.augmentation, directory)
         new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
         if writes:

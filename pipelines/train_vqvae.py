@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pipelines.atomic_files import refuse_unwritable
-from pipelines.command import parse, recipe_defaults, run_command, say
-from pipelines.config import RunConfig, settings_of_all
+from pipelines.cli.command import parse, recipe_defaults, run_command, say
 from pipelines.data.location import with_absolute_paths
+from pipelines.files.atomic import refuse_unwritable
 from pipelines.files.records import to_json
-from pipelines.run_dir import RUNS, RunDirectory
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.config import PrecisionChoice
 from pipelines.training.launch import num_processes
 
@@ -153,7 +153,7 @@ def open_run(options: TrainOptions, results: Sequence[Path]) -> Iterator[DataSpl
     """
     from pipelines.data.data_record import data_record
     from pipelines.data.load import load_splits
-    from pipelines.summaries import plan
+    from pipelines.runs.messages import plan
     from pipelines.training.distributed import agree, enter_on_main, on_main, require_shared
 
     directory = options.directory
@@ -194,12 +194,12 @@ def train_vqvae(
     """
     import torch
 
-    from pipelines.atomic_files import writing
-    from pipelines.batches import image_batches
-    from pipelines.image_files import save_reconstructions
+    from pipelines.files.atomic import writing
+    from pipelines.files.images import save_reconstructions
+    from pipelines.runs.batches import image_batches
+    from pipelines.runs.messages import say_training, test_row
     from pipelines.runs.starting_weights import start_vqvae_from
-    from pipelines.summaries import say_training, test_row
-    from pipelines.tasks import VQVAETask
+    from pipelines.runs.tasks import VQVAETask
     from pipelines.training.distributed import is_main, on_main
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.progress import progress_for

@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.atomic_files import refuse_unwritable
-from pipelines.command import parse, require_positive, run_command, say
+from pipelines.cli.command import parse, require_positive, run_command, say
 from pipelines.data.location import DataLocation
-from pipelines.evaluation.tuning_record import TUNING_FILE, MeasuredSettings, SamplingTuning
-from pipelines.run_dir import LATEST, RunDirectory
+from pipelines.files.atomic import refuse_unwritable
+from pipelines.runs.directory import LATEST, RunDirectory
+from pipelines.tuning.record import TUNING_FILE, MeasuredSettings, SamplingTuning
 from stage2_prior.config import GuidanceSchedule, SamplingSettings
 
 if TYPE_CHECKING:
     from pipelines.data.image_set import DataSplits
-    from pipelines.generation import GenerationPipeline
+    from pipelines.generation.pipeline import GenerationPipeline
     from stage2_prior.base import CodePrior
 
 HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
@@ -111,7 +111,7 @@ def ways_to_try(
     Raises:
         ValueError: The prior cannot draw in one of these ways.
     """
-    from stage2_prior.request import check_settings, decide_compilation
+    from stage2_prior.sampling.checks import check_settings, decide_compilation
 
     guidable = prior.num_classes is not None and prior.config.label_dropout > 0
     scales = options.guidance_scales or (_GUIDANCE_SCALES if guidable else (1.0,))
@@ -234,11 +234,11 @@ def tune(
     Raises:
         ValueError: The feature classifier that was kept is damaged.
     """
-    from pipelines.evaluation.evaluated_run import joined_sets, run_classifier
-    from pipelines.evaluation.feature_distances import frechet_distance
-    from pipelines.evaluation.feature_networks import classifier_network
-    from pipelines.evaluation.sampling_grid import measure_settings
+    from pipelines.evaluation.loaded_run import joined_sets, run_classifier
+    from pipelines.evaluation.metrics.feature_networks import classifier_network
+    from pipelines.evaluation.metrics.frechet import frechet_distance
     from pipelines.training.precision import resolve_precision
+    from pipelines.tuning.search import measure_settings
     from stage2_prior.artifact import weights_hash
 
     real, validation = joined_sets(splits.train, splits.validation), splits.validation
@@ -297,10 +297,10 @@ def main() -> None:
     if path.is_dir():
         raise ValueError(f"{path} cannot be written, since it is a directory: move it away")
 
-    from pipelines.evaluation.evaluation_conditions import check_networks_folder
-    from pipelines.generation import GenerationPipeline
+    from pipelines.evaluation.conditions import check_networks_folder
+    from pipelines.generation.pipeline import GenerationPipeline
     from pipelines.report.page import write_report
-    from pipelines.summaries import load_run_splits
+    from pipelines.runs.messages import load_run_splits
     from pipelines.training.device import choose_device
 
     refuse_unwritable(directory.path)

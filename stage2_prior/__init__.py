@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stage2_prior.base import CodePrior
-    from stage2_prior.build import build_prior
     from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
     from stage2_prior.grids import GridSpec
+    from stage2_prior.pretrained import build_prior
 
 _EXPORTS = {
     "CodePrior": "base",
@@ -20,7 +20,7 @@ _EXPORTS = {
     "PixelCNNConfig": "config",
     "SamplingSettings": "config",
     "TransformerConfig": "config",
-    "build_prior": "build",
+    "build_prior": "pretrained",
 }
 __all__ = [
     "CodePrior",

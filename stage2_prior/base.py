@@ -24,9 +24,7 @@ from stage2_prior.grids import (
     to_grids,
     to_sequence,
 )
-from stage2_prior.noise import AddressedNoise
-from stage2_prior.ordering import check_order, known_first
-from stage2_prior.request import (
+from stage2_prior.sampling.checks import (
     Labels,
     check_any_order,
     check_has_context,
@@ -36,7 +34,9 @@ from stage2_prior.request import (
     decide_compilation,
     labels_or_null,
 )
-from stage2_prior.row_filling import ROW_MULTIPLE, num_missing
+from stage2_prior.sampling.noise import AddressedNoise
+from stage2_prior.sampling.ordering import check_order, known_first
+from stage2_prior.sampling.padding import ROW_MULTIPLE, num_missing
 
 ARTIFACT_KIND = "prior"
 _MAX_CLASSES = 1 << 24
@@ -440,7 +440,9 @@ class CodePrior(nn.Module, ABC):
             FileNotFoundError: A file is missing.
             ValueError: The files are damaged or do not belong together.
         """
-        from stage2_prior.build import build_prior  # it imports the kinds, which import this file
+        from stage2_prior.pretrained import (
+            build_prior,  # it imports the kinds, which import this file
+        )
 
         def build(saved: PriorRecord) -> CodePrior:
             return build_prior(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stage2_prior.base import CodePrior
 from stage2_prior.config import TransformerConfig
-from stage2_prior.ordering import random_orders
+from stage2_prior.sampling.ordering import random_orders
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ CODE_RUNNING_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "
 CODE_RUNNING_MODULES |= {"shelve"}
 CODE_RUNNING_CALLS = {"torch.load", "torch.save", "torch.jit.load", "torch.jit.save"}
 # FID's published weights have no other form; `weights_only` makes `torch.load` refuse code.
-READS_PUBLISHED_WEIGHTS = ROOT / "pipelines/evaluation/feature_networks.py"
+READS_PUBLISHED_WEIGHTS = ROOT / "pipelines/evaluation/metrics/feature_networks.py"
 
 
 def sources(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.atomic_files import (
+from pipelines.files.atomic import (
     atomic_path,
     flush_directory,
     flush_to_disk,

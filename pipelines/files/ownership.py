@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.atomic_files import write_text
+from pipelines.files.atomic import write_text
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
-from pipelines.atomic_files import atomic_path
+from pipelines.files.atomic import atomic_path
 from stage1_vqvae.records import convert, decode_record, encode_record, parse_object
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.batches import reconstruct_images
 from pipelines.data.image_set import ImageSet
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.run_record import RunRecord
-from pipelines.run_dir import RunDirectory
-from pipelines.summaries import load_run_splits
+from pipelines.runs.batches import reconstruct_images
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.messages import load_run_splits
 from stage2_prior.config import SamplingSettings
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Group
+from pipelines.evaluation.record import Evaluation, Figure, Group
 from pipelines.report.markup import element, paragraph, section, table, text
 from pipelines.report.numbers import joined, number, with_unit
 from pipelines.report.run_record import RunRecord

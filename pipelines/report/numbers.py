@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pipelines.evaluation.evaluation_record import Figure
+from pipelines.evaluation.record import Figure
 from pipelines.evaluation.rounding import MAX_DECIMALS, decimals_for, rounded_to_spread
 
 PLUS_MINUS = "\u00a0\u00b1\u00a0"

@@ -7,13 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.atomic_files import write_text
-from pipelines.environment import environment
+from pipelines.files.atomic import write_text
+from pipelines.files.environment import environment
 from pipelines.report import evaluation_section, picture_sections, run_sections
 from pipelines.report.drawings import Drawings, draw
 from pipelines.report.markup import element, pairs, paragraph, section, text
 from pipelines.report.run_record import RunRecord, read_run
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 from pipelines.training.device import choose_device
 
 if TYPE_CHECKING:

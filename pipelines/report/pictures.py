@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.image_files import viewable
+from pipelines.files.images import viewable
 from pipelines.report.markup import element
 
 # Transparent pixels between images: the page's own colour shows, light or dark.

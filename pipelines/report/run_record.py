@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config import RunConfig
 from pipelines.data.config import parse_source
 from pipelines.data.data_record import DataRecord
-from pipelines.evaluation.evaluation_record import EVALUATION_FILE, Evaluation
-from pipelines.evaluation.tuning_record import TUNING_FILE, SamplingTuning
+from pipelines.evaluation.record import EVALUATION_FILE, Evaluation
 from pipelines.report.numbers import by
-from pipelines.run_dir import RUNS, RunDirectory
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
+from pipelines.tuning.record import TUNING_FILE, SamplingTuning
 from stage1_vqvae.artifact import weights_hash
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import read_code_dump
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
 
@@ -75,7 +76,7 @@ class RunRecord:
     """What was found in the data."""
     phases: dict[str, Phase]
     """By name, `vqvae` and `prior`."""
-    vqvae: VQVAE | None
+    vqvae: ImageTokenizer | None
     prior: CodePrior | None
     code_counts: tuple[NDArray[np.int64], ...] | None
     """Per grid (K,): how often each code occurs in the test split."""
@@ -145,9 +146,9 @@ def read_run(path: Path) -> RunRecord:
     directory = RunDirectory(path)
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
-    vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
+    vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
     prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
-    models: dict[str, VQVAE | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
+    models: dict[str, ImageTokenizer | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
     evaluation, problems = None, []
     file = directory.path / EVALUATION_FILE
     if file.exists():
@@ -185,7 +186,7 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
-def parameters(model: VQVAE | CodePrior) -> int:
+def parameters(model: ImageTokenizer | CodePrior) -> int:
     """How many numbers gradient descent trains."""
     return sum(p.numel() for p in model.parameters())
 
@@ -203,7 +204,7 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
 
 
 def _check_models(
-    file: str, recorded: Mapping[str, str], models: Mapping[str, VQVAE | CodePrior | None]
+    file: str, recorded: Mapping[str, str], models: Mapping[str, ImageTokenizer | CodePrior | None]
 ) -> None:
     """Makes sure that figures are of these models.
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.augmentation import also_seen
 from pipelines.report.curves import Mark, Series, curve_chart
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
 from pipelines.report.numbers import PLUS_MINUS, by, duration, joined, number, with_unit
@@ -19,6 +18,7 @@ from pipelines.report.run_record import (
     describe_grids,
     parameters,
 )
+from pipelines.runs.augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 
 TITLES = {"vqvae": "Stage one: VQ-VAE", "prior": "Stage two: prior"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.evaluation.tuning_record import MeasuredSettings
 from pipelines.report.markup import element, paragraph, table, text
 from pipelines.report.numbers import number, with_spread
 from pipelines.report.run_record import RunRecord
+from pipelines.tuning.record import MeasuredSettings
 from stage2_prior.config import SamplingSettings
 
 

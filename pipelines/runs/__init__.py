@@ -1,1 +1,1 @@
-"""What runs have to do with each other."""
+"""A run: its settings, its directory, and the trainings and codes in it."""

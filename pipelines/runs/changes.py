@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.config import RunConfig, deciding, differences
 from pipelines.files.records import to_json
+from pipelines.runs.config import RunConfig, deciding, differences
 
 if TYPE_CHECKING:
     from pipelines.data.data_record import DataRecord

@@ -1,1 +1,1 @@
-"""Sweeps: the same training with several quantizers and codebook sizes."""
+"""Comparison of quantizers and codebook sizes: one run each, one table."""

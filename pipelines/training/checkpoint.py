@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pipelines.atomic_files import atomic_path, remove_directory, remove_partial
+from pipelines.files.atomic import atomic_path, remove_directory, remove_partial
 from pipelines.files.records import decode_record, one_line, read_bytes, record_bytes
 from pipelines.training.run_state import TrainingState
 

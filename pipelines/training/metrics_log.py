@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.atomic_files import (
+from pipelines.files.atomic import (
     atomic_path,
     flush_directory,
     flush_to_disk,

@@ -21,7 +21,6 @@ from pipelines.training.distributed import (
     on_main,
 )
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
-from pipelines.training.optimisation import Optimisation
 from pipelines.training.precision import Precision, resolve_precision
 from pipelines.training.progress import NoProgress, Progress
 from pipelines.training.randomness import derive_seed
@@ -36,6 +35,7 @@ from pipelines.training.run_state import (
 )
 from pipelines.training.state_tensors import cloned, copy_into, first_non_finite, state_tensors
 from pipelines.training.task import Task
+from pipelines.training.train_step import Optimisation
 
 
 class Trainer:

@@ -32,7 +32,7 @@ def refused(capsys, name, *arguments):
         ("train_prior", "a run directory is required, but gone/config.json does not exist: name"),
         ("reconstruct", "a run directory is required, but gone/config.json does not exist: name"),
         ("sample", "a finished run is required, but gone does not exist: name one, or train one"),
-        ("complete", "a finished run is required, but gone does not exist: name one, or train one"),
+        ("inpaint", "a finished run is required, but gone does not exist: name one, or train one"),
     ],
 )
 def test_missing_run_is_refused(name, message, tmp_path, monkeypatch, capsys):
@@ -41,7 +41,7 @@ def test_missing_run_is_refused(name, message, tmp_path, monkeypatch, capsys):
     assert tree(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["dump_codes", "train_prior", "reconstruct", "sample", "complete"])
+@pytest.mark.parametrize("name", ["dump_codes", "train_prior", "reconstruct", "sample", "inpaint"])
 def test_missing_latest_run_is_refused(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "runs/latest" in refused(capsys, name)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_runs import TINY, command, rows_without_time
 
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 
 pytestmark = [
     pytest.mark.cuda,

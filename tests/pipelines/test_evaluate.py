@@ -13,12 +13,13 @@ from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluate import EvaluateOptions, _agreeing
-from pipelines.evaluation import feature_classifier, feature_networks, run_evaluation
-from pipelines.evaluation.evaluation_record import Evaluation
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
-from pipelines.evaluation.feature_distances import frechet_distance
-from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
+from pipelines.evaluation import evaluate_run as run_evaluation
+from pipelines.evaluation.metrics import feature_classifier, feature_networks
+from pipelines.evaluation.metrics.frechet import frechet_distance
+from pipelines.evaluation.record import Evaluation
+from pipelines.evaluation.settings import EvaluationSettings
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.artifact import load_artifact
 

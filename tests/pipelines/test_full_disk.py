@@ -6,7 +6,7 @@ import pytest
 from faulty_disks import full_disk, on_linux
 from tiny_runs import TINY, status, tree
 
-from pipelines import atomic_files
+from pipelines.files import atomic as atomic_files
 
 
 @pytest.fixture(autouse=True)

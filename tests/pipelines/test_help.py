@@ -10,12 +10,12 @@ from dataclasses import fields, is_dataclass
 import pytest
 from tiny_runs import python
 
-from pipelines.complete import CompleteOptions
 from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
+from pipelines.inpaint import InpaintOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
-from pipelines.recipes import fashion_mnist_mini
 from pipelines.reconstruct import ReconstructOptions
+from pipelines.runs.recipes import fashion_mnist_mini
 from pipelines.sample import SampleOptions
 from pipelines.sweep import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
@@ -30,7 +30,7 @@ OPTIONS = {
     "dump_codes": DumpOptions(),
     "train_prior": PRIOR,
     "sample": SampleOptions(),
-    "complete": CompleteOptions(),
+    "inpaint": InpaintOptions(),
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
     "sweep": SweepOptions(run=fashion_mnist_mini()),

@@ -8,8 +8,8 @@ from tiny_runs import TINY, command, contents, edit_json, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.location import DataLocation, with_absolute_paths
-from pipelines.evaluation.evaluation_record import Evaluation
-from pipelines.run_dir import RunDirectory
+from pipelines.evaluation.record import Evaluation
+from pipelines.runs.directory import RunDirectory
 
 CPU = ("--device", "cpu")
 READERS = {

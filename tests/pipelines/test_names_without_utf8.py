@@ -6,8 +6,8 @@ import pytest
 from faulty_disks import on_linux
 from tiny_runs import TINY, python
 
-from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.directory import RunDirectory
 
 CLASS, RUN = "caf\udce9", "run \udcfc"
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 from tiny_runs import one_thread
 
-from pipelines.summaries import describe_fit
-from pipelines.tasks import PriorTask
+from pipelines.runs.messages import describe_fit
+from pipelines.runs.tasks import PriorTask
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.trainer import Trainer
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
-from stage2_prior.build import build_prior
 from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import build_prior
 
 CPU = torch.device("cpu")
 

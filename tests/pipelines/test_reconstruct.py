@@ -11,7 +11,7 @@ from tiny_runs import TINY, command, one_thread, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.image_files import pair_grid
+from pipelines.files.images import pair_grid
 from stage1_vqvae.model import VQVAE
 
 

@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory, SweepRun
-from pipelines.evaluation.sweep_table import SweepRow
-from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
+from pipelines.evaluation.record import Evaluation, Figure, Reference
 from pipelines.files.records import write_record
-from pipelines.generation import ClassesRecord, _classes
-from pipelines.recipes import smoke
-from pipelines.run_dir import RunDirectory
+from pipelines.generation.pipeline import ClassesRecord, _classes
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.recipes import smoke
+from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
+from pipelines.sweeps.table import SweepRow
 from pipelines.training.checkpoint import CheckpointStore
 from pipelines.training.metrics_log import MetricsRow, read_metrics
+from pipelines.tuning.record import MeasuredSettings, SamplingTuning
 from stage1_vqvae.records import encode_record
 from stage2_prior.config import SamplingSettings
 

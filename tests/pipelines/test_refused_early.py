@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from tiny_runs import TINY, KilledError, command, contents, edit_json, status, tree
 
-from pipelines import summaries
 from pipelines.data import load
-from pipelines.run_dir import RunDirectory
+from pipelines.runs import messages as summaries
+from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.model import VQVAE
 
 CPU = ("--device", "cpu")
@@ -54,9 +54,9 @@ def sentence(capsys, name, *arguments):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        *((name, ()) for name in ("sample", "reconstruct", "complete", "inspect_codebook")),
+        *((name, ()) for name in ("sample", "reconstruct", "inpaint", "inspect_codebook")),
         *((name, ()) for name in ("evaluate", "tune_sampling")),
-        *((name, ("--out", "elsewhere.png")) for name in ("sample", "reconstruct", "complete")),
+        *((name, ("--out", "elsewhere.png")) for name in ("sample", "reconstruct", "inpaint")),
         ("sample", ("--out", "elsewhere.npz")),
         ("sample", ("--out", "elsewhere")),
         ("inspect_codebook", ("--out", "elsewhere")),
@@ -142,7 +142,7 @@ def test_batch_of_a_prior_that_processes_cannot_share(run, monkeypatch, capsys):
         ),
         ("sample", ("--nearest", "--seed", "-1"), "seed must be in [0, 2^63), got -1"),
         ("sample", ("--nearest", "--num-steps", "2"), "any order"),
-        ("complete", (), "any order"),
+        ("inpaint", (), "any order"),
         ("evaluate", ("--num-steps", "2"), "any order"),
         ("evaluate", ("--run", "RUN", "gone"), "gone/config.json does not exist"),
         ("tune_sampling", ("--temperatures", "1", "1"), "temperatures must name"),
@@ -163,7 +163,7 @@ def test_samples_that_cannot_be_drawn_before_images_are_read(
 
 
 @pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize("name", ["sample", "reconstruct", "complete", "inspect_codebook"])
+@pytest.mark.parametrize("name", ["sample", "reconstruct", "inpaint", "inspect_codebook"])
 def test_output_among_the_data(name, run, tmp_path, monkeypatch, capsys):
     (tmp_path / "photos").mkdir()
     source = {"source": f"folder:{tmp_path}/photos"}

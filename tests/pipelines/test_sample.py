@@ -12,9 +12,9 @@ from tiny_runs import TINY, command, one_thread, python, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
-from pipelines.evaluation.memorisation_summary import describe_memorisation
-from pipelines.generation import GenerationPipeline
-from pipelines.image_files import image_grid
+from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
+from pipelines.files.images import image_grid
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
 
@@ -311,6 +311,6 @@ def test_sampling_does_not_import_what_is_slow_and_not_needed(slow, imported):
 
 
 def test_sampling_does_not_import_the_training(imported):
-    assert "pipelines.generation" in imported
-    training = ("pipelines.training.trainer", "pipelines.training.progress", "pipelines.tasks")
+    assert "pipelines.generation.pipeline" in imported
+    training = ("pipelines.training.trainer", "pipelines.training.progress", "pipelines.runs.tasks")
     assert set(training).isdisjoint(imported)

@@ -25,10 +25,10 @@ from tiny_runs import (
 from pipelines import sweep
 from pipelines.data.load import load_splits
 from pipelines.dump_codes import dump_codes
-from pipelines.evaluation import sweep_measurement
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.tasks import PriorTask, VQVAETask
+from pipelines.sweeps import measurement as sweep_measurement
 from pipelines.sweeps.quantizers import recommended_quantizer
-from pipelines.tasks import PriorTask, VQVAETask
 from pipelines.train_prior import train_prior
 from pipelines.train_vqvae import train_vqvae
 from pipelines.training.metrics_log import MetricsLog, read_metrics
@@ -567,7 +567,7 @@ def test_sweep_goes_to_a_directory_of_its_recipe_and_leaves_latest_alone(
 TWO_PROCESSES = """
 import sys
 from tiny_runs import command
-from pipelines.command import run_command
+from pipelines.cli.command import run_command
 run_command(lambda: command("sweep", *sys.argv[1:]))
 """
 

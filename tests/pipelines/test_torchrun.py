@@ -8,7 +8,7 @@ import pytest
 from processes import errors_of, start
 from tiny_runs import TINY, command, python, rows_without_time, tree
 
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.directory import RunDirectory
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,8 +27,8 @@ DETERMINED = (
 SCRIPT = """
 import os, sys
 from tiny_runs import command
-from pipelines import run_dir
-from pipelines.command import run_command
+from pipelines.runs import directory as run_dir
+from pipelines.cli.command import run_command
 written, *arguments = sys.argv[1:]
 write = run_dir.write_record
 def counted(path, *arguments):

@@ -13,9 +13,9 @@ from tiny_runs import TINY, command, contents, one_thread, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.data_record import SplitSizes
 from pipelines.data.load import load_splits
-from pipelines.generation import GenerationPipeline
-from pipelines.image_files import image_grid
-from pipelines.run_dir import RunDirectory
+from pipelines.files.images import image_grid
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE

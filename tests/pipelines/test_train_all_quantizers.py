@@ -6,8 +6,8 @@ from tiny_runs import TINY, command, one_thread
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.generation import GenerationPipeline
-from pipelines.run_dir import RunDirectory
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.quantizers.config import QUANTIZER_CONFIGS
 from stage2_prior.config import SamplingSettings

@@ -11,9 +11,10 @@ import pytest
 import torch
 from tiny_runs import TINY, KilledError, command, contents, environment, kill_at, status, tree
 
-from pipelines import image_files, train_all
-from pipelines.run_dir import RunDirectory
-from pipelines.tasks import PriorTask, VQVAETask
+from pipelines import train_all
+from pipelines.files import images as image_files
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.tasks import PriorTask, VQVAETask
 from stage1_vqvae import code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior

@@ -14,10 +14,10 @@ from tiny_runs import (
     tree,
 )
 
-from pipelines.augmentation import View
 from pipelines.data.load import load_splits
-from pipelines.run_dir import RunDirectory
-from pipelines.tasks import PriorTask
+from pipelines.runs.augmentation import View
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.tasks import PriorTask
 from stage1_vqvae import code_dump
 from stage1_vqvae.code_dump import read_code_dump, read_other_views
 from stage1_vqvae.model import VQVAE

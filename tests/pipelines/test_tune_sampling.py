@@ -10,12 +10,12 @@ from tiny_runs import TINY, command, one_thread, status
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluation import feature_classifier
-from pipelines.evaluation.feature_distances import frechet_distance
-from pipelines.evaluation.tuning_record import MeasuredSettings, SamplingTuning
-from pipelines.generation import GenerationPipeline
+from pipelines.evaluation.metrics import feature_classifier
+from pipelines.evaluation.metrics.frechet import frechet_distance
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.numbers import with_spread
 from pipelines.tune_sampling import arguments, describe_choice, table_row
+from pipelines.tuning.record import MeasuredSettings, SamplingTuning
 from stage1_vqvae.artifact import load_artifact
 from stage2_prior import SamplingSettings
 

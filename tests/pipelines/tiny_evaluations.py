@@ -1,7 +1,7 @@
 """Evaluations that nothing was measured for."""
 
-from pipelines.evaluation.evaluation_record import EvaluationConditions
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.evaluation.record import EvaluationConditions
+from pipelines.evaluation.settings import EvaluationSettings
 
 
 def conditions(**changes):

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 import torch
 
-from pipelines.command import run_command
+from pipelines.cli.command import run_command
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 
 TINY = (

@@ -20,7 +20,7 @@ def black_and_white_model():
     model = make_model((1, 2, 2), codebook={"codebook_size": 4})
     shades = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     with torch.no_grad():
-        z_e = model.encode_features(to_float(shades))[:, :, 0, 0]
+        z_e = model.encode_features(shades)[:, :, 0, 0]
         model.quantizer.codebook.copy_(torch.cat([z_e, torch.full((2, 4), 1e3)]))
     return model, shades[:1], shades[1:]
 
@@ -74,7 +74,7 @@ def test_initialise_puts_codes_on_the_features_of_the_images():
     images = random_images(3, 1, 2, 2)
     VQVAEObjective(model).initialise([images])
     with torch.no_grad():
-        z_e = model.encode_features(to_float(images))[:, :, 0, 0]
+        z_e = model.encode_features(images)[:, :, 0, 0]
     # One image per code: every distance is rounding only.
     assert torch.cdist(z_e, model.quantizer.vectors()).min(dim=1).values.max() < 1e-3
 
@@ -118,7 +118,7 @@ def test_figures_do_not_depend_on_how_images_are_cut_into_batches(sizes):
     model = make_model((1, 8, 8))
     images = random_images(7, 1, 8, 8)
     with torch.no_grad():
-        output = model(to_float(images))
+        output = model(images)
     counts = np.bincount(output.quantized.codes[0].flatten(), minlength=7)
     shares = counts[counts > 0] / counts.sum()
     entropy = -(shares * np.log2(shares)).sum()

@@ -6,7 +6,7 @@ from tiny_vqvae import CASES, base_of, grids_of, make_model, random_images
 
 from stage1_vqvae import VQVAE
 from stage1_vqvae.code_dump import read_code_dump, write_code_dump
-from stage1_vqvae.images import to_float, to_uint8
+from stage1_vqvae.images import to_uint8
 from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
 
 LIKELIHOODS = ("mse", "l1", "bernoulli")
@@ -29,7 +29,7 @@ def images():
 
 def test_saved_model_gives_the_same_codes_and_images(tmp_path, model, images):
     VQVAEObjective(model.train()).initialise([images, images])
-    model(to_float(images))  # so that moving statistics are not those of a new model
+    model(images)  # so that moving statistics are not those of a new model
     model.eval().save_pretrained(tmp_path / "vqvae")
     loaded = VQVAE.from_pretrained(tmp_path / "vqvae")
     model.to(memory_format=torch.channels_last)
@@ -48,7 +48,7 @@ def test_encode_gives_one_grid_per_codebook(model, config, images):
 
 def test_decode_shows_what_forward_computes(model, images):
     with torch.no_grad():
-        expected = to_uint8(model.likelihood.mean(model(to_float(images)).output)).int()
+        expected = to_uint8(model.likelihood.mean(model(images).output)).int()
     decoded = model.decode(model.encode(images)).int()
     # The same convolutions, maybe summed in another order: a value may round to the next level.
     assert (decoded - expected).abs().max() <= 1

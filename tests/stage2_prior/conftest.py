@@ -22,7 +22,9 @@ def seeded_single_thread():
 @pytest.fixture
 def _uncompiled(monkeypatch):
     """`compile="on"` takes the step as it is, without compiling it."""
-    from stage2_prior import decoding_step, request, transformer_sampler
+    from stage2_prior.sampling.logits import checks as request
+    from stage2_prior.transformer.prior import decoding_step
+    from stage2_prior.transformer.prior import sampler as transformer_sampler
 
     monkeypatch.setattr(request, "can_compile", lambda _device: True)
     monkeypatch.setattr(

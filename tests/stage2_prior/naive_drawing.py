@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tiny_priors import position_of
 
-from stage2_prior.sampling import choose
+from stage2_prior.sampling.logits import choose
 
 
 def next_logits(prior, sequence, labels, context, known, position, scale):

@@ -8,7 +8,7 @@ from naive_drawing import scale_and_draw_options
 from tiny_priors import random_sequence
 
 from stage2_prior import GridSpec, PixelCNNConfig, build_prior
-from stage2_prior.sampling import choose
+from stage2_prior.sampling.logits import choose
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from references import chi_square_deviation
 from tiny_priors import all_sequences, as_grids, make_prior, random_labels, random_sequence
 
 from stage2_prior import GridSpec, SamplingSettings
-from stage2_prior.transformer_sampler import TransformerSampler
+from stage2_prior.transformer.sampler import TransformerSampler
 
 SQUARE = (GridSpec(2, 2, 3),)
 BFLOAT16 = SamplingSettings(precision="bfloat16")

@@ -18,7 +18,7 @@ from tiny_priors import (
 )
 
 from stage2_prior import GridSpec, SamplingSettings
-from stage2_prior.ordering import step_sizes
+from stage2_prior.sampling.ordering import step_sizes
 
 SQUARE = (GridSpec(2, 2, 3),)
 SEVERAL = (GridSpec(1, 2, 4), GridSpec(2, 3, 5))

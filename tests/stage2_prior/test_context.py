@@ -17,7 +17,7 @@ from tiny_priors import (
 
 from stage2_prior import CodePrior, GridSpec, SamplingSettings
 from stage2_prior.objective import PriorObjective
-from stage2_prior.sampling import choose
+from stage2_prior.sampling.logits import choose
 
 SQUARE = (GridSpec(2, 2, 3),)
 SEVERAL = (GridSpec(1, 2, 4), GridSpec(2, 3, 5))

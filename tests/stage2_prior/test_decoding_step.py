@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_priors import as_grids, make_prior, random_labels, random_sequence
 
-from stage2_prior import GridSpec, SamplingSettings, request
-from stage2_prior.compilation import can_compile
-from stage2_prior.transformer import TransformerPrior
-from stage2_prior.transformer_sampler import TransformerSampler
+from stage2_prior import GridSpec, SamplingSettings
+from stage2_prior.sampling.compilation import can_compile
+from stage2_prior.sampling.logits import checks as request
+from stage2_prior.transformer.prior import TransformerPrior
+from stage2_prior.transformer.sampler import TransformerSampler
 
 # More codes than the cache's unit of 16, so that it grows while drawing; two grids.
 GRIDS = (GridSpec(3, 3, 5), GridSpec(4, 3, 6))

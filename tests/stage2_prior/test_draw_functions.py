@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from references import transformed_probabilities
 
 from stage2_prior import SamplingSettings
-from stage2_prior.sampling import (
+from stage2_prior.sampling.logits import (
     choose,
     draw,
     guidance_scales,

@@ -5,7 +5,7 @@ import torch
 from tiny_priors import SHAPES, make_prior, network_labels, prediction_order, random_labels
 
 from stage2_prior import SamplingSettings
-from stage2_prior.sampling import choose
+from stage2_prior.sampling.logits import choose
 
 SETTINGS = {
     "as_it_is": {},

@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny_priors import make_prior
 
-from stage2_prior import GridSpec, SamplingSettings, key_value_cache
-from stage2_prior.key_value_cache import CacheMemory, KeyValueCache
+from stage2_prior import GridSpec, SamplingSettings
+from stage2_prior.transformer.key_value_cache import CacheMemory, KeyValueCache
+from stage2_prior.transformer.prior import key_value_cache
 
 GRIDS = (GridSpec(5, 4, 7),)
 CPU = torch.device("cpu")

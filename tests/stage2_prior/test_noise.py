@@ -5,7 +5,7 @@ import pytest
 import torch
 from references import splitmix_uniform
 
-from stage2_prior.noise import AddressedNoise, addressed_uniform
+from stage2_prior.sampling.noise import AddressedNoise, addressed_uniform
 
 # Standard deviations that a statistic may lie off. The draws are fixed, so that a test that passes
 # always passes; a fair generator fails fewer than one in 10,000 such tests.

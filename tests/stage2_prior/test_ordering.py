@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from stage2_prior.ordering import (
+from stage2_prior.sampling.ordering import (
     check_order,
     inverse_order,
     known_first,

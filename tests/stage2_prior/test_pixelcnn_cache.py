@@ -19,9 +19,10 @@ from pixelcnn_variants import (
 from tiny_priors import network_labels, random_labels, random_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from stage2_prior import GridSpec, SamplingSettings, snail_attention
+from stage2_prior import GridSpec, SamplingSettings
 from stage2_prior.grids import to_grids
-from stage2_prior.pixelcnn_cache import CachedPixelCNN
+from stage2_prior.pixelcnn.prior import attention as snail_attention
+from stage2_prior.pixelcnn.sampler import CachedPixelCNN
 
 SETTINGS = {
     "as_it_is": {},

@@ -21,8 +21,8 @@ from sealing import edit_record
 from tiny_priors import as_grids, random_labels, random_sequence
 
 from stage2_prior import CodePrior, GridSpec, PixelCNNConfig, build_prior
-from stage2_prior.pixelcnn_context import ContextNetwork
-from stage2_prior.snail_attention import CausalAttentionBlock
+from stage2_prior.pixelcnn.attention import CausalAttentionBlock
+from stage2_prior.pixelcnn.context import ContextNetwork
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import RunConfig
 from pipelines.data.data_record import DataRecord, SplitSizes
-from pipelines.run_dir import RunDirectory
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import RunDirectory
 
 
 def idx_bytes(array):

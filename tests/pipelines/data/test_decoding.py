@@ -177,7 +177,7 @@ import os, sys
 os.cpu_count = lambda: 8
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.peak_memory import rise_of_peak
+from pipelines.benchmarks.peak_memory import rise_of_peak
 config = DataConfig(source=f"folder:{sys.argv[1]}", image_size=(64, 64))
 print(rise_of_peak(lambda: load_splits(config)))
 """

@@ -8,10 +8,10 @@ import pytest
 from damaged_files import IMAGE_FORMATS, damaged_idx, damaged_image, damaged_npz
 from PIL import Image, features
 
+from pipelines.benchmarks.peak_memory import rise_of_peak
 from pipelines.data.config import DataConfig
 from pipelines.data.idx import read_labelled_idx
 from pipelines.data.load import load_splits
-from pipelines.peak_memory import rise_of_peak
 
 CASES = int(os.environ.get("FUZZ_CASES", "400"))
 BATCH = 50  # cases per test

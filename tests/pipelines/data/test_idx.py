@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.benchmarks.peak_memory import rise_of_peak
 from pipelines.data.idx import read_idx, read_labelled_idx
-from pipelines.peak_memory import rise_of_peak
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import RunConfig
 from pipelines.data.config import DataConfig
 from pipelines.data.folder_tree import find_images
 from pipelines.data.outputs import is_output, refuse_in_data
-from pipelines.evaluation.sweep_directory import SweepConfig, SweepDirectory
+from pipelines.runs.config import RunConfig
+from pipelines.sweeps.directory import SweepConfig, SweepDirectory
 
 
 @pytest.mark.parametrize(

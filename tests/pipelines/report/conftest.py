@@ -3,8 +3,8 @@
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.evaluation_record import Evaluation, Figure, Reference
-from pipelines.evaluation.evaluation_settings import EvaluationSettings
+from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.settings import EvaluationSettings
 from stage1_vqvae.model import VQVAE
 from stage2_prior.artifact import weights_hash
 from stage2_prior.base import CodePrior

@@ -1,6 +1,6 @@
 """What a report lets the models draw."""
 
-from pipelines.generation import GenerationPipeline
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.drawings import class_strips
 
 

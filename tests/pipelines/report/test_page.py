@@ -20,8 +20,8 @@ from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree, w
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluation.evaluation_record import Figure
-from pipelines.generation import GenerationPipeline
+from pipelines.evaluation.record import Figure
+from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.drawings import GUIDANCE_SCALES, TEMPERATURES
 from pipelines.report.page import write_report
 from pipelines.report.pictures import image_row, stacked

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.command import run_command
+from pipelines.cli.command import run_command
 from pipelines.training import heartbeat
 from pipelines.training.distributed import (
     agree,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from toy_tasks import small_config, trainer_for
 
 from pipelines.data.image_set import ImageSet
-from pipelines.tasks import VQVAETask
+from pipelines.runs.tasks import VQVAETask
 from pipelines.training.distributed import process_group, rank
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE

@@ -10,7 +10,7 @@ import torch
 from processes import errors_of, start
 from toy_tasks import QuadraticTask, small_config, trainer_for
 
-from pipelines.training import optimisation
+from pipelines.training import train_step as optimisation
 from pipelines.training.distributed import is_main, mean_figures, mean_over_ranks, on_main
 from pipelines.training.metrics_log import read_metrics
 

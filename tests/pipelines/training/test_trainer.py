@@ -72,7 +72,7 @@ def test_gradient_is_clipped_to_the_norm(tmp_path, monkeypatch, clip_norm, moved
     def build_sgd(module, _):
         return torch.optim.SGD(module.parameters(), lr=0.1)
 
-    monkeypatch.setattr("pipelines.training.optimisation.build_optimizer", build_sgd)
+    monkeypatch.setattr("pipelines.training.train_step.build_optimizer", build_sgd)
     task = QuadraticTask(VALUES, target=3.0)
     trainer_for(task, quadratic_config(epochs=1.0, clip_norm=clip_norm), tmp_path).fit(resume=False)
     assert task.objective.weight.item() == pytest.approx(moved)

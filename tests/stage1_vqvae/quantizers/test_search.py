@@ -79,10 +79,8 @@ def test_unit_length_keeps_the_direction():
 def test_code_sums_equals_a_sum_over_points():
     z, codes = torch.randn(40, 3), torch.randint(0, 5, (40,))
     sums = code_sums(z, codes, 6)
-    expected_counts, expected_sums = np.zeros(6), np.zeros((6, 3))
+    expected_sums = np.zeros((6, 3))
     for point, code in zip(z.numpy().astype(np.float64), codes.tolist(), strict=True):
-        expected_counts[code] += 1
         expected_sums[code] += point
-    np.testing.assert_array_equal(counts, expected_counts)
     # About ten float32 additions per code.
     np.testing.assert_allclose(sums, expected_sums, rtol=1e-5, atol=1e-5)

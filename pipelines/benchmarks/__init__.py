@@ -1,0 +1,1 @@
+"""Timing and peak memory, of our code and of other software."""

@@ -1,0 +1,1 @@
+"""Diagnosis of a trained codebook: statistics, findings, suggestions, plots."""

@@ -1,0 +1,227 @@
+"""Everything that is measured of a finished run, put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.cli.command import say
+from pipelines.data.image_set import ImageSet
+from pipelines.evaluation.conditions import conditions
+from pipelines.evaluation.loaded_run import (
+    EvaluatedRun,
+    decoded_training,
+    draw_samples,
+    first_images,
+    fixed_order,
+    run_classifier,
+)
+from pipelines.evaluation.metrics.classification_accuracy import classification_accuracy
+from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES
+from pipelines.evaluation.metrics.feature_networks import (
+    INCEPTION_CHANNELS,
+    NO_TORCH_FIDELITY,
+    FeatureNetwork,
+    classifier_network,
+    has_torch_fidelity,
+    inception_network,
+    inception_weights,
+)
+from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
+from pipelines.evaluation.record import Evaluation, Figure
+from pipelines.evaluation.sections.generation import (
+    ComparedImages,
+    accuracy_figures,
+    distance_figures,
+)
+from pipelines.evaluation.sections.memorisation import memorisation_figures
+from pipelines.evaluation.sections.prior import prior_figures
+from pipelines.evaluation.sections.reconstruction import reconstruction_figures
+from pipelines.evaluation.settings import EvaluationSettings
+from pipelines.files.environment import environment
+from pipelines.runs.batches import reconstruct_images
+from pipelines.runs.directory import RunDirectory
+from stage2_prior.sampling.checks import decide_compilation
+
+_MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
+
+
+@dataclass
+class _Findings:
+    """What grows while a run is measured."""
+
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Takes the time of a part and says that it began."""
+        say(f"{part} ...")
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - start
+
+
+def evaluate_run(
+    run: EvaluatedRun,
+    settings: EvaluationSettings,
+    *,
+    batch_size: int,
+) -> Evaluation:
+    """Measures a finished run; the feature classifier is kept beside it for the next evaluation.
+
+    Args:
+        run: As `load_run` read it with `settings`.
+        settings: What is measured on how many images.
+        batch_size: Samples drawn at once.
+
+    Raises:
+        ValueError: A feature network that was kept is damaged.
+    """
+    device, directory = run.device, RunDirectory(run.path)
+    settings = _decided(settings, run)
+    found = _Findings()
+    with found.timed("prior"):
+        of_prior = prior_figures(run.pipeline.prior, run.dump, run.splits.image_shape[1:])
+    with found.timed("reconstruction"):
+        (bits,) = (figure.value for figure in of_prior if figure.name == "bits_per_image")
+        vqvae, test = run.pipeline.vqvae, run.splits.test
+        reconstructions = reconstruct_images(vqvae, test)
+        found.figures += reconstruction_figures(vqvae, test, reconstructions, bits, device)
+        test, reconstructions = first_images(test, run.side), reconstructions[: run.side]
+    with found.timed("samples"):
+        samples = draw_samples(run, settings, batch_size)
+    images = ComparedImages(
+        test=test.images,
+        reconstructions=reconstructions,
+        train=_sets(run.real.images[fixed_order(len(run.real))[: _MAX_SETS * run.side]], run.side),
+        samples=_sets(samples.images, run.side),
+    )
+    networks = _networks(run, found)
+    _measure_distances(run, images, networks, found)
+    if run.num_cas:
+        _measure_accuracy(run, samples, settings, found)
+    with found.timed("memorisation"):
+        memorised = memorisation_figures(
+            torch.from_numpy(images.samples[0]).to(device),
+            torch.from_numpy(test.images.copy()).to(device),
+            torch.from_numpy(reconstructions).to(device),
+            run.splits.train.images,
+            decoded_training(run),
+        )
+    return Evaluation(
+        run=directory.path.resolve().name,
+        conditions=conditions(
+            directory, settings, {network.name: network.hash for network in networks}
+        ),
+        figures=_by_group((*found.figures, *memorised.figures, *of_prior)),
+        notes=tuple(found.notes),
+        alarms=memorised.alarms,
+        seconds=found.seconds,
+        environment=environment(device),
+    )
+
+
+def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSettings:
+    """The settings with `compile` on or off, as the prior decides it, for the record."""
+    prior = run.pipeline.prior
+    num_draws = run.num_samples * prior.num_codes
+    sampling = decide_compilation(
+        settings.sampling, num_draws, run.device, possible=prior.has_sampler_options
+    )
+    return replace(settings, sampling=sampling)
+
+
+def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
+    """The feature spaces there are; a note says why one is missing."""
+    splits, real, networks = run.splits, run.real, []
+    if splits.num_classes and real.labels is not None:
+        with found.timed("feature classifier"):
+            classifier, key = run_classifier(run.path, splits, real, run.device, run.precision)
+            assert splits.test.labels is not None
+            accuracy = classifier.accuracy(splits.test.images, splits.test.labels)
+        found.notes.append(
+            f"FD-classifier and KD-classifier are measured in {NUM_FEATURES} features of "
+            f"classifier {key}, which was trained on the data's own labels and is right on "
+            f"{accuracy:.1%} of the test images; they compare runs on the same data and are no FID"
+        )
+        networks.append(classifier_network(classifier, key))
+    else:
+        found.notes.append(
+            "the data have no labels, so there is neither a feature classifier nor a "
+            "classification accuracy score"
+        )
+    if splits.image_shape[0] not in INCEPTION_CHANNELS:
+        found.notes.append("FID needs gray or RGB images, so it was not measured")
+        return networks
+    if not has_torch_fidelity():
+        found.notes.append(NO_TORCH_FIDELITY)
+        return networks
+    weights = inception_weights()
+    if weights is None:
+        found.notes.append(
+            "the weights of FID's Inception v3 are not in torch's cache, so FID was not measured: "
+            "add --download-inception to fetch them (96 MB)"
+        )
+        return networks
+    return [*networks, inception_network(weights, run.device)]
+
+
+def _measure_distances(
+    run: EvaluatedRun, images: ComparedImages, networks: list[FeatureNetwork], found: _Findings
+) -> None:
+    for network in networks:
+        with found.timed(f"distances ({network.name})"):
+            slow = network.name == "inception" and run.device.type == "cpu"
+            found.figures += distance_figures(
+                network,
+                images,
+                max_sets=1 if slow else _MAX_SETS,
+                max_neighbour_sets=1 if slow else _MAX_NEIGHBOUR_SETS,
+            )
+        if run.side < 10 * network.num_features:
+            found.notes.append(
+                f"{run.side:,} images a side are few for {network.num_features:,} features: "
+                f"{network.frechet} is too high, and only to be compared with that of as many "
+                "images"
+            )
+    if networks and run.side <= NUM_NEIGHBOURS:
+        found.notes.append(
+            f"precision, recall, density and coverage need more than {NUM_NEIGHBOURS} images a "
+            f"side, got {run.side}, so they were not measured"
+        )
+
+
+def _measure_accuracy(
+    run: EvaluatedRun, samples: ImageSet, settings: EvaluationSettings, found: _Findings
+) -> None:
+    assert run.splits.num_classes is not None, "samples are drawn for it only where there are some"
+    with found.timed("classification accuracy"):
+        accuracy = classification_accuracy(
+            first_images(samples, run.num_cas),
+            run.real,
+            run.splits.test,
+            run.splits.num_classes,
+            seeds=settings.seeds,
+            device=run.device,
+            precision=run.precision,
+        )
+    found.figures += accuracy_figures(accuracy, run.num_cas)
+
+
+def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]:
+    """Disjoint sets of `size` images; what is left over is not used."""
+    count = min(len(images) // size, _MAX_SETS)
+    return tuple(images[i * size : (i + 1) * size] for i in range(count))
+
+
+def _by_group(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+    order = ("reconstruction", "generation", "memorisation", "prior")
+    return tuple(sorted(figures, key=lambda figure: order.index(figure.group)))

@@ -1,0 +1,161 @@
+"""A finished run as an evaluation takes it: its models, its images, and what it draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.data.location import DataLocation
+from pipelines.dump_codes import read_own_codes
+from pipelines.evaluation.conditions import networks_folder
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier, cached_classifier
+from pipelines.evaluation.settings import EvaluationSettings
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.batches import code_batches
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.messages import load_run_splits
+from pipelines.training.precision import Precision, resolve_precision
+from stage1_vqvae.code_dump import CodeDump
+
+_MIN_SETS = 2  # without a second one nothing is known of the spread
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """The run that is measured, where, and on how many images."""
+
+    path: Path
+    splits: DataSplits
+    real: ImageSet
+    """Training and validation images."""
+    pipeline: GenerationPipeline
+    dump: CodeDump
+    device: torch.device
+    precision: Precision
+    side: int
+    """Images on each side of a distance."""
+    num_cas: int
+    """Samples for the classification accuracy score; 0 without labels."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are drawn."""
+        return max(self.num_cas, _MIN_SETS * self.side)
+
+
+def load_run(
+    directory: RunDirectory,
+    settings: EvaluationSettings,
+    device: torch.device,
+    location: DataLocation | None = None,
+) -> EvaluatedRun:
+    """Reads everything that is measured.
+
+    Args:
+        directory: With both models and the code dump.
+        settings: What is measured on how many images.
+        device: Where to compute.
+        location: Where the run's data are now; see `load_run_splits`.
+
+    Raises:
+        FileNotFoundError: A part of the run is missing.
+        ValueError: It is damaged, its data are others, there are too few images, or the prior
+            cannot draw as `settings` want it.
+    """
+    pipeline = GenerationPipeline.from_pretrained(directory.path)
+    pipeline.check(settings.sampling, seed=settings.seed)
+    dump = read_own_codes(directory, pipeline.vqvae)
+    splits = load_run_splits(directory, location)
+    real = joined_sets(splits.train, splits.validation)
+    side = min(settings.side, len(splits.test), len(real))
+    if side < 2:
+        raise ValueError(
+            f"an evaluation compares at least 2 test images, but the test split of "
+            f"{directory.path} has {len(splits.test)}: train on more images"
+        )
+    return EvaluatedRun(
+        path=directory.path,
+        splits=splits,
+        real=real,
+        pipeline=pipeline.to(device),
+        dump=dump,
+        device=device,
+        precision=resolve_precision("auto", device),
+        side=side,
+        num_cas=settings.num_cas_samples(len(real)) if splits.num_classes else 0,
+    )
+
+
+def run_classifier(
+    path: Path, splits: DataSplits, real: ImageSet, device: torch.device, precision: Precision
+) -> tuple[FeatureClassifier, str]:
+    """The feature classifier of a run's data and its key, kept beside the run for the next time.
+
+    Args:
+        path: The run directory.
+        splits: Of labelled data.
+        real: Training and validation images, what it learns from.
+        device: Where to compute.
+        precision: To train it in.
+
+    Raises:
+        ValueError: It was kept, but is damaged.
+    """
+    assert splits.num_classes is not None
+    assert real.labels is not None
+    return cached_classifier(
+        networks_folder(path),
+        real.images,
+        real.labels,
+        splits.num_classes,
+        fingerprint=splits.fingerprint,
+        device=device,
+        precision=precision,
+    )
+
+
+def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: int) -> ImageSet:
+    """Samples whose classes are as frequent as those of the real images."""
+    labels = None
+    if run.real.labels is not None and run.pipeline.prior.num_classes is not None:
+        labels = np.resize(run.real.labels[fixed_order(len(run.real))], run.num_samples)
+    images = run.pipeline(
+        run.num_samples,
+        None if labels is None else torch.from_numpy(labels),
+        settings=settings.sampling,
+        seed=settings.seed,
+        batch_size=batch_size,
+    )
+    return ImageSet(images.numpy(), labels)
+
+
+def decoded_training(run: EvaluatedRun) -> NDArray[np.uint8]:
+    """The training images as the VQ-VAE gives them back: uint8 (N, C, H, W)."""
+    batches = code_batches(run.dump.splits["train"])
+    decoded = [run.pipeline.vqvae.decode(codes).cpu() for codes, _ in batches]
+    images: NDArray[np.uint8] = torch.cat(decoded).numpy()
+    return images
+
+
+def first_images(images: ImageSet, count: int) -> ImageSet:
+    """The first images of a set, without a copy of them."""
+    return ImageSet(images.images[:count], None if images.labels is None else images.labels[:count])
+
+
+def joined_sets(first: ImageSet, second: ImageSet) -> ImageSet:
+    """The images of both, and their labels where both have some."""
+    labels = None
+    if first.labels is not None and second.labels is not None:
+        labels = np.concatenate([first.labels, second.labels])
+    return ImageSet(np.concatenate([first.images, second.images]), labels)
+
+
+def fixed_order(count: int) -> NDArray[np.int64]:
+    """A permutation of so many images, the same every time."""
+    order: NDArray[np.int64] = np.random.default_rng(0).permutation(count)
+    return order

@@ -1,0 +1,1 @@
+"""Metrics: pure functions over images and features, and the networks that give features."""

@@ -1,0 +1,308 @@
+"""A small classifier of the data's own classes, whose features generated images are judged by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipelines.files.atomic import writing
+from pipelines.files.ownership import LOCK_FILE, owned
+from pipelines.training.precision import Precision
+from pipelines.training.randomness import ExampleOrder, derive_seed
+from stage1_vqvae.artifact import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    ArtifactRecord,
+    load_artifact,
+    read_config,
+    save_artifact,
+    weights_hash,
+)
+from stage1_vqvae.images import to_float
+
+NUM_FEATURES = 128
+VERSION = 1
+"""Changes with whatever changes the trained network."""
+
+_KIND = "feature_classifier"
+_CURE = "remove that directory, and the next evaluation trains it again"
+_MAX_SIDE = 64
+_HASH_DIGITS = 8
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierTraining:
+    """How a classifier is trained; the same for all that are compared."""
+
+    epochs: float = 3.0
+    """Passes over the images, where these are many."""
+    min_steps: int = 500
+    """Optimizer steps at least, for few images."""
+    max_epochs: float = 50.0
+    """Passes at most, for very few images."""
+    batch_size: int = 128
+    """Images per step; all of them where there are fewer."""
+    learning_rate: float = 5e-3
+    """Peak of the one-cycle schedule."""
+    weight_decay: float = 0.05
+    """Of AdamW."""
+
+    def steps(self, num_images: int) -> int:
+        """Optimizer steps for so many images."""
+        per_epoch = num_images / min(self.batch_size, num_images)
+        steps = min(max(self.epochs * per_epoch, self.min_steps), self.max_epochs * per_epoch)
+        return max(2, round(steps))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierRecord(ArtifactRecord):
+    """The `config.json` of a saved classifier."""
+
+    data_fingerprint: str
+    """Of the data it was trained on."""
+    version: int
+    """`VERSION` when it was trained."""
+    channels: int
+    """C of its images."""
+    num_classes: int
+    """Number of classes."""
+    training: ClassifierTraining
+    """How it was trained."""
+
+
+class FeatureClassifier(nn.Module):
+    """Three convolutions, a layer of 128 features, and a linear head.
+
+    Args:
+        channels: C of its images, of any height and width; those with a side above 64 pixels are
+            averaged down to it, so that the cost has a bound.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_classes = num_classes
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(64, 128, 3, padding=1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(3),
+            nn.Flatten(),
+            nn.Linear(128 * 9, NUM_FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(NUM_FEATURES, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes) of uint8 images (B, C, H, W)."""
+        logits: Tensor = self.head(self.embed(images))
+        return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features (B, 128), not negative, of uint8 images (B, C, H, W)."""
+        floats = to_float(images)
+        side = max(floats.shape[2:])
+        if side > _MAX_SIDE:
+            height, width = (max(1, round(n * _MAX_SIDE / side)) for n in floats.shape[2:])
+            floats = F.adaptive_avg_pool2d(floats, (height, width))
+        features: Tensor = self.body(floats)
+        return features
+
+    @torch.no_grad()
+    def features(self, images: NDArray[np.uint8]) -> Tensor:
+        """float32 (N, 128), on the CPU, of uint8 images (N, C, H, W)."""
+        self.eval()
+        return torch.cat([self.embed(batch).cpu() for batch in self._batches(images)])
+
+    @torch.no_grad()
+    def accuracy(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+        """Part of uint8 images (N, C, H, W) whose most likely class is their label."""
+        self.eval()
+        found = torch.cat([self(batch).argmax(dim=1).cpu() for batch in self._batches(images)])
+        return (found == torch.from_numpy(labels)).double().mean().item()
+
+    def _batches(self, images: NDArray[np.uint8]) -> Iterator[Tensor]:
+        device = next(self.parameters()).device
+        for start in range(0, len(images), _EVALUATION_BATCH):
+            yield torch.from_numpy(images[start : start + _EVALUATION_BATCH].copy()).to(device)
+
+
+def train_classifier(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    num_classes: int,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    training: ClassifierTraining | None = None,
+) -> FeatureClassifier:
+    """Trains a classifier with AdamW and a one-cycle schedule (Smith and Topin 2018).
+
+    A function of its arguments, on one machine with one number of threads; the global stream of
+    random numbers is left as it was.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,) in [0, num_classes).
+        num_classes: How many classes.
+        seed: Of weights, order and dropout.
+        device: Where to train and leave the classifier.
+        precision: Of convolutions and products in training.
+        training: Length and rates; None takes the defaults.
+
+    Raises:
+        ValueError: There are fewer than two images, which batch normalisation needs.
+    """
+    if len(images) < 2:
+        raise ValueError(f"a classifier needs at least 2 images to train on, got {len(images)}")
+    training = training or ClassifierTraining()
+    steps = training.steps(len(images))
+    order = ExampleOrder(len(images), min(training.batch_size, len(images)), seed)
+    targets = torch.from_numpy(labels)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(seed, "classifier"))
+        model = FeatureClassifier(images.shape[1], num_classes).to(device)
+        model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), weight_decay=training.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=training.learning_rate, total_steps=steps, pct_start=0.25
+        )
+        model.train()
+        for step in range(steps):
+            indices = order.batch(step)
+            batch = torch.from_numpy(images[indices.numpy()]).to(device)
+            with precision.autocast(device):
+                logits = model(batch)
+            loss = F.cross_entropy(logits.float(), targets[indices].to(device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def cached_classifier(
+    folder: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    num_classes: int,
+    *,
+    fingerprint: str,
+    device: torch.device,
+    precision: Precision,
+    training: ClassifierTraining | None = None,
+) -> tuple[FeatureClassifier, str]:
+    """The one classifier of a data set: trained with seed 0 where it is not in `folder` yet.
+
+    Two machines may train two of them, whose features are not the same: so its key holds a hash of
+    its weights too. Of processes that share a folder one trains it, and the others wait for it.
+
+    Args:
+        folder: Holds a directory (`config.json`, `model.safetensors`) per data set and settings.
+        images: uint8 (N, C, H, W), what it learns from.
+        labels: int64 (N,).
+        num_classes: How many classes.
+        fingerprint: Of the data.
+        device: Where to train and leave it.
+        precision: Of convolutions and products in training.
+        training: Length and rates; None takes the defaults.
+
+    Returns:
+        The classifier, and its key: the 16 hexadecimal digits its directory is called by (a hash of
+        the data's fingerprint, the settings and the version of the network), a hyphen, and the
+        first 8 digits of its weights' hash.
+
+    Raises:
+        ValueError: The directory is there but damaged.
+    """
+    training = training or ClassifierTraining()
+    config = _config(fingerprint, images.shape[1], num_classes, training)
+    path = folder / _directory_name(config)
+    if not path.exists():
+        lock_file = folder / f".{path.name}{LOCK_FILE}"
+        with owned(path, "trained", lock_file=lock_file, take_turns=True):
+            if not path.exists():  # it may be there meanwhile
+                model = train_classifier(
+                    images,
+                    labels,
+                    num_classes,
+                    seed=0,
+                    device=device,
+                    precision=precision,
+                    training=training,
+                )
+                with writing(path):
+                    save_artifact(path, _KIND, config, model)
+                return model, _key(path, weights_hash(model.state_dict()))
+
+    def build(saved: ClassifierRecord) -> FeatureClassifier:
+        if asdict(saved) | config != asdict(saved):
+            raise ValueError("its settings are not those of its name")
+        return FeatureClassifier(saved.channels, saved.num_classes)
+
+    try:
+        model = load_artifact(path, _KIND, ClassifierRecord, build)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{path} must hold a whole feature classifier, but it is damaged ({error}): {_CURE}"
+        ) from error
+    return model.to(device).eval(), _key(path, weights_hash(model.state_dict()))
+
+
+def cached_key(folder: Path, *, fingerprint: str, channels: int, num_classes: int) -> str | None:
+    """The key that `cached_classifier` would give, without its weights being read.
+
+    None where it would have to be trained first, or is damaged.
+    """
+    config = _config(fingerprint, channels, num_classes, ClassifierTraining())
+    path = folder / _directory_name(config)
+    try:
+        record = read_config(
+            path / CONFIG_FILE, _KIND, FORMAT_VERSION, ClassifierRecord, cure=_CURE
+        )
+    except (OSError, ValueError):
+        return None
+    return _key(path, record.weights_sha256)
+
+
+def _config(
+    fingerprint: str, channels: int, num_classes: int, training: ClassifierTraining
+) -> dict[str, Any]:
+    return {
+        "data_fingerprint": fingerprint,
+        "version": VERSION,
+        "channels": channels,
+        "num_classes": num_classes,
+        "training": asdict(training),
+    }
+
+
+def _directory_name(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, sort_keys=True).encode()
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _key(path: Path, hash_: str) -> str:
+    return f"{path.name}-{hash_[:_HASH_DIGITS]}"

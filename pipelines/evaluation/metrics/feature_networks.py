@@ -1,0 +1,170 @@
+"""The networks whose features images are compared in, each with the name its figures bear."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES, FeatureClassifier
+
+INCEPTION_CHANNELS = (1, 3)
+"""Channels of images that Inception can look at."""
+_BATCH = 50
+# The FID's published network, converted by torch-fidelity; the name ends as the SHA-256 begins.
+_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+_NUM_POOLED = 2048
+NO_TORCH_FIDELITY = (
+    "FID needs torch-fidelity, which is not installed: run pip install torch-fidelity"
+)
+"""Why there is no FID, and the cure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureNetwork:
+    """Where images are compared, and what the figures are called."""
+
+    name: str
+    """Key in the names of figures, e.g. `classifier`."""
+    label: str
+    """What a reader calls it."""
+    frechet: str
+    """What the Frechet distance of its features is called."""
+    kernel: str
+    """What the kernel distance of its features is called."""
+    hash: str
+    """Hexadecimal digits that tell it from another of the same name."""
+    num_features: int
+    """D."""
+    features: Callable[[NDArray[np.uint8]], Tensor]
+    """float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
+
+
+def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwork:
+    """The data's own classifier: its Frechet distance is never called FID."""
+    return FeatureNetwork(
+        name="classifier",
+        label="a classifier of the data's own classes",
+        frechet="FD-classifier",
+        kernel="KD-classifier",
+        hash=key,
+        num_features=NUM_FEATURES,
+        features=classifier.features,
+    )
+
+
+def has_torch_fidelity() -> bool:
+    """Whether the package is installed that FID is measured with (extra `fid`)."""
+    return find_spec("torch_fidelity") is not None
+
+
+def download_inception() -> None:
+    """Downloads the weights of FID's Inception v3 (96 MB) to torch's cache if they are not there.
+
+    Raises:
+        RuntimeError: torch-fidelity is not installed, or the download failed.
+        ValueError: The file that is there is not the published one.
+    """
+    if not has_torch_fidelity():
+        raise RuntimeError(NO_TORCH_FIDELITY)
+    if inception_weights() is not None:
+        return
+    path = _cached_weights()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(_URL, str(path), hash_prefix=_named_hash(path))
+    except OSError as error:
+        raise RuntimeError(
+            f"{_URL} could not be downloaded ({error}): put the file into {path.parent} yourself"
+        ) from error
+
+
+def inception_weights() -> Path | None:
+    """The weights of FID's Inception v3 in torch's cache, or None where they are not there.
+
+    Raises:
+        ValueError: The file is not the published one.
+    """
+    path = _cached_weights()
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(_named_hash(path)):
+        raise ValueError(
+            f"the SHA-256 of {path} must begin as its name ends, but it is {digest[:8]}...: the "
+            "file is damaged, remove it"
+        )
+    return path
+
+
+def expected_inception_hash() -> str | None:
+    """The hash of the network that an evaluation would use, or None where it would go without."""
+    path = _cached_weights()
+    return _named_hash(path) if has_torch_fidelity() and path.exists() else None
+
+
+def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
+    """The pool features of the FID's own network (Heusel et al. 2017), by torch-fidelity.
+
+    It computes what the TensorFlow graph of 2015 does, its way of resizing to 299x299 included.
+    Gray images are repeated over the three channels.
+
+    Args:
+        path: Of the weights.
+        device: Where to compute.
+
+    Raises:
+        ValueError: There is more than tensors in the file.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    # torch-fidelity would run code from the file. This refuses a file that holds any.
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises depends on what it meets
+        raise ValueError(
+            f"{path} must hold tensors and nothing else, but it holds more or is damaged: remove it"
+        ) from error
+    model = FeatureExtractorInceptionV3(
+        "inception-v3-compat", [str(_NUM_POOLED)], feature_extractor_weights_path=str(path)
+    )
+    model.to(device=device, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def features(images: NDArray[np.uint8]) -> Tensor:
+        batches = (
+            torch.from_numpy(images[i : i + _BATCH].copy()).to(device).expand(-1, 3, -1, -1)
+            for i in range(0, len(images), _BATCH)
+        )
+        return torch.cat([model(batch)[0].cpu() for batch in batches])
+
+    return FeatureNetwork(
+        name="inception",
+        label="Inception v3, trained on ImageNet",
+        frechet="FID",
+        kernel="KID",
+        hash=_named_hash(path),
+        num_features=_NUM_POOLED,
+        features=features,
+    )
+
+
+def _cached_weights() -> Path:
+    """Where torch-fidelity and torchmetrics keep them too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
+
+
+def _named_hash(path: Path) -> str:
+    """The digits that the name of a file of weights ends with."""
+    return path.stem.rpartition("-")[2]

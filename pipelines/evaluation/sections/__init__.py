@@ -1,0 +1,1 @@
+"""The parts of an evaluation: reconstruction, prior, generation, memorisation."""

@@ -1,0 +1,1 @@
+"""Prior and decoder as one: samples and completions of images."""

@@ -1,0 +1,347 @@
+"""Prior and VQ-VAE as one object: labels in, images out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.files.atomic import atomic_path
+from pipelines.files.records import read_record, record_bytes
+from pipelines.generation.masks import check_mask, fill_holes, known_places
+from pipelines.runs.directory import RunDirectory
+from stage1_vqvae.base import ImageTokenizer
+from stage1_vqvae.pretrained import load_tokenizer
+from stage2_prior.base import CodePrior
+from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.checks import (
+    Labels,
+    as_labels,
+    check_any_order,
+    check_numbers,
+    check_settings,
+    labels_or_null,
+)
+
+# As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
+# which can turn the rounding of a pixel.
+_ROW_MULTIPLE = 16
+_CLASSES_FILE = "classes.json"
+_CLASSES_KIND, _CLASSES_VERSION = "classes", 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassesRecord:
+    """The `classes.json` of a saved pipeline."""
+
+    class_names: tuple[str, ...]
+    """What the labels mean; empty where that is not known."""
+    train_images_per_class: tuple[int, ...]
+    """By label; empty where that is not known."""
+
+
+class GenerationPipeline:
+    """Samples code grids from a prior and decodes them.
+
+        pipeline = GenerationPipeline.from_pretrained("runs/latest")
+        images = pipeline(n=64, seed=0)              # uint8 (64, C, H, W)
+
+    Args:
+        vqvae: Decodes.
+        prior: Samples; its `vqvae_hash` must be that of this VQ-VAE, whose codes it was trained on.
+        class_names: What the labels mean; empty where that is not known.
+        train_images_per_class: By label; a class without any is not sampled unless it is asked for.
+            Empty where that is not known.
+
+    Raises:
+        ValueError: Prior and VQ-VAE do not belong together, or these are not the prior's classes.
+    """
+
+    def __init__(
+        self,
+        vqvae: ImageTokenizer,
+        prior: CodePrior,
+        class_names: tuple[str, ...] = (),
+        train_images_per_class: tuple[int, ...] = (),
+    ) -> None:
+        if prior.vqvae_hash is None:
+            raise ValueError(
+                "the prior does not say on which VQ-VAE's codes it was trained: set its vqvae_hash "
+                "to the weights_hash() of that one"
+            )
+        if prior.vqvae_hash != vqvae.weights_hash():
+            raise ValueError(
+                "the prior was trained on the codes of another VQ-VAE (the weights' hash differs): "
+                "use the pair that was trained together"
+            )
+        shapes = tuple((grid.height, grid.width) for grid in prior.grids)
+        sizes = tuple(grid.codebook_size for grid in prior.grids)
+        if shapes != vqvae.grid_shapes or sizes != vqvae.codebook_sizes:
+            raise ValueError(
+                f"prior and VQ-VAE must have the same code grids, got {shapes} of {sizes} codes "
+                f"and {vqvae.grid_shapes} of {vqvae.codebook_sizes}: use the pair that was trained "
+                "together"
+            )
+        if train_images_per_class and len(train_images_per_class) != prior.num_classes:
+            raise ValueError(
+                f"one number of training images is required for each of the prior's "
+                f"{prior.num_classes} classes, got {len(train_images_per_class)}: use the record "
+                "that belongs to the prior"
+            )
+        self.vqvae = vqvae
+        self.prior = prior
+        self.class_names = class_names
+        self.train_images_per_class = train_images_per_class
+
+    def __call__(
+        self,
+        n: int,
+        labels: Labels | None = None,
+        *,
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """Generates images number `first_index` to `first_index + n - 1` of `seed`.
+
+        Args:
+            n: How many.
+            labels: Integers (n,), or one label for all; None goes through `trained_labels` in turn
+                where the prior knows classes.
+            settings: Temperature, top-k, top-p, guidance; None draws from the model as it is.
+            seed: Same seed, same images, whatever the batch size.
+            first_index: Index of the first image.
+            batch_size: How many are made at once, which the networks' memory grows with. The codes
+                and images of all `n` are in memory besides, once.
+
+        Returns:
+            uint8 (n, C, H, W), on the CPU.
+
+        Raises:
+            TypeError: A number or a label is no integer.
+            ValueError: A number is out of range, or labels or settings do not fit the prior.
+        """
+        n, seed, first_index, batch_size = check_numbers(n, seed, first_index, batch_size)
+        resolved = self.resolve_labels(n, labels, first_index=first_index)
+        codes = self.prior.sample(
+            n,
+            resolved,
+            settings,
+            seed=seed,
+            first_index=first_index,
+            batch_size=batch_size,
+        )
+        return self._decode_in_batches(codes, batch_size)
+
+    def check(
+        self,
+        settings: SamplingSettings,
+        labels: Labels | None = None,
+        *,
+        n: int = 1,
+        seed: int = 0,
+        batch_size: int = 64,
+        inpainting: bool = False,
+    ) -> None:
+        """Refuses what `__call__` or `inpaint` would refuse, before any image is read or made.
+
+        Args:
+            settings: How to draw.
+            labels: As for `__call__` or `inpaint`.
+            n: How many images.
+            seed: Of their random numbers.
+            batch_size: How many at once.
+            inpainting: Whether images are to be inpainted.
+
+        Raises:
+            TypeError: A number or a label is no integer.
+            ValueError: A number is out of range, or labels or settings do not fit the prior.
+        """
+        n, *_ = check_numbers(n, seed, 0, batch_size)
+        if inpainting or settings.num_steps is not None:
+            wanted = "completing known codes or drawing several codes at a time"
+            check_any_order(self.prior.any_order, wanted)
+        if not inpainting:
+            labels = self.resolve_labels(n, labels)
+        check_settings(
+            settings,
+            self.prior.config,
+            self.prior.num_classes,
+            labelled=labels is not None,
+            has_sampler_options=self.prior.has_sampler_options,
+        )
+        labels_or_null(labels, n, self.prior.config, self.prior.num_classes)
+
+    def inpaint(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        labels: Labels | None = None,
+        *,
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """Fills the holes of images with what the prior thinks likely, given the rest.
+
+        A code is kept where every pixel of its square (downsampling x downsampling) is known; the
+        others are drawn given all kept ones, and the whole is decoded. So the known part comes back
+        as the VQ-VAE reconstructs it, not pixel by pixel. What unknown pixels hold has no
+        influence: they are filled with the image's mean tone before encoding.
+
+        Args:
+            images: uint8 (B, C, H, W), of the size the models were trained on.
+            mask: bool (H, W) for all images, or (B, H, W): True for a known pixel.
+            labels: Integers (B,), or one label for all; None completes without labels, which a
+                prior with classes must have been trained for (label_dropout above 0).
+            settings: How to draw; None draws from the model as it is.
+            seed: Same seed, same images, whatever the batch size; another seed, another completion.
+            first_index: Index of the first image.
+            batch_size: How many are made at once.
+
+        Returns:
+            uint8 (B, C, H, W), on the CPU.
+
+        Raises:
+            TypeError: Images are not uint8, the mask is not bool, or a number or a label is no
+                integer.
+            ValueError: The prior draws in one order only, or something does not fit the models.
+        """
+        if tuple(images.shape[1:]) != tuple(self.vqvae.image_shape):
+            raise ValueError(
+                f"images must have shape (B, {', '.join(map(str, self.vqvae.image_shape))}) as in "
+                f"training, got {tuple(images.shape)}"
+            )
+        _, seed, first_index, batch_size = check_numbers(len(images), seed, first_index, batch_size)
+        mask = check_mask(mask, images)
+        known = tuple(
+            known_places(mask, shape, stride)
+            for shape, stride in zip(self.vqvae.grid_shapes, self.vqvae.strides, strict=True)
+        )
+        drawn = self.prior.complete(
+            self._encode_known(images, mask, batch_size),
+            known,
+            labels,
+            settings,
+            seed=seed,
+            first_index=first_index,
+            batch_size=batch_size,
+        )
+        return self._decode_in_batches(drawn, batch_size)
+
+    @property
+    def trained_labels(self) -> Tensor:
+        """Labels of the classes that had training images: int64 (M,), ascending."""
+        if not any(self.train_images_per_class):
+            return torch.arange(self.prior.num_classes or 0)
+        return torch.tensor(self.train_images_per_class).nonzero().flatten()
+
+    def resolve_labels(
+        self, n: int, labels: Labels | None, *, first_index: int = 0
+    ) -> Tensor | None:
+        """The labels that `__call__` uses: int64 (n,), or None for a prior without classes.
+
+        Raises:
+            TypeError: The labels are not integers.
+            ValueError: The labels are not one per image.
+        """
+        if labels is not None:
+            return as_labels(labels, n)
+        if self.prior.num_classes is None:
+            return None
+        turn = self.trained_labels
+        return turn[torch.arange(first_index, first_index + n) % len(turn)]
+
+    def _encode_known(self, images: Tensor, mask: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+        """Codes of images with their holes filled evenly: int64 (B, h, w) per grid."""
+        batches = []
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            filled = fill_holes(images[batch], mask[batch])
+            missing = -len(filled) % _ROW_MULTIPLE
+            codes = self.vqvae.encode(F.pad(filled, (0, 0, 0, 0, 0, 0, 0, missing)))
+            batches.append(tuple(grid[: len(filled)] for grid in codes))
+        return tuple(torch.cat(grids) for grids in zip(*batches, strict=True))
+
+    def _decode_in_batches(self, codes: tuple[Tensor, ...], batch_size: int) -> Tensor:
+        """uint8 (N, C, H, W), on the CPU."""
+        images = torch.empty((len(codes[0]), *self.vqvae.image_shape), dtype=torch.uint8)
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            images[batch] = self._decode_filled(tuple(grid[batch] for grid in codes))
+        return images
+
+    def _decode_filled(self, codes: tuple[Tensor, ...]) -> Tensor:
+        """Decodes in a batch filled up to a multiple of `_ROW_MULTIPLE` images."""
+        count = len(codes[0])
+        missing = -count % _ROW_MULTIPLE
+        filled = tuple(F.pad(grid, (0, 0, 0, 0, 0, missing)) for grid in codes)
+        return self.vqvae.decode(filled)[:count]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves both models to `device`."""
+        self.vqvae.to(device)
+        self.prior.to(device)
+        return self
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `vqvae/`, `prior/` and `classes.json` to a new `directory`, atomically.
+
+        Raises:
+            FileExistsError: `directory` exists.
+            OSError: The disk is full or refuses.
+        """
+        directory = Path(directory)
+        if directory.exists():
+            raise FileExistsError(
+                f"a new directory is required to save to, but {directory} exists: "
+                "choose another path or remove it first"
+            )
+        with atomic_path(directory) as partial:
+            self.vqvae.save_pretrained(partial / "vqvae")
+            self.prior.save_pretrained(partial / "prior")
+            classes = ClassesRecord(
+                class_names=self.class_names, train_images_per_class=self.train_images_per_class
+            )
+            (partial / _CLASSES_FILE).write_bytes(
+                record_bytes(_CLASSES_KIND, _CLASSES_VERSION, classes, sealed=True)
+            )
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Self:
+        """Loads a run directory or what `save_pretrained` wrote, on the CPU.
+
+        Raises:
+            FileNotFoundError: A model is missing.
+            ValueError: The files are damaged or do not belong together.
+        """
+        directory = RunDirectory(directory).path
+        if not directory.exists():
+            raise FileNotFoundError(
+                f"a finished run is required, but {directory} does not exist: name one, or train "
+                "one with `python -m pipelines.train_all`"
+            )
+        vqvae = load_tokenizer(directory / "vqvae")
+        prior = CodePrior.from_pretrained(directory / "prior")
+        classes = _classes(directory)
+        return cls(vqvae, prior, classes.class_names, classes.train_images_per_class)
+
+
+def _classes(directory: Path) -> ClassesRecord:
+    """From the pipeline's own file or a run's config; names are a comfort and may be missing."""
+    path, run = directory / _CLASSES_FILE, RunDirectory(directory)
+    if not path.exists():
+        if not run.config_file.exists():
+            return ClassesRecord(class_names=(), train_images_per_class=())
+        data = run.data()
+        return ClassesRecord(
+            class_names=data.class_names, train_images_per_class=data.train_images_per_class
+        )
+    cure = "restore it, or remove it to go without the names of the classes"
+    return read_record(path, _CLASSES_KIND, _CLASSES_VERSION, ClassesRecord, cure=cure, sealed=True)

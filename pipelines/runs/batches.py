@@ -1,0 +1,59 @@
+"""Whole splits through a model in batches, every image once and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.data.image_set import ImageSet
+from stage1_vqvae.base import ImageTokenizer
+from stage1_vqvae.code_dump import SplitCodes
+
+# Images measured or encoded at once: enough to be fast, little enough for any memory.
+_EVALUATION_BATCH = 256
+
+
+def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
+    """uint8 (B, C, H, W) on `device`."""
+    for start in range(0, len(images), _EVALUATION_BATCH):
+        yield torch.from_numpy(images.images[start : start + _EVALUATION_BATCH].copy()).to(device)
+
+
+def labelled_batches(
+    images: ImageSet, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images as `image_batches` gives them, each batch with its labels int64 (B,) or None."""
+    starts = range(0, len(images), _EVALUATION_BATCH)
+    for start, batch in zip(starts, image_batches(images, device), strict=True):
+        labels = images.labels
+        yield (
+            batch,
+            None
+            if labels is None
+            else torch.from_numpy(labels[start : start + _EVALUATION_BATCH].copy()),
+        )
+
+
+@torch.no_grad()
+def reconstruct_images(model: ImageTokenizer, images: ImageSet) -> NDArray[np.uint8]:
+    """What a VQ-VAE, on whatever device it is, keeps of images of any size: uint8 (N, C, H, W)."""
+    _, height, width = images.image_shape
+    device = next(model.parameters()).device
+    batches = [
+        model.decode(model.encode(batch), size=(height, width)).cpu()
+        for batch in image_batches(images, device)
+    ]
+    reconstructed: NDArray[np.uint8] = torch.cat(batches).numpy()
+    return reconstructed
+
+
+def code_batches(split: SplitCodes) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
+    """Code grids int64 (B, h, w) and labels of a dumped split, in order."""
+    for start in range(0, len(split), _EVALUATION_BATCH):
+        rows = slice(start, start + _EVALUATION_BATCH)
+        labels = None if split.labels is None else split.labels[rows]
+        yield tuple(grid[rows].long() for grid in split.codes), labels

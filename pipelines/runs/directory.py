@@ -1,0 +1,304 @@
+"""The directory of one training run: where everything lies, and which run is the latest.
+
+config.json           every setting, resolved, with the data's shape and fingerprint
+vqvae/  prior/        the models
+codes/                the code dump
+checkpoints/          what --resume goes on from
+metrics.jsonl         all figures
+reconstructions.png  samples.png
+report.html           one page that shows the run
+.lock  .lock.owner    while it is written
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.data.data_record import DataRecord
+from pipelines.files.atomic import atomic_path, is_empty, remove_partial
+from pipelines.files.ownership import LOCK_FILES, owned
+from pipelines.files.records import read_record, write_record
+from pipelines.runs.changes import changed_data, changed_settings
+from pipelines.runs.config import RunConfig
+
+FORMAT_VERSION = 2
+RUNS = Path("runs")
+LATEST = RUNS / "latest"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RunFile:
+    """What config.json holds."""
+
+    run: RunConfig
+    data: DataRecord
+
+
+class RunDirectory:
+    """Paths of a run and its config file."""
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        # It may name another run before a long command ends: follow it once.
+        if path.name == LATEST.name and path.is_symlink():
+            path = path.parent / path.readlink()
+        elif path.name == LATEST.name and path.is_file():
+            path = path.parent / os.fsdecode(path.read_bytes().strip())
+        self.path = path
+
+    @property
+    def option(self) -> str:
+        """`--run PATH`, quoted as a shell takes it."""
+        return f"--run {shlex.quote(self.path.as_posix())}"
+
+    @property
+    def config_file(self) -> Path:
+        """`config.json`."""
+        return self.path / "config.json"
+
+    @property
+    def vqvae(self) -> Path:
+        """Stage one's model."""
+        return self.path / "vqvae"
+
+    @property
+    def codes(self) -> Path:
+        """The code dump."""
+        return self.path / "codes"
+
+    @property
+    def prior(self) -> Path:
+        """Stage two's model."""
+        return self.path / "prior"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One sub-directory per stage."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """All figures, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's files, where that package is installed."""
+        return self.path / "tensorboard"
+
+    @property
+    def reconstructions(self) -> Path:
+        """Test images above their reconstructions."""
+        return self.path / "reconstructions.png"
+
+    @property
+    def samples(self) -> Path:
+        """Images drawn from the prior."""
+        return self.path / "samples.png"
+
+    @property
+    def report(self) -> Path:
+        """One page that shows the run."""
+        return self.path / "report.html"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """All that `train_all` makes for good."""
+        models = (self.vqvae, self.codes, self.prior)
+        return (*models, self.reconstructions, self.samples, self.report)
+
+    def has_results(self) -> bool:
+        """Whether anything was trained that would be lost with the directory."""
+        return any(path.exists() for path in self.results) or self._is_in_training("*")
+
+    def owned(self, activity: str, *, take_turns: bool = False) -> AbstractContextManager[None]:
+        """Keeps other processes from writing into the run; see `owned`."""
+        return owned(self.path, activity, take_turns=take_turns)
+
+    def begin(self, config: RunConfig, data: DataRecord, *, resume: bool) -> None:
+        """Makes the directory and its config, or re-opens the run that is there.
+
+        The config has the options of the last start.
+
+        Args:
+            config: The run's settings.
+            data: What was found in the data.
+            resume: Whether to go on with a run that is there; without one, a new run begins.
+
+        Raises:
+            FileExistsError: As `check`.
+            ValueError: As `check`.
+        """
+        self.check(config, data, resume=resume)
+        remove_partial(self.path)
+        self._record(config, data)
+
+    def begin_codes(self, config: RunConfig) -> None:
+        """Records the settings that codes are dumped with.
+
+        Raises:
+            FileExistsError: As `check_codes`.
+        """
+        self.check_codes(config)
+        remove_partial(self.path)
+        self._record(config, self.data())
+
+    def check_codes(self, config: RunConfig) -> None:
+        """Refuses what `begin_codes` would refuse, and changes nothing.
+
+        Raises:
+            FileExistsError: There is a prior that was trained with other settings.
+        """
+        path = self._any_prior()
+        if path and config.augmentation != self.config().augmentation:
+            raise FileExistsError(
+                f"{path} was trained with other --augmentation options: dump the codes with "
+                "those, or remove it first"
+            )
+
+    def begin_prior(self, config: RunConfig, *, resume: bool) -> None:
+        """Records the settings of a prior trained alone, or checks that they are those recorded.
+
+        Args:
+            config: The run's settings, with the prior's as they are now.
+            resume: Whether to go on with a prior in training; without one, a new one begins.
+
+        Raises:
+            FileExistsError: As `check_prior`.
+            ValueError: As `check_prior`.
+        """
+        self.check_prior(config, resume=resume)
+        remove_partial(self.path)
+        self._record(config, self.data())
+
+    def check_prior(self, config: RunConfig, *, resume: bool) -> None:
+        """Refuses what `begin_prior` would refuse, and changes nothing.
+
+        Raises:
+            FileExistsError: There is a prior, finished or in training, and `resume` is False.
+            ValueError: The prior in training has other settings.
+        """
+        if resume:
+            self.check(config, resume=True)
+        elif path := self._any_prior():
+            raise FileExistsError(
+                f"a new prior is to be trained, but {path} exists: add --resume to go on with "
+                "it, or remove it to begin again"
+            )
+
+    def check(self, config: RunConfig, data: DataRecord | None = None, *, resume: bool) -> None:
+        """Refuses what `begin` would refuse, and changes nothing.
+
+        A directory in which nothing was trained yet takes any run.
+
+        Args:
+            config: The run's settings.
+            data: As for `begin`, or None while the data have not been read.
+            resume: Whether to go on with a run that is there.
+
+        Raises:
+            FileExistsError: There is a run and `resume` is False, or there is something else.
+            ValueError: The run that is there has other settings or data, or a damaged config.
+        """
+        if not self.config_file.exists():
+            if os.path.lexists(self.path) and not is_empty(self.path, LOCK_FILES):
+                raise FileExistsError(
+                    f"a run needs a new or empty directory, but {self.path} holds something else: "
+                    "name another with --out"
+                )
+        elif not self.has_results():
+            self._read()  # refuses a config of something else
+        elif not resume:
+            raise FileExistsError(
+                f"a new run needs a new directory, but {self.path} holds a run: add --resume to go "
+                "on with it, or name another with --out"
+            )
+        elif changed := self._changes(config, data):
+            raise ValueError(
+                f"to resume {self.path} the settings must be those it was started with, but "
+                f"{'; '.join(changed)}: repeat the original options or begin another run"
+                + self._training_further(changed)
+            )
+
+    def config(self) -> RunConfig:
+        """The settings of the last start, of the run or of a part that was run alone.
+
+        Raises:
+            FileNotFoundError: This is no run directory.
+            ValueError: Its config is damaged or of another version.
+        """
+        return self._read().run
+
+    def data(self) -> DataRecord:
+        """What was found in the data.
+
+        Raises:
+            FileNotFoundError: This is no run directory.
+            ValueError: Its config is damaged or of another version.
+        """
+        return self._read().data
+
+    def mark_latest(self) -> None:
+        """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
+
+        Names are taken as given: the folder, or the run in it, may be a link to another disk. Where
+        symbolic links cannot be made, as by most users of Windows, `latest` is a file that holds
+        the run's name. Failing is no error.
+        """
+        path = self.path.absolute()
+        if path.parent.name != RUNS.name:
+            return
+        link = path.with_name(LATEST.name)
+        if link.is_dir() and not link.is_symlink():
+            return  # a user's own directory of that name stays
+        with suppress(OSError), atomic_path(link) as partial:
+            try:
+                partial.symlink_to(path.name, target_is_directory=True)
+            except (OSError, NotImplementedError):
+                partial.write_bytes(os.fsencode(path.name))
+
+    def _read(self) -> _RunFile:
+        if not self.config_file.is_file():
+            raise FileNotFoundError(
+                f"a run directory is required, but {self.config_file} does not exist: name a run "
+                "with --run, or train one with `python -m pipelines.train_all`"
+            )
+        cure = "restore it, or train another run"
+        return read_record(self.config_file, "run", FORMAT_VERSION, _RunFile, cure=cure)
+
+    def _record(self, config: RunConfig, data: DataRecord) -> None:
+        content = _RunFile(run=config, data=data)
+        if not self.config_file.exists() or content != self._read():
+            write_record(self.config_file, "run", FORMAT_VERSION, content)
+
+    def _is_in_training(self, stage: str) -> bool:
+        return any(self.checkpoints.glob(f"{stage}/step-*"))
+
+    def _any_prior(self) -> Path | None:
+        """A prior, finished or in training."""
+        if self.prior.exists():
+            return self.prior
+        in_training = self._is_in_training(self.prior.name)
+        return self.checkpoints / self.prior.name if in_training else None
+
+    def _changes(self, config: RunConfig, data: DataRecord | None) -> list[str]:
+        old = self.config()
+        changed = changed_settings(old, config, with_prior=self._any_prior() is not None)
+        if data is not None:
+            changed += changed_data(self.data(), data, old, config)
+        return changed
+
+    def _training_further(self, changed: Sequence[str]) -> str:
+        """How to train a finished run for longer, where that is what was wanted."""
+        wants_more = any(".epochs was" in difference for difference in changed)
+        if not wants_more or not self.prior.exists():
+            return ""
+        return (
+            "; to train this one further, begin one that starts from its weights, with "
+            f"--start-from {shlex.quote(str(self.path))} and another --out"
+        )

@@ -1,0 +1,219 @@
+"""The directory of a sweep: its own files, and one run directory per run. Imports no torch.
+
+sweep.json                     the options the sweep was started with
+KIND-SIZE/                     an ordinary run directory each
+KIND-SIZE/sweep_row.json       that run's row of the table, once it is measured
+sweep.md  sweep.csv  sweep.png     the table, renewed after every run
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pipelines.files.atomic import is_empty, remove_partial
+from pipelines.files.ownership import LOCK_FILES, owned
+from pipelines.files.records import read_record, write_record
+from pipelines.runs.config import RunConfig, deciding, differences
+from pipelines.runs.directory import RunDirectory
+from pipelines.sweeps.table import SweepRow
+
+_T = TypeVar("_T")
+
+FORMAT_VERSION = 2
+_ROW_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepConfig:
+    """Everything that decides the results of a sweep."""
+
+    quantizers: tuple[str, ...]
+    """Kinds of quantizers."""
+    codebook_sizes: tuple[int, ...]
+    """Sizes that each is tried with."""
+    with_prior: bool
+    """Whether the prior is trained, too."""
+    run: RunConfig
+    """What is trained each time, but for the quantizer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values by option, without the quantizer of `run`, which is not used."""
+        run = self.run.to_dict()
+        del run["vqvae"]["quantizer"]
+        return {
+            "quantizers": list(self.quantizers),
+            "codebook_sizes": list(self.codebook_sizes),
+            "with_prior": self.with_prior,
+            **run,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SweepFile:
+    """What sweep.json holds."""
+
+    precision: Literal["fp32", "bf16"] | None
+    """What the number format `auto` came to; None if no stage asks for it."""
+    sweep: SweepConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RowFile:
+    """What sweep_row.json holds."""
+
+    row: SweepRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    kind: str
+    """Quantizer."""
+    size: int
+    """Codes a grid position, over all of the quantizer's grids."""
+    config: RunConfig
+    """All its settings."""
+    directory: RunDirectory
+    """Where it goes."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.directory.path.name
+
+    @property
+    def row_file(self) -> Path:
+        """Its row of the table."""
+        return self.directory.path / "sweep_row.json"
+
+    def read_row(self) -> SweepRow | None:
+        """Its row as far as it was measured; None if it was not.
+
+        Raises:
+            ValueError: The file is damaged or of another version.
+        """
+        if not self.row_file.exists():
+            return None
+        cure = "remove it to have the run measured again"
+        return read_record(self.row_file, "sweep-row", _ROW_VERSION, _RowFile, cure=cure).row
+
+    def write_row(self, row: SweepRow) -> None:
+        """Keeps a measured row, replacing what was there."""
+        write_record(self.row_file, "sweep-row", _ROW_VERSION, _RowFile(row=row))
+
+
+class SweepDirectory:
+    """Paths of a sweep and the record of its options."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def record_file(self) -> Path:
+        """`sweep.json`."""
+        return self.path / "sweep.json"
+
+    @property
+    def markdown(self) -> Path:
+        """The table, with what it means."""
+        return self.path / "sweep.md"
+
+    @property
+    def csv(self) -> Path:
+        """The table, unrounded."""
+        return self.path / "sweep.csv"
+
+    @property
+    def figure(self) -> Path:
+        """The table as a figure."""
+        return self.path / "sweep.png"
+
+    def run(self, kind: str, size: int) -> RunDirectory:
+        """The run directory of a kind of quantizer and a codebook size."""
+        return RunDirectory(self.path / f"{kind}-{size}")
+
+    def owned(self, activity: str) -> AbstractContextManager[None]:
+        """Keeps other processes from writing into the sweep; see `owned`."""
+        return owned(self.path, activity)
+
+    def check(self, config: SweepConfig, *, resume: bool) -> None:
+        """Refuses a directory that cannot take the sweep, and changes nothing.
+
+        A directory in which nothing was trained yet takes any sweep.
+
+        Args:
+            config: What the results depend on.
+            resume: Whether to go on with a sweep that is there. It may be extended: runs and the
+                prior may be added, since that changes nothing of what is there.
+
+        Raises:
+            FileExistsError: There is a sweep and `resume` is False, or there is something else.
+            ValueError: The sweep that is there has other options, or a damaged record.
+        """
+        if not self.record_file.exists():
+            if self.path.exists() and not is_empty(self.path, LOCK_FILES):
+                raise FileExistsError(
+                    f"a sweep needs a new or empty directory, but {self.path} holds something "
+                    "else: name another with --out"
+                )
+            return
+        recorded = self._read().sweep
+        if not self._has_results():
+            return
+        if not resume:
+            raise FileExistsError(
+                f"a new sweep needs a new directory, but {self.path} holds a sweep: add --resume "
+                "to go on with it, or name another with --out"
+            )
+        if changed := _changes(recorded, config):
+            raise ValueError(
+                f"to resume {self.path} the options must be those it was started with, but "
+                f"{'; '.join(changed)}: repeat the original options or begin another sweep"
+            )
+
+    def begin(self, config: SweepConfig, precision: Literal["fp32", "bf16"] | None) -> None:
+        """Records the options of a sweep that begins, or of one that goes on and may have grown.
+
+        Args:
+            config: As for `check`, which must have passed.
+            precision: What the number format `auto` came to; None if no stage asks for it.
+        """
+        remove_partial(self.path)
+        content = _SweepFile(precision=precision, sweep=config)
+        write_record(self.record_file, "sweep", FORMAT_VERSION, content)
+
+    def precision(self) -> Literal["fp32", "bf16"] | None:
+        """The `precision` given to `begin`; None too where no sweep has begun."""
+        if not self.record_file.exists():
+            return None
+        return self._read().precision
+
+    def _read(self) -> _SweepFile:
+        cure = "restore it, or begin another sweep with --out"
+        return read_record(self.record_file, "sweep", FORMAT_VERSION, _SweepFile, cure=cure)
+
+    def _has_results(self) -> bool:
+        """Whether anything was trained in one of its runs."""
+        return any(
+            RunDirectory(file.parent).has_results() for file in self.path.glob("*/config.json")
+        )
+
+
+def _changes(old: SweepConfig, new: SweepConfig) -> list[str]:
+    """What differs between two sweeps' options, apart from what may differ."""
+    allowed = replace(
+        old,
+        quantizers=_extended(old.quantizers, new.quantizers),
+        codebook_sizes=_extended(old.codebook_sizes, new.codebook_sizes),
+        with_prior=old.with_prior or new.with_prior,
+    )
+    return differences(deciding(allowed.to_dict()), deciding(new.to_dict()))
+
+
+def _extended(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:
+    """`new`, where it has all of `old`."""
+    return new if set(old) <= set(new) else old

@@ -1,0 +1,1 @@
+"""Search for sampling settings on the validation split."""

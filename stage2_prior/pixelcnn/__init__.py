@@ -1,0 +1,1 @@
+"""A gated PixelCNN over code grids, and its cached decoding."""

@@ -1,0 +1,1 @@
+"""Sampling code grids: settings, order, random numbers, the loop and its checks."""

@@ -1,0 +1,1 @@
+"""A decoder-only transformer over code grids, and its cached decoding."""

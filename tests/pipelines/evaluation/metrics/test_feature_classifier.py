@@ -1,0 +1,156 @@
+"""The feature classifier: it learns, it is a function of its seed, and its cache is checked."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.evaluation.metrics.feature_classifier import (
+    ClassifierTraining,
+    FeatureClassifier,
+    cached_classifier,
+    cached_key,
+    train_classifier,
+)
+from pipelines.training.precision import Precision
+
+CPU, FP32 = torch.device("cpu"), Precision(name="fp32", reason="it was asked for")
+SHORT = ClassifierTraining(min_steps=12, max_epochs=12, batch_size=16)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def two_classes(count, height=8, width=8, channels=1, seed=0):
+    """Noise that is brighter above in class 1, below in class 0."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    images = generator.integers(0, 100, (count, channels, height, width), dtype=np.uint8)
+    images[labels == 1, :, : height // 2] += 100
+    images[labels == 0, :, height // 2 :] += 100
+    return images, labels
+
+
+def train(images, labels, seed=0, training=SHORT):
+    return train_classifier(
+        images, labels, 2, seed=seed, device=CPU, precision=FP32, training=training
+    )
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 13, 3), (28, 28, 1)])
+def test_classifier_learns_classes_of_images_it_has_not_seen(shape):
+    model = train(*two_classes(64, *shape), training=ClassifierTraining(min_steps=40))
+    assert model.accuracy(*two_classes(40, *shape, seed=1)) == 1.0
+
+
+def test_accuracy_is_the_part_of_images_whose_label_is_likeliest():
+    images, labels = two_classes(64)
+    model = train(images, labels)
+    with torch.no_grad():
+        right = model(torch.from_numpy(images)).argmax(dim=1).numpy() == labels
+    wrong_labels = np.where(np.arange(64) < 16, 1 - labels, labels)
+    expected = (right[16:].sum() + (~right[:16]).sum()) / 64
+    assert model.accuracy(images, wrong_labels) == expected
+
+
+def test_features_are_what_the_head_sees():
+    images, labels = two_classes(20)
+    model = train(images, labels)
+    features = model.features(images)
+    assert features.shape == (20, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(model.head(features), model(torch.from_numpy(images)))
+
+
+def test_features_of_an_image_do_not_depend_on_its_batch():
+    images, labels = two_classes(20)
+    model = train(images, labels)
+    torch.testing.assert_close(model.features(images)[7:8], model.features(images[7:8]))
+
+
+def test_large_images_are_averaged_down():
+    model = FeatureClassifier(1, 2).eval()
+    small = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 32), dtype=np.uint8)
+    large = small.repeat(4, axis=2).repeat(4, axis=3)
+    torch.testing.assert_close(model.features(large), model.features(small))
+
+
+def test_training_is_a_function_of_its_seed_and_leaves_the_global_stream_alone():
+    images, labels = two_classes(40)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = train(images, labels).features(images)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(train(images, labels).features(images), first)
+    assert not torch.equal(train(images, labels, seed=1).features(images), first)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "steps"),
+    [
+        (60_000, 3 * 60_000 // 128 + 0),  # three epochs
+        (10_000, 500),  # at least so many steps
+        (64, 50),  # at most 50 epochs, of one step each
+        (2, 50),
+    ],
+)
+def test_length_of_training_depends_on_the_number_of_images(num_images, steps):
+    assert ClassifierTraining().steps(num_images) == steps
+
+
+def test_single_image_is_refused():
+    with pytest.raises(ValueError, match="needs at least 2 images to train on, got 1"):
+        train(*two_classes(1))
+
+
+def cached(folder, fingerprint="a" * 16, training=SHORT):
+    images, labels = two_classes(20)
+    return cached_classifier(
+        folder,
+        images,
+        labels,
+        2,
+        fingerprint=fingerprint,
+        device=CPU,
+        precision=FP32,
+        training=training,
+    )
+
+
+def test_cached_classifier_is_the_one_that_was_trained(tmp_path):
+    images, _ = two_classes(20)
+    first, key = cached(tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert key.rpartition("-")[0] == path.name
+    assert cached_key(tmp_path, fingerprint="a" * 16, channels=1, num_classes=2) is None
+    written = (path / "model.safetensors").stat().st_mtime_ns
+    second, again = cached(tmp_path)
+    assert again == key
+    assert torch.equal(first.features(images), second.features(images))
+    assert (path / "model.safetensors").stat().st_mtime_ns == written
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_data_or_settings_have_a_classifier_of_their_own(tmp_path):
+    keys = {
+        cached(tmp_path)[1],
+        cached(tmp_path, fingerprint="b" * 16)[1],
+        cached(tmp_path, training=ClassifierTraining(min_steps=2, max_epochs=1))[1],
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {key.rpartition("-")[0] for key in keys}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_damaged_cache_is_refused(name, tmp_path):
+    cached(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"must hold a whole feature classifier, .* remove that"):
+        cached(tmp_path)

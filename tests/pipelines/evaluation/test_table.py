@@ -1,0 +1,97 @@
+"""An evaluation as text and as Markdown."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from tiny_evaluations import conditions
+
+from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.table import to_markdown, to_text, with_spread
+
+FIGURES = (
+    Figure(
+        group="reconstruction",
+        name="psnr",
+        label="PSNR",
+        value=24.751,
+        unit="dB",
+        better="higher",
+        explanation="How exact.",
+        num_images=10_000,
+    ),
+    Figure(
+        group="generation",
+        name="fd_classifier",
+        label="FD-classifier",
+        value=8.0,
+        better="lower",
+        explanation="How far.",
+        num_images=500,
+        spread=0.25,
+        references=(Reference(label="floor", value=0.4), Reference(label="other", value=2.9)),
+    ),
+)
+EVALUATION = Evaluation(run="rgb", conditions=conditions(), figures=FIGURES, notes=("no FID",))
+
+
+def test_text_aligns_values_below_their_groups():
+    assert to_text(EVALUATION).splitlines() == [
+        "reconstruction",
+        "  PSNR              24.75 dB",
+        "      How exact. (10,000 images)",
+        "",
+        "generation",
+        "  FD-classifier  8.00 ± 0.25  floor 0.4, other 2.9",
+        "      How far. (500 images)",
+        "",
+        "note: no FID",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "written"),
+    [
+        (2.1432, 0.0912, "2.143 ± 0.091"),
+        (87.755, 0.0071, "87.7550 ± 0.0071"),
+        (8.0, 12.4, "8 ± 12"),
+        (12345.6, 1.0, "12,345.6 ± 1.0"),
+        (0.95, 0.0, "0.95 ± 0"),
+        (0.95, None, "0.95"),
+        (0.1, 1.7e-17, "0.1 ± 0"),
+        (0.5, 2.5e-9, "0.500000 ± 0.000000"),
+        (math.inf, 0.5, "inf"),
+        (8.0312, math.nan, "8.031"),
+    ],
+)
+def test_value_has_the_digits_of_its_spread(value, spread, written):
+    assert with_spread(replace(EVALUATION.figures[0], value=value, spread=spread)) == written
+
+
+def test_markdown_has_a_table_per_group():
+    lines = to_markdown(EVALUATION).splitlines()
+    assert lines[0] == "# Evaluation of rgb"
+    assert "| PSNR | 24.75 dB |  | 10,000 | How exact. |" in lines
+    assert "| FD-classifier | 8.00 ± 0.25 | floor 0.4, other 2.9 | 500 | How far. |" in lines
+    assert lines.index("## Reconstruction") < lines.index("## Generation")
+    assert lines[-1] == "- no FID"
+
+
+def test_markdown_is_not_broken_by_names():
+    record = replace(
+        EVALUATION,
+        run="a|b*",
+        figures=(replace(FIGURES[0], label="x|y", explanation="<b>"),),
+        notes=("a_b",),
+        alarms=("copies*",),
+    )
+    lines = to_markdown(record).splitlines()
+    assert lines[0] == "# Evaluation of a\\|b\\*"
+    assert lines[2] == "- **copies\\***"
+    assert "| x\\|y | 24.75 dB |  | 10,000 | \\<b\\> |" in lines
+    assert lines[-1] == "- a\\_b"
+
+
+def test_text_has_the_alarms_before_the_notes():
+    lines = to_text(replace(EVALUATION, alarms=("copies",))).splitlines()
+    assert lines[-3:] == ["ALARM: copies", "", "note: no FID"]
