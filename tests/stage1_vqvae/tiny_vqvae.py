@@ -115,6 +115,13 @@ CASES = {
 }
 """Every kind with every switch, by a name for test reports; all of four dimensions."""
 
+REPRESENTATIVE = (
+    *("ema-all", "gradient-restarts", "simvq-moments", "finite_scalar", "lookup_free", "gumbel"),
+    *("stochastic-kmeans", "index_backprop", "residual-ema", "residual-finite_scalar"),
+    *("product-ema", "product-lookup_free"),
+)
+"""Names of a few cases for properties that do not depend on the switches; every kind is there."""
+
 
 def base_of(config):
     """The settings that each grid has."""

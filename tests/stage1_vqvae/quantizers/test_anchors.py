@@ -171,7 +171,7 @@ def test_anchors_leave_usage_to_the_moving_average(kind):
 
 
 @pytest.mark.parametrize("kind", LEARNED)
-@pytest.mark.parametrize(("fraction", "moves"), [(0.0, True), (0.69, True), (0.7, False)])
+@pytest.mark.parametrize(("fraction", "moves"), [(0.69, True), (0.7, False)])
 def test_codes_follow_anchors_until_the_configured_fraction(kind, fraction, moves):
     quantizer = quantizer_with_unused_codes(kind, restart_until=0.7)
     quantizer.set_progress(fraction)
