@@ -13,9 +13,9 @@ import tyro
 
 from pipelines.files.images import save_grid
 from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.both_stages import train_all
+from pipelines.runs.options import TrainOptions
 from pipelines.runs.recipes import folder_64
-from pipelines.train_all import train_all
-from pipelines.train_vqvae import TrainOptions
 from stage1_vqvae import EMAQuantizerConfig
 from stage2_prior import SamplingSettings
 

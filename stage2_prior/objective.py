@@ -23,6 +23,11 @@ class PriorStep:
     metrics: dict[str, Tensor]
     """Detached float32 (): `bits_per_code`."""
 
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """The loss by optimizer, of which there is one."""
+        return {"main": self.loss}
+
 
 class PriorObjective(nn.Module):
     """Mean -log p(c_t | c_<t, label, context), with labels dropped at random in training.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipelines.cli.command import say
+from pipelines.cli.echo import say
 from stage2_prior.config import PixelCNNConfig, SamplingSettings
 from stage2_prior.grids import GridSpec, to_grids, to_sequence
 from stage2_prior.pixelcnn.prior import PixelCNNPrior

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipelines.benchmarks.peak_memory import memory_of
-from pipelines.cli.command import say
+from pipelines.cli.echo import say
 from stage2_prior.config import SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior

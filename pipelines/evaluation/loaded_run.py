@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
-from pipelines.dump_codes import read_own_codes
 from pipelines.evaluation.conditions import networks_folder
 from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier, cached_classifier
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.batches import code_batches
+from pipelines.runs.codes import read_own_codes
+from pipelines.runs.data import load_run_splits
 from pipelines.runs.directory import RunDirectory
-from pipelines.runs.messages import load_run_splits
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.code_dump import CodeDump
 
-_MIN_SETS = 2  # without a second one nothing is known of the spread
+_MIN_SETS = 2  # without a second one nothing is known of the std
 
 
 @dataclass(frozen=True)

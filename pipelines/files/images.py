@@ -9,10 +9,7 @@ import numpy as np
 from einops import rearrange
 from PIL import Image
 
-from pipelines.data.image_set import ImageSet
 from pipelines.files.atomic import atomic_path, refuse_existing, refuse_unwritable
-from pipelines.runs.batches import reconstruct_images
-from stage1_vqvae.base import ImageTokenizer
 
 _GAP = 2  # pixels between the images of a grid
 _GRID_SIDE = 800  # small images are enlarged, each pixel to a square, to about this width
@@ -90,11 +87,9 @@ def save_grid(path: Path, images: np.ndarray, columns: int | None = None) -> Non
         picture.save(partial)
 
 
-def save_reconstructions(
-    path: Path, model: ImageTokenizer, images: np.ndarray, columns: int = 8
-) -> None:
+def save_reconstructions(path: Path, images: np.ndarray, reconstructions: np.ndarray) -> None:
     """Writes images above their reconstructions as one PNG; see `draw_reconstructions`."""
-    picture = draw_reconstructions(model, images, columns)
+    picture = draw_reconstructions(images, reconstructions)
     with atomic_path(path) as partial:
         picture.save(partial)
 
@@ -106,11 +101,10 @@ def draw_grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
 
 
 def draw_reconstructions(
-    model: ImageTokenizer, images: np.ndarray, columns: int = 8
+    images: np.ndarray, reconstructions: np.ndarray, columns: int = 8
 ) -> Image.Image:
-    """Rows of uint8 images (N, C, H, W), each above the row of their reconstructions."""
-    decoded = reconstruct_images(model, ImageSet(images))
-    return to_pil(pair_grid(viewable(images), viewable(decoded), columns))
+    """Rows of images, each above the row of their reconstructions; both uint8 (N, C, H, W)."""
+    return to_pil(pair_grid(viewable(images), viewable(reconstructions), columns))
 
 
 def image_grid(images: np.ndarray, columns: int) -> np.ndarray:

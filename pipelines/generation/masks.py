@@ -8,7 +8,7 @@ from einops import reduce
 from torch import Tensor
 
 
-def mask_hiding(part: str, height: int, width: int) -> Tensor:
+def half_mask(part: str, height: int, width: int) -> Tensor:
     """A mask bool (H, W) that hides one part of an image.
 
     Args:
@@ -54,7 +54,7 @@ def check_mask(mask: Tensor, images: Tensor) -> Tensor:
     return mask.expand(batch, height, width)
 
 
-def known_places(mask: Tensor, shape: tuple[int, int], downsampling: int) -> Tensor:
+def known_codes(mask: Tensor, shape: tuple[int, int], downsampling: int) -> Tensor:
     """Which codes stand for known pixels only: bool (B, h, w).
 
     Args:
@@ -71,7 +71,7 @@ def known_places(mask: Tensor, shape: tuple[int, int], downsampling: int) -> Ten
     ).bool()
 
 
-def fill_holes(images: Tensor, mask: Tensor) -> Tensor:
+def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
     """Images uint8 (B, C, H, W) whose unknown pixels have the mean of the known ones.
 
     Channel by channel and image by image; mid-gray where nothing is known. What the unknown pixels

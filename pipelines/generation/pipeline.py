@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.files.atomic import atomic_path
 from pipelines.files.records import read_record, record_bytes
-from pipelines.generation.masks import check_mask, fill_holes, known_places
+from pipelines.generation.masks import check_mask, fill_unknown, known_codes
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.pretrained import load_tokenizer
@@ -221,7 +221,7 @@ class GenerationPipeline:
         _, seed, first_index, batch_size = check_numbers(len(images), seed, first_index, batch_size)
         mask = check_mask(mask, images)
         known = tuple(
-            known_places(mask, shape, stride)
+            known_codes(mask, shape, stride)
             for shape, stride in zip(self.vqvae.grid_shapes, self.vqvae.strides, strict=True)
         )
         drawn = self.prior.complete(
@@ -263,7 +263,7 @@ class GenerationPipeline:
         batches = []
         for start in range(0, len(images), batch_size):
             batch = slice(start, start + batch_size)
-            filled = fill_holes(images[batch], mask[batch])
+            filled = fill_unknown(images[batch], mask[batch])
             missing = -len(filled) % _ROW_MULTIPLE
             codes = self.vqvae.encode(F.pad(filled, (0, 0, 0, 0, 0, 0, 0, missing)))
             batches.append(tuple(grid[: len(filled)] for grid in codes))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from pipelines.report.markup import element, paragraph, table, text
-from pipelines.report.numbers import number, with_spread
+from pipelines.report.numbers import format_with_std, number
 from pipelines.report.run_record import RunRecord
 from pipelines.tuning.record import MeasuredSettings
 from stage2_prior.config import SamplingSettings
@@ -26,7 +27,7 @@ def tried_settings(record: RunRecord) -> list[str]:
                 "Which settings bring samples nearest to images kept back says ", command, "."
             )
         ]
-    best = [tuning.nearest, *tuning.as_near]
+    best = [tuning.nearest, *tuning.within_noise]
     sets = len(tuning.nearest.distances)
     said = (
         f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
@@ -44,7 +45,7 @@ def tried_settings(record: RunRecord) -> list[str]:
 
 
 def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
-    distance = text(with_spread(one.distance, one.spread))
+    distance = text(format_with_std(one.distance, one.spread))
     return (
         number(one.settings.temperature),
         number(one.settings.guidance_scale),
@@ -55,18 +56,11 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
 
 def _in_common(settings: Sequence[SamplingSettings]) -> str:
     """What all settings share and is not the default; those without guidance have no schedule."""
-    default = SamplingSettings()
-    names = (
-        "first_temperature",
-        "guidance_schedule",
-        "first_guidance_scale",
-        "guidance_power",
-        "top_p",
-        "precision",
-    )
+    default = asdict(SamplingSettings())
+    shared = [name for name in default if name not in ("temperature", "guidance_scale", "compile")]
     differing = [
         f"{name.replace('_', ' ')} {value}"
-        for name in names
-        for value in sorted({getattr(one, name) for one in settings} - {getattr(default, name)})
+        for name in shared
+        for value in sorted({getattr(one, name) for one in settings} - {default[name]})
     ]
     return f" All with {', '.join(differing)}." if differing else ""

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.cli.options import Device, check_seed
 from pipelines.data.config import DataConfig
 from pipelines.files.records import to_json
 from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.training.config import FIELDS_WITHOUT_EFFECT, TrainingConfig
+from pipelines.training.launch import num_processes
 from stage1_vqvae.config import VQVAEConfig
 from stage2_prior.config import PriorConfig, TransformerConfig
 
@@ -34,8 +36,7 @@ class RunConfig:
     seed: int = 0
     """Seed of initial weights, data order and dropout, in [0, 2^63). Not of the data's splits,
     which never change."""
-    device: str = "auto"
-    """Where to compute: auto (the first of cuda, mps, cpu), cpu, mps, cuda or cuda:N."""
+    device: Device = "auto"
     data: DataConfig = field(default_factory=DataConfig)
     """Images."""
     vqvae: VQVAEConfig = field(default_factory=VQVAEConfig)
@@ -61,8 +62,17 @@ class RunConfig:
         Raises:
             ValueError: The seed is out of range.
         """
-        if not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
+        check_seed(self.seed)
+
+    def check_processes(self) -> None:
+        """Makes sure that the processes can share the batches of both stages.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        count = num_processes()
+        self.vqvae_training.check_processes(count, "--vqvae-training.batch-size")
+        self.prior_training.check_processes(count, "--prior-training.batch-size")
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values, which `convert` turns back into it."""

@@ -120,36 +120,23 @@ class RunDirectory:
         """Keeps other processes from writing into the run; see `owned`."""
         return owned(self.path, activity, take_turns=take_turns)
 
-    def begin(self, config: RunConfig, data: DataRecord, *, resume: bool) -> None:
-        """Makes the directory and its config, or re-opens the run that is there.
-
-        The config has the options of the last start.
+    def begin(self, config: RunConfig, data: DataRecord | None = None) -> None:
+        """Makes the directory, or re-opens the run in it, and records the settings of this start.
 
         Args:
-            config: The run's settings.
-            data: What was found in the data.
-            resume: Whether to go on with a run that is there; without one, a new run begins.
+            config: The run's settings, which the check of what is begun has accepted.
+            data: What was found in the data; None keeps what is recorded.
 
         Raises:
-            FileExistsError: As `check`.
-            ValueError: As `check`.
+            OSError: The directory cannot be written.
         """
-        self.check(config, data, resume=resume)
+        content = _RunFile(run=config, data=self.data() if data is None else data)
         remove_partial(self.path)
-        self._record(config, data)
-
-    def begin_codes(self, config: RunConfig) -> None:
-        """Records the settings that codes are dumped with.
-
-        Raises:
-            FileExistsError: As `check_codes`.
-        """
-        self.check_codes(config)
-        remove_partial(self.path)
-        self._record(config, self.data())
+        if not self.config_file.exists() or content != self._read():
+            write_record(self.config_file, "run", FORMAT_VERSION, content)
 
     def check_codes(self, config: RunConfig) -> None:
-        """Refuses what `begin_codes` would refuse, and changes nothing.
+        """Refuses to dump codes with other settings than those of the prior, and changes nothing.
 
         Raises:
             FileExistsError: There is a prior that was trained with other settings.
@@ -161,23 +148,12 @@ class RunDirectory:
                 "those, or remove it first"
             )
 
-    def begin_prior(self, config: RunConfig, *, resume: bool) -> None:
-        """Records the settings of a prior trained alone, or checks that they are those recorded.
+    def check_prior(self, config: RunConfig, *, resume: bool) -> None:
+        """Refuses to train a prior over another one, and changes nothing.
 
         Args:
             config: The run's settings, with the prior's as they are now.
             resume: Whether to go on with a prior in training; without one, a new one begins.
-
-        Raises:
-            FileExistsError: As `check_prior`.
-            ValueError: As `check_prior`.
-        """
-        self.check_prior(config, resume=resume)
-        remove_partial(self.path)
-        self._record(config, self.data())
-
-    def check_prior(self, config: RunConfig, *, resume: bool) -> None:
-        """Refuses what `begin_prior` would refuse, and changes nothing.
 
         Raises:
             FileExistsError: There is a prior, finished or in training, and `resume` is False.
@@ -192,13 +168,13 @@ class RunDirectory:
             )
 
     def check(self, config: RunConfig, data: DataRecord | None = None, *, resume: bool) -> None:
-        """Refuses what `begin` would refuse, and changes nothing.
+        """Refuses a directory that cannot take the run, and changes nothing.
 
         A directory in which nothing was trained yet takes any run.
 
         Args:
             config: The run's settings.
-            data: As for `begin`, or None while the data have not been read.
+            data: What was found in the data; None while they have not been read.
             resume: Whether to go on with a run that is there.
 
         Raises:
@@ -270,11 +246,6 @@ class RunDirectory:
             )
         cure = "restore it, or train another run"
         return read_record(self.config_file, "run", FORMAT_VERSION, _RunFile, cure=cure)
-
-    def _record(self, config: RunConfig, data: DataRecord) -> None:
-        content = _RunFile(run=config, data=data)
-        if not self.config_file.exists() or content != self._read():
-            write_record(self.config_file, "run", FORMAT_VERSION, content)
 
     def _is_in_training(self, stage: str) -> bool:
         return any(self.checkpoints.glob(f"{stage}/step-*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from pipelines.data.image_set import ImageSet
 from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.batches import code_batches, image_batches
+from pipelines.training.batches import BatchPlan, index_batches
+from pipelines.training.config import TrainingConfig
+from pipelines.training.task import OptimizerSpec
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
@@ -51,6 +54,10 @@ class VQVAETask:
         self._train = train
         self._validation = validation
 
+    def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
+        """One optimizer for the whole objective."""
+        return {"main": OptimizerSpec(module=self.objective, config=config)}
+
     def prepare(self, device: torch.device) -> None:
         """Starts the codebook from the z_e of random training images, the same on every process."""
         if not self._has_codebook:
@@ -60,9 +67,10 @@ class VQVAETask:
             self.objective.initialise(self._images(indices, device) for indices in batches)
         self.objective.scale_usage(self._batch_size)
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor]:
-        """uint8 (B, C, H, W)."""
-        return (self._images(indices, device),)
+    def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor]]:
+        """Yields images uint8 (B, C, H, W)."""
+        for indices in index_batches(plan, len(self._train)):
+            yield (self._images(indices, device),)
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""
@@ -124,22 +132,20 @@ class PriorTask:
         self._validation = dump.splits["validation"]
         self._seen = _evenly_spaced(train, len(self._validation))
 
+    def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
+        """One optimizer for the whole objective."""
+        return {"main": OptimizerSpec(module=self.objective, config=config)}
+
     def prepare(self, device: torch.device) -> None:
         """A prior needs no data to start."""
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        """What the objective takes: codes int64 (B, L), and labels int64 (B,) or None.
+    def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
+        """Yields codes int64 (B, L), and labels int64 (B,) or None.
 
-        Where there are other views, two more: None for the context, and the views int64 (B,).
+        With augmentation two more: None for the context, and the views int64 (B,).
         """
-        labels = None if self._labels is None else self._labels[indices].to(device)
-        num_views = len(self._sequences)
-        if num_views == 1:
-            return self._sequences[0, indices].long().to(device), labels
-        seen_otherwise = torch.rand(len(indices)) < self._share
-        views = torch.where(seen_otherwise, torch.randint(1, num_views, (len(indices),)), 0)
-        sequences = self._sequences[views, indices].long().to(device)
-        return sequences, labels, None, views.to(device)
+        for indices in index_batches(plan, self.num_training_examples):
+            yield self._batch(indices, device)
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on, and sets how many images are seen in another view."""
@@ -157,6 +163,16 @@ class PriorTask:
             "bits_per_code": measure_bits_per_code(prior, code_batches(self._validation)),
             "train_bits_per_code": measure_bits_per_code(prior, code_batches(self._seen)),
         }
+
+    def _batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
+        labels = None if self._labels is None else self._labels[indices].to(device)
+        num_views = len(self._sequences)
+        if num_views == 1:
+            return self._sequences[0, indices].long().to(device), labels
+        seen_otherwise = torch.rand(len(indices)) < self._share
+        views = torch.where(seen_otherwise, torch.randint(1, num_views, (len(indices),)), 0)
+        sequences = self._sequences[views, indices].long().to(device)
+        return sequences, labels, None, views.to(device)
 
 
 def _short_hash(config: object) -> str:

@@ -1,13 +1,10 @@
-"""What a try of sampling settings found, as one JSON file.
-
-The command writes it and the report reads it.
-"""
+"""Sampling settings that were tried, with their distances: as one JSON file, and as text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipelines.files.records import read_record, write_record
@@ -16,12 +13,13 @@ from stage2_prior.config import SamplingSettings
 
 TUNING_FILE = "sampling_tuning.json"
 _KIND, _FORMAT_VERSION = "tuning", 2
-_LARGEST = 1e100
+_MAX_DISTANCE = 1e100  # its square does not overflow
+HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
 
 
 @dataclass(frozen=True)
 class MeasuredSettings:
-    """One way to sample, and how near its samples come to images that were kept back.
+    """Sampling settings, and the distances of their samples from held-out images.
 
     Raises:
         ValueError: There is no distance, or one whose square would overflow.
@@ -31,14 +29,13 @@ class MeasuredSettings:
     distances: tuple[float, ...]
     """Frechet distance of each set of samples."""
     agreement: float | None
-    """Part of the samples that a classifier takes for the class they were drawn for; None where
-    the prior knows no classes."""
+    """Share of the samples that a classifier assigns to their label; None without classes."""
 
     def __post_init__(self) -> None:
         if not self.distances:
             raise ValueError("distances must be at least one, got none")
-        if max(map(abs, self.distances)) > _LARGEST:
-            raise ValueError(f"distances must be at most {_LARGEST}, got {self.distances}")
+        if max(map(abs, self.distances)) > _MAX_DISTANCE:
+            raise ValueError(f"distances must be at most {_MAX_DISTANCE}, got {self.distances}")
 
     @property
     def distance(self) -> float:
@@ -47,22 +44,22 @@ class MeasuredSettings:
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation over the sets; None of one."""
+        """The standard deviation over the sets; None with one set."""
         return math.sqrt(_variance(self.distances)) if len(self.distances) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingTuning:
-    """All settings that were tried on a run, and on what.
+    """All settings that were tried on a run.
 
     Raises:
-        ValueError: There are none, or they have different numbers of sets.
+        ValueError: Nothing was measured, or settings have different numbers of sets.
     """
 
     vqvae: str
     """`weights_hash` of the model."""
     prior: str
-    """The same."""
+    """`weights_hash` of the model."""
     feature_network: str
     """Key of the feature classifier."""
     images_per_set: int
@@ -77,35 +74,35 @@ class SamplingTuning:
     def __post_init__(self) -> None:
         if not self.measured:
             raise ValueError("measured settings must be at least one, got none")
-        if len({len(one.distances) for one in self.measured}) > 1:
+        if len({len(result.distances) for result in self.measured}) > 1:
             raise ValueError("all settings must have as many distances, got different numbers")
 
     @property
     def nearest(self) -> MeasuredSettings:
         """The settings of the smallest distance."""
-        return min(self.measured, key=lambda one: one.distance)
+        return min(self.measured, key=lambda result: result.distance)
 
     @property
-    def as_near(self) -> list[MeasuredSettings]:
-        """Others that chance may have put behind the nearest; none where there is one set only.
+    def within_noise(self) -> list[MeasuredSettings]:
+        """Others whose distance does not differ significantly from the nearest; none of one set.
 
-        All settings draw with the same random numbers, so their distances are compared set by set:
+        All settings sample with the same random numbers, so distances are compared set by set:
         the mean difference must be more than twice its standard error. The deviation of a
-        difference is pooled over all settings, since one pair of few sets says little of it.
+        difference is pooled over all settings, since a few sets of one pair estimate it badly.
         """
         nearest, sets = self.nearest, len(self.nearest.distances)
-        others = [one for one in self.measured if one != nearest]
+        others = [result for result in self.measured if result != nearest]
         if sets == 1 or not others:
             return []
         differences = [
-            [there - here for there, here in zip(one.distances, nearest.distances, strict=True)]
-            for one in others
+            [there - here for there, here in zip(result.distances, nearest.distances, strict=True)]
+            for result in others
         ]
         variance = math.fsum(map(_variance, differences)) / len(others)
         limit = 2 * math.sqrt(variance / sets)
         return [
-            one
-            for one, values in zip(others, differences, strict=True)
+            result
+            for result, values in zip(others, differences, strict=True)
             if math.fsum(values) / sets <= limit
         ]
 
@@ -126,7 +123,42 @@ class SamplingTuning:
         return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)
 
 
+def describe_choice(tuning: SamplingTuning) -> str:
+    """The best settings, and others that do not differ from them significantly."""
+    nearest = tuning.nearest
+    words = f"nearest: {_name(nearest.settings)}"
+    if nearest.spread is None:
+        return words + "; one set shows no noise: --sets 2 does"
+    others = ", ".join(_name(result.settings) for result in tuning.within_noise)
+    return words + (f"; within noise: {others}" if others else "")
+
+
+def table_row(result: MeasuredSettings) -> str:
+    """One line under `HEADING`."""
+    spread = "-" if result.spread is None else f"{result.spread:.3f}"
+    accuracy = "-" if result.agreement is None else f"{result.agreement:.1%}"
+    return (
+        f"  {result.settings.temperature:>11g}  {result.settings.guidance_scale:>8g}  "
+        f"{result.distance:>7.3f}  {spread:>6}  {accuracy:>11}"
+    )
+
+
+def arguments(settings: SamplingSettings) -> str:
+    """The settings as options of `sample` and `evaluate`, each with a space before."""
+    values = asdict(replace(settings, compile="off"))
+    defaults = asdict(SamplingSettings())
+    return "".join(
+        f" --{name.replace('_', '-')} {value}"
+        for name, value in values.items()
+        if value != defaults[name]
+    )
+
+
+def _name(settings: SamplingSettings) -> str:
+    return f"temperature {settings.temperature:g} with guidance {settings.guidance_scale:g}"
+
+
 def _variance(values: Sequence[float]) -> float:
-    """Of a sample of at least two."""
+    """Unbiased variance of at least two values."""
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_runs import command
 
-from pipelines import benchmark
-from pipelines.benchmark import Timing, measure
+from pipelines.benchmarks import quantizer, run_all
+from pipelines.benchmarks.timing import Timing, measure
 
 
 def test_timing_gives_rates_slowest_to_fastest():
@@ -30,8 +30,8 @@ def test_measure_leaves_the_first_call_out_and_takes_the_median(monkeypatch):
 
 def test_benchmark_reports_every_part_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark, "_QUANTIZER_SIZES", ((8, 4, 2),))
-    monkeypatch.setattr(benchmark, "_MEMORY_SIZE", (16, 4, 2))
+    monkeypatch.setattr(quantizer, "_SIZES", ((8, 4, 2),))
+    monkeypatch.setattr(quantizer, "_MEMORY_SIZE", (16, 4, 2))
     command("benchmark", "--recipe", "smoke", "--repetitions", "1")
     printed = capsys.readouterr().out
     parts = ("vqvae training", "prior training", "sampling codes", "decoding", "N=8 K=4 D=2")
@@ -45,8 +45,8 @@ def test_benchmark_reports_every_part_and_writes_nothing(tmp_path, monkeypatch, 
     [("quantizer", "EMA quantizer", "training:"), ("stages", "training:", "EMA quantizer")],
 )
 def test_benchmark_of_one_part_leaves_the_other_out(part, shown, left_out, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "_QUANTIZER_SIZES", ((8, 4, 2),))
-    monkeypatch.setattr(benchmark, "benchmark_quantizer_memory", lambda: None)
+    monkeypatch.setattr(quantizer, "_SIZES", ((8, 4, 2),))
+    monkeypatch.setattr(run_all, "benchmark_quantizer_memory", lambda: None)
     command("benchmark", "--recipe", "smoke", "--repetitions", "1", "--part", part)
     printed = capsys.readouterr().out
     assert shown in printed
@@ -55,8 +55,8 @@ def test_benchmark_of_one_part_leaves_the_other_out(part, shown, left_out, monke
 
 def test_memory_of_a_forward_is_that_of_one_block_and_not_of_all_distances(monkeypatch, capsys):
     # All distances: 512 MB. A block of scores: 4 MB; the rest is what libraries come to hold.
-    monkeypatch.setattr(benchmark, "_MEMORY_SIZE", (32768, 4096, 2))
-    benchmark.benchmark_quantizer_memory()
+    monkeypatch.setattr(quantizer, "_MEMORY_SIZE", (32768, 4096, 2))
+    quantizer.benchmark_quantizer_memory()
     printed = capsys.readouterr().out
     assert float(re.search(r"D=2: ([\d,]+) MB", printed)[1].replace(",", "")) < 128
     assert "all distances at once would take 537 MB" in printed

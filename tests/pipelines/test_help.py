@@ -6,21 +6,21 @@ import itertools
 import json
 import textwrap
 from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
 import pytest
 from tiny_runs import python
 
 from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
-from pipelines.inpaint import InpaintOptions
+from pipelines.generation.options import InpaintOptions, SampleOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
 from pipelines.reconstruct import ReconstructOptions
+from pipelines.runs.options import TrainOptions
 from pipelines.runs.recipes import fashion_mnist_mini
-from pipelines.sample import SampleOptions
-from pipelines.sweep import SweepOptions
+from pipelines.sweeps.options import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
-from pipelines.train_vqvae import TrainOptions
-from pipelines.tune_sampling import TuneSamplingOptions
+from pipelines.tuning.options import TuneSamplingOptions
 
 TRAIN = TrainOptions(run=fashion_mnist_mini())
 PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
@@ -76,13 +76,16 @@ def leaves(options, prefix=""):
 
 
 def descriptions(cls):
-    """The docstring below each field, read from the source of the class and those it extends."""
+    """The help of each field, from its type or from the docstring below it."""
     found = {}
     for base in reversed(cls.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
         for statement, after in itertools.pairwise(body):
             if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
                 found[statement.target.id] = after.value.value
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        for argument in getattr(hint, "__metadata__", ()):
+            found[name] = argument.help or found[name]
     return found
 
 

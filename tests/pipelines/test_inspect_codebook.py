@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 
-from pipelines.codebook import plots as codebook_figures
+from pipelines.codebook import inspect as inspection
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from stage1_vqvae.model import VQVAE
@@ -259,7 +259,7 @@ def test_failed_inspection_leaves_the_earlier_one_whole(changed_run, monkeypatch
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(codebook_figures, "save_figures", fail)
+    monkeypatch.setattr(inspection, "save_figures", fail)
     with pytest.raises(OSError, match="disk full"):
         inspect(run)
     assert {path: path.read_bytes() for path in (run / "codebook").iterdir()} == before

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from tiny_runs import TINY, command
 
+from pipelines.runs.data import load_run_splits
 from pipelines.runs.directory import RunDirectory
-from pipelines.runs.messages import load_run_splits
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from tiny_runs import TINY, KilledError, command, contents, edit_json, status, tree
 
-from pipelines.data import load
-from pipelines.runs import messages as summaries
+from pipelines.runs import data, stage_one
 from pipelines.runs.directory import RunDirectory
+from pipelines.sweeps import run_all
 from stage1_vqvae.model import VQVAE
 
 CPU = ("--device", "cpu")
@@ -24,9 +24,9 @@ def no_work(monkeypatch):
     def work(*_, **__):
         raise KilledError
 
-    for owner, name in ((VQVAE, "from_pretrained"), (summaries, "load_splits")):
-        monkeypatch.setattr(owner, name, work)
-    monkeypatch.setattr(load, "load_splits", work)
+    monkeypatch.setattr(VQVAE, "from_pretrained", work)
+    for module in (data, stage_one, run_all):
+        monkeypatch.setattr(module, "load_splits", work)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_samples_that_cannot_be_drawn_before_images_are_read(
     def read(*_):
         raise KilledError
 
-    monkeypatch.setattr(summaries, "load_splits", read)
+    monkeypatch.setattr(data, "load_splits", read)
     before = contents(run)
     options = tuple(run if option == "RUN" else option for option in options)
     where = () if "--run" in options else ("--run", run)
@@ -179,10 +179,10 @@ def test_output_among_the_data(name, run, tmp_path, monkeypatch, capsys):
 def test_unlabelled_data_are_refused_by_tune_sampling_before_they_are_read(
     run, monkeypatch, capsys
 ):
-    data = replace(
+    unlabelled = replace(
         RunDirectory(run).data(), num_classes=None, class_names=(), train_images_per_class=()
     )
-    monkeypatch.setattr(RunDirectory, "data", lambda _: data)
+    monkeypatch.setattr(RunDirectory, "data", lambda _: unlabelled)
     assert "have none: train on labelled data" in sentence(capsys, "tune_sampling", "--run", run)
 
 

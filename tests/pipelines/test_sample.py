@@ -14,8 +14,8 @@ from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
 from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
 from pipelines.files.images import image_grid
+from pipelines.generation.labels import parse_label
 from pipelines.generation.pipeline import GenerationPipeline
-from pipelines.sample import parse_label
 from stage2_prior.config import SamplingSettings
 
 

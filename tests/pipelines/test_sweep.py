@@ -22,15 +22,17 @@ from tiny_runs import (
     tree,
 )
 
-from pipelines import sweep
 from pipelines.data.load import load_splits
-from pipelines.dump_codes import dump_codes
+from pipelines.runs.codes import dump_codes
 from pipelines.runs.directory import RunDirectory
+from pipelines.runs.stage_one import train_vqvae
+from pipelines.runs.stage_two import train_prior
 from pipelines.runs.tasks import PriorTask, VQVAETask
 from pipelines.sweeps import measurement as sweep_measurement
+from pipelines.sweeps import options as sweep_options
+from pipelines.sweeps import run_all
+from pipelines.sweeps.directory import SweepDirectory
 from pipelines.sweeps.quantizers import recommended_quantizer
-from pipelines.train_prior import train_prior
-from pipelines.train_vqvae import train_vqvae
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.precision import Precision
 from stage1_vqvae.model import VQVAE
@@ -253,16 +255,16 @@ def test_table_is_printed_at_the_end(copy, source, capsys):
 
 
 MOMENTS = {
-    "before the record is written": (sweep.SweepDirectory, "begin", 1),
+    "before the record is written": (SweepDirectory, "begin", 1),
     "before the first run": (RunDirectory, "begin", 1),
     "before the second run": (RunDirectory, "begin", 2),
     "in the second run's stage one": (VQVAETask, "batch", _STEPS + 5),
     "before the second run is measured": (sweep_measurement, "measure_ssim", 2),
-    "between the second run's stages": (sweep, "dump_codes", 2),
+    "between the second run's stages": (run_all, "dump_codes", 2),
     "in the second run's prior": (PriorTask, "batch", _STEPS + 8),
-    "before the second run's prior is in its row": (sweep_measurement, "with_prior_figures", 2),
-    "before the second run is in the table": (sweep, "_write_table", 2),
-    "in the table": (sweep, "to_csv", 2),
+    "before the second run's prior is in its row": (run_all, "with_prior_figures", 2),
+    "before the second run is in the table": (run_all, "_write_table", 2),
+    "in the table": (run_all, "to_csv", 2),
 }
 
 
@@ -447,13 +449,13 @@ def test_dry_run_says_the_plan_and_writes_nothing(source, tmp_path, capsys):
 @pytest.fixture
 def exploding(monkeypatch):
     """Makes the commitment term of the EMA quantizer with 4 codes infinite in float32."""
-    real = sweep.recommended_quantizer
+    real = sweep_options.recommended_quantizer
 
     def recommended(kind, size):
         config = real(kind, size)
         return replace(config, commitment_weight=1e39) if (kind, size) == ("ema", 4) else config
 
-    monkeypatch.setattr(sweep, "recommended_quantizer", recommended)
+    monkeypatch.setattr(sweep_options, "recommended_quantizer", recommended)
 
 
 @pytest.mark.usefixtures("exploding")
@@ -527,7 +529,7 @@ AUTO = ("--vqvae-training.precision", "auto", "--prior-training.precision", "bf1
 def test_auto_precision_is_found_once_and_kept(tmp_path, monkeypatch, source):
     found = iter(["bf16", "fp32", "fp32", "fp32"])  # a machine that cannot make up its mind
     monkeypatch.setattr(
-        "pipelines.training.precision.resolve_precision",
+        "pipelines.sweeps.run_all.resolve_precision",
         lambda _choice, _device: Precision(name=next(found), reason="so"),
     )
     out, one = tmp_path / "sweep", {"kinds": ["ema"]}
@@ -541,7 +543,7 @@ def test_auto_precision_is_found_once_and_kept(tmp_path, monkeypatch, source):
 
 def test_precision_option_is_that_of_both_stages(monkeypatch):
     taken = []
-    monkeypatch.setattr(sweep, "sweep", taken.append)
+    monkeypatch.setattr(run_all, "sweep", taken.append)
     command("sweep", *TINY_SWEEP, "--precision", "bf16")
     (options,) = taken
     assert options.run.vqvae_training.precision == options.run.prior_training.precision == "bf16"

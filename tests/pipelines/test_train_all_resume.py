@@ -11,8 +11,7 @@ import pytest
 import torch
 from tiny_runs import TINY, KilledError, command, contents, environment, kill_at, status, tree
 
-from pipelines import train_all
-from pipelines.files import images as image_files
+from pipelines.runs import both_stages, stage_one
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.tasks import PriorTask, VQVAETask
 from stage1_vqvae import code_dump
@@ -25,15 +24,15 @@ MOMENTS = {
     "in stage one before its first checkpoint": (VQVAETask, "batch", 2),
     "in stage one": (VQVAETask, "batch", 5),
     "in stage one's validation": (VQVAETask, "validate", 1),
-    "between stage one's figures and its images": (image_files, "save_reconstructions", 1),
+    "between stage one's figures and its images": (stage_one, "save_reconstructions", 1),
     "before the VQ-VAE is saved": (VQVAE, "save_pretrained", 1),
-    "between the VQ-VAE and the dump": (train_all, "dump_codes", 1),
+    "between the VQ-VAE and the dump": (both_stages, "dump_codes", 1),
     "in the dump": (code_dump, "_write_split", 3),
-    "between the dump and stage two": (train_all, "train_prior", 1),
+    "between the dump and stage two": (both_stages, "train_prior", 1),
     "in stage two before its first checkpoint": (PriorTask, "batch", 1),
     "in stage two": (PriorTask, "batch", 8),
     "between stage two's figures and the prior": (CodePrior, "save_pretrained", 1),
-    "before the samples": (image_files, "save_grid", 1),
+    "before the samples": (both_stages, "save_grid", 1),
     "before the run is the latest": (RunDirectory, "mark_latest", 1),
 }
 

@@ -9,15 +9,10 @@ import pytest
 from tiny_runs import python, status
 
 import pipelines
-from pipelines.cli.command import (
-    named_run,
-    option_value,
-    parse,
-    recipe_defaults,
-    run_command,
-    say,
-    with_prior_kind,
-)
+from pipelines.cli.command import parse, run_command
+from pipelines.cli.echo import say
+from pipelines.runs.kinds import named_run, option_value, recipe_defaults, with_prior_kind
+from pipelines.runs.options import read_train_options
 from pipelines.runs.recipes import RECIPES, cifar10, fashion_mnist_mini
 from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
@@ -235,8 +230,6 @@ def test_option_of_no_quantizer_is_left_to_the_parser(capsys):
     ],
 )
 def test_options_of_a_quantizer_are_read_after_the_swap(options, expected, monkeypatch):
-    from pipelines.train_vqvae import read_train_options
-
     argv = [o if o.isdecimal() else f"--vqvae.quantizer.{o}" for o in options]
     monkeypatch.setattr(sys, "argv", ["train_all.py", *argv])
     assert read_train_options("").run.vqvae.quantizer == expected
@@ -282,8 +275,6 @@ def test_unknown_kind_is_refused(argv, message):
 
 
 def test_options_overrule_the_recipe_and_the_last_one_wins(monkeypatch):
-    from pipelines.train_vqvae import read_train_options
-
     options = ["--vqvae.width", "5", "--recipe=cifar10", "--seed", "1", "--seed", "2"]
     monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
     base = cifar10()
@@ -293,8 +284,6 @@ def test_options_overrule_the_recipe_and_the_last_one_wins(monkeypatch):
 
 
 def test_option_of_the_other_kind_is_read_after_the_swap(monkeypatch):
-    from pipelines.train_vqvae import read_train_options
-
     options = ["--prior.kernel-size", "7", "--prior.kind", "pixelcnn"]
     monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
     assert read_train_options("").run.prior.kernel_size == 7

@@ -11,7 +11,8 @@ from tiny_runs import environment
 WORK = """
 import sys
 from pathlib import Path
-from pipelines.cli.command import run_command, say
+from pipelines.cli.command import run_command
+from pipelines.cli.echo import say
 
 def main():
     say("hällo 日本 \\udce9" * 2000)

@@ -27,6 +27,21 @@ DATA = DataRecord(
 )
 
 
+def begin(run, config, data, *, resume):
+    run.check(config, data, resume=resume)
+    run.begin(config, data)
+
+
+def begin_codes(run, config):
+    run.check_codes(config)
+    run.begin(config)
+
+
+def begin_prior(run, config, *, resume):
+    run.check_prior(config, resume=resume)
+    run.begin(config)
+
+
 @pytest.fixture
 def run(tmp_path):
     """A directory that does not exist yet."""
@@ -35,7 +50,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def begun(run):
-    run.begin(CONFIG, DATA, resume=False)
+    begin(run, CONFIG, DATA, resume=False)
     return run
 
 
@@ -49,7 +64,7 @@ def trained(begun):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_new_run_remembers_settings_and_data(run, resume):
-    run.begin(CONFIG, DATA, resume=resume)
+    begin(run, CONFIG, DATA, resume=resume)
     again = RunDirectory(str(run.path))
     assert (again.config(), again.data()) == (CONFIG, DATA)
     assert tree(run.path) == ["config.json"]
@@ -57,14 +72,14 @@ def test_new_run_remembers_settings_and_data(run, resume):
 
 def test_empty_directory_takes_a_run(run):
     run.path.mkdir(parents=True)
-    run.begin(CONFIG, DATA, resume=False)
+    begin(run, CONFIG, DATA, resume=False)
     assert run.config() == CONFIG
 
 
 def test_existing_run_is_refused_and_kept(trained):
     before = trained.config_file.read_bytes()
     with pytest.raises(FileExistsError, match=r"new directory, but .*first holds a run: add --res"):
-        trained.begin(replace(CONFIG, seed=1), DATA, resume=False)
+        begin(trained, replace(CONFIG, seed=1), DATA, resume=False)
     assert trained.config_file.read_bytes() == before
 
 
@@ -74,7 +89,7 @@ def test_directory_of_something_else_is_refused(run, resume, name):
     run.path.mkdir(parents=True)
     (run.path / name).touch()
     with pytest.raises(FileExistsError, match=r"first holds something else: name another with --o"):
-        run.begin(CONFIG, DATA, resume=resume)
+        begin(run, CONFIG, DATA, resume=resume)
     assert tree(run.path) == [name]
 
 
@@ -83,12 +98,12 @@ def test_file_in_the_place_of_a_run_is_refused(run, resume):
     run.path.parent.mkdir(parents=True)
     run.path.touch()
     with pytest.raises(FileExistsError, match=r"needs a new or empty directory, but .*first ho"):
-        run.begin(CONFIG, DATA, resume=resume)
+        begin(run, CONFIG, DATA, resume=resume)
 
 
 def test_resume_of_the_same_run_changes_nothing(trained):
     before = trained.config_file.read_bytes()
-    trained.begin(CONFIG, DATA, resume=True)
+    begin(trained, CONFIG, DATA, resume=True)
     assert trained.config_file.read_bytes() == before
 
 
@@ -108,7 +123,7 @@ WITHOUT_EFFECT = {
 
 @pytest.mark.parametrize("config", WITHOUT_EFFECT.values(), ids=WITHOUT_EFFECT)
 def test_what_changes_no_result_may_change_on_resume_and_is_recorded(trained, config):
-    trained.begin(config, DATA, resume=True)
+    begin(trained, config, DATA, resume=True)
     assert (trained.config(), trained.data()) == (config, DATA)
 
 
@@ -130,17 +145,17 @@ def test_resume_with_other_settings_is_refused_by_their_names(trained):
         r"now 4; --vqvae.width was 32, is now 5: repeat the original options or begin another run"
     )
     with pytest.raises(ValueError, match=message):
-        trained.begin(other, DATA, resume=True)
+        begin(trained, other, DATA, resume=True)
 
 
 def test_resume_with_another_kind_of_prior_is_refused(trained):
     with pytest.raises(ValueError, match=r"--prior.kind was transformer, is now pixelcnn"):
-        trained.begin(replace(CONFIG, prior=PixelCNNConfig()), DATA, resume=True)
+        begin(trained, replace(CONFIG, prior=PixelCNNConfig()), DATA, resume=True)
 
 
 def test_resume_on_other_data_is_refused(trained):
     with pytest.raises(ValueError, match="but data fingerprint was 0123, is now 4567: repeat"):
-        trained.begin(CONFIG, replace(DATA, fingerprint="4567"), resume=True)
+        begin(trained, CONFIG, replace(DATA, fingerprint="4567"), resume=True)
 
 
 def test_check_without_data_looks_at_the_settings_alone(trained):
@@ -159,14 +174,14 @@ def test_begin_removes_what_a_kill_left_half_written(begun):
     (begun.path / ".codes.partial-17" / "train.safetensors").touch()
     (begun.path / ".samples.partial-17.png").touch()
     (begun.path / ".mine").touch()
-    begun.begin(CONFIG, DATA, resume=True)
+    begin(begun, CONFIG, DATA, resume=True)
     assert tree(begun.path) == [".mine", "config.json"]
 
 
 def test_new_prior_removes_what_a_kill_left_half_written(begun):
     (begun.path / ".prior.partial-17").mkdir()
     (begun.path / "samples" / ".0001.partial-17").mkdir(parents=True)
-    begun.begin_prior(CONFIG, resume=False)
+    begin_prior(begun, CONFIG, resume=False)
     assert tree(begun.path) == ["config.json", "samples"]
 
 
@@ -182,7 +197,7 @@ def test_run_in_which_nothing_was_trained_is_begun_anew(begun, resume):
     (begun.checkpoints / "vqvae" / ".unfinished-step-00000001").mkdir(parents=True)
     (begun.path / LOCK_FILE).touch()
     corrected, others = replace(CONFIG, seed=1), replace(DATA, fingerprint="4567")
-    begun.begin(corrected, others, resume=resume)
+    begin(begun, corrected, others, resume=resume)
     assert (begun.config(), begun.data()) == (corrected, others)
 
 
@@ -194,7 +209,7 @@ def test_run_with_any_result_is_not_begun_anew(begun, result):
     (begun.path / result).mkdir(parents=True)
     before = tree(begun.path)
     with pytest.raises(FileExistsError, match="holds a run"):
-        begun.begin(replace(CONFIG, seed=1), DATA, resume=False)
+        begin(begun, replace(CONFIG, seed=1), DATA, resume=False)
     assert tree(begun.path) == before
 
 
@@ -202,18 +217,18 @@ def test_config_of_something_else_is_not_written_over(run):
     run.path.mkdir(parents=True)
     run.config_file.write_text('{"architectures": ["GPT2"]}')
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
-        run.begin(CONFIG, DATA, resume=False)
+        begin(run, CONFIG, DATA, resume=False)
     assert run.config_file.read_text() == '{"architectures": ["GPT2"]}'
 
 
 def test_settings_of_a_stage_that_has_not_begun_may_change_on_resume(begun):
     begun.vqvae.mkdir()
     slower = replace(CONFIG, prior_training=replace(CONFIG.prior_training, learning_rate=1e-4))
-    begun.begin(slower, DATA, resume=True)
+    begin(begun, slower, DATA, resume=True)
     assert begun.config() == slower
     other = replace(slower, vqvae_training=replace(CONFIG.vqvae_training, learning_rate=1e-4))
     with pytest.raises(ValueError, match=r"but --vqvae-training.learning-rate was .*: repeat"):
-        begun.begin(other, DATA, resume=True)
+        begin(begun, other, DATA, resume=True)
 
 
 def test_more_epochs_of_a_finished_run_are_a_new_run_from_its_weights(trained):
@@ -230,7 +245,7 @@ def test_more_epochs_of_a_finished_run_are_a_new_run_from_its_weights(trained):
 def test_run_killed_while_its_config_was_written_begins_again(run, resume):
     run.path.mkdir(parents=True)
     (run.path / ".config.partial-17.json").touch()
-    run.begin(CONFIG, DATA, resume=resume)
+    begin(run, CONFIG, DATA, resume=resume)
     assert tree(run.path) == ["config.json"]
 
 
@@ -239,7 +254,7 @@ AUGMENTED = replace(CONFIG, augmentation=AugmentationConfig(flip=True))
 
 def test_settings_of_a_dump_are_recorded_and_what_a_kill_left_is_removed(begun):
     (begun.path / ".codes.partial-17").mkdir()
-    begun.begin_codes(AUGMENTED)
+    begin_codes(begun, AUGMENTED)
     assert (begun.config(), begun.data()) == (AUGMENTED, DATA)
     assert tree(begun.path) == ["config.json"]
 
@@ -248,14 +263,14 @@ def test_settings_of_a_dump_are_recorded_and_what_a_kill_left_is_removed(begun):
 def test_dump_with_other_settings_than_a_prior_that_is_there_is_refused(begun, name):
     (begun.path / name).mkdir(parents=True)
     with pytest.raises(FileExistsError, match=r"prior was trained with other --augmentation"):
-        begun.begin_codes(AUGMENTED)
+        begin_codes(begun, AUGMENTED)
     assert begun.config() == CONFIG
-    begun.begin_codes(CONFIG)  # with the prior's own
+    begin_codes(begun, CONFIG)  # with the prior's own
 
 
 def test_new_prior_is_recorded_with_its_settings(begun):
     changed = replace(CONFIG, seed=4, prior=PixelCNNConfig(width=3))
-    begun.begin_prior(changed, resume=False)
+    begin_prior(begun, changed, resume=False)
     assert (begun.config(), begun.data()) == (changed, DATA)
 
 
@@ -263,18 +278,18 @@ def test_new_prior_is_recorded_with_its_settings(begun):
 def test_new_prior_beside_an_earlier_one_is_refused(begun, name):
     (begun.path / name).mkdir(parents=True)
     with pytest.raises(FileExistsError, match=r"a new prior is .* but .*prior exists: add --res"):
-        begun.begin_prior(replace(CONFIG, seed=4), resume=False)
+        begin_prior(begun, replace(CONFIG, seed=4), resume=False)
     assert begun.config() == CONFIG
 
 
 def test_resumed_prior_with_other_settings_is_refused(trained):
     changed = replace(CONFIG, prior=replace(CONFIG.prior, dropout=0.5))
     with pytest.raises(ValueError, match=r"--prior.dropout was 0\.1, is now 0\.5"):
-        trained.begin_prior(changed, resume=True)
+        begin_prior(trained, changed, resume=True)
 
 
 def test_resumed_prior_with_the_same_settings_is_accepted(trained):
-    trained.begin_prior(CONFIG, resume=True)
+    begin_prior(trained, CONFIG, resume=True)
     assert trained.config() == CONFIG
 
 
@@ -405,7 +420,7 @@ def test_latest_is_a_file_where_links_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.symlink_to", no_links)
     for name in ("first", "zweiter ü \udce9"):
         run = RunDirectory(tmp_path / "runs" / name)
-        run.begin(CONFIG, DATA, resume=False)
+        begin(run, CONFIG, DATA, resume=False)
         run.mark_latest()
         assert RunDirectory(tmp_path / "runs" / "latest").path == run.path
     assert (tmp_path / "runs" / "latest").is_file()

@@ -28,7 +28,7 @@ RESULT = {
 @pytest.mark.parametrize(("early", "end"), [(False, ""), (True, ", stopped early")])
 def test_line_after_a_training_has_figures_rate_and_best_step(early, end, capsys):
     result = TrainingResult(**RESULT, stopped_early=early)
-    summaries.say_training("prior", result, {"bits_per_code": 5.79416}, "on the test split")
+    summaries.say_training("prior", result, {"bits_per_code": 5.79416})
     assert capsys.readouterr().out == (
         "prior: bits_per_code 5.794 on the test split; 9,600 images in 12 s (bf16), best weights "
         f"of step 1,000 of 1,200{end}\n"
@@ -60,13 +60,6 @@ def test_fit_says_when_validation_has_turned_up(step, turned):
     )
     said = summaries.describe_fit("prior", result, "bits_per_code")
     assert said == BEST + (expected if turned else "")
-
-
-def test_row_of_the_test_split_bears_the_steps_of_the_training():
-    result = TrainingResult(**RESULT, stopped_early=False)
-    row = summaries.test_row("vqvae", result, {"psnr": 24.5})
-    assert (row.phase, row.kind, row.values) == ("vqvae", "test", {"psnr": 24.5})
-    assert (row.step, row.images_seen, row.seconds) == (1200, 9600, 12.4)
 
 
 def test_plan_says_how_many_broken_files_were_skipped(photos, tmp_path, capsys):

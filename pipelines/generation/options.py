@@ -1,0 +1,82 @@
+"""Options of the commands that sample from a run's prior. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pipelines.cli.options import Device, SampleSeed
+from pipelines.data.location import DataLocation
+from pipelines.runs.directory import LATEST
+from stage2_prior.config import SamplingSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Options:
+    """What both commands need to sample."""
+
+    run: Path = LATEST
+    """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""
+    seed: SampleSeed = 0
+    settings: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
+        default_factory=SamplingSettings
+    )
+    """How codes are sampled."""
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleOptions(_Options):
+    """Sample code grids from a run's prior, decode them, and write the images."""
+
+    n: int = 64
+    """How many images."""
+    label: str | None = None
+    """Class of all images, by name or number; None goes through all classes that had training
+    images in turn."""
+    batch_size: int = 64
+    """Images made at once, which the networks' memory grows with. The codes and images of all n are
+    in memory besides."""
+    nearest: bool = False
+    """Also print how far the samples are from their nearest training images, compared with test
+    images: are any of them copies? Needs the run's data."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now, for nearest."""
+    out: Path | None = None
+    """New file or directory: FILE.png (one grid), FILE.npz (arrays that --data.source
+    npz:FILE.npz reads), or a name without ending (a directory of single PNG files). None takes the
+    next free RUN/samples/NUMBER.png."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InpaintOptions(_Options):
+    """Mask a part of images, fill it in several ways, and write all below each other.
+
+    Needs a prior trained with --prior.any-order. Every column of the picture is an image: the
+    original, the original with the masked part in gray, and each of its completions.
+    """
+
+    images: Path | None = None
+    """Your own images: a file, or a folder of files, brought to the size and channels the run was
+    trained on. None takes those of the test split."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now, for those of the test split."""
+    num_images: int = 8
+    """How many images, from the first on."""
+    hide: Literal["right", "left", "top", "bottom", "center"] | None = None
+    """What is masked: a half, or in the center half the height by half the width. None masks the
+    right half where there is no mask file."""
+    mask: Path | None = None
+    """Image file of the size the run was trained on, instead of --hide: black pixels are unknown,
+    all others known."""
+    n: int = 4
+    """Completions per image; the first has the seed, the next the seed plus one."""
+    label: str | None = None
+    """Class of all images, by name or number; None completes without a class."""
+    batch_size: int = 64
+    """Images completed at once; memory grows with it."""
+    out: Path | None = None
+    """New PNG file; None takes the next free RUN/inpainted/NUMBER.png."""

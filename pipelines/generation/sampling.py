@@ -1,0 +1,70 @@
+"""Samples of a run as files."""
+
+from __future__ import annotations
+
+from pipelines.cli.echo import say
+from pipelines.data.image_set import DataSplits
+from pipelines.data.location import DataLocation
+from pipelines.data.outputs import refuse_in_data
+from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
+from pipelines.files.images import check_output, check_png, draw_grid, save_images
+from pipelines.files.numbering import save_new
+from pipelines.generation.labels import parse_label
+from pipelines.generation.options import SampleOptions
+from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.runs.data import load_run_splits
+from pipelines.runs.directory import RunDirectory
+from pipelines.training.device import choose_device
+
+
+def write_samples(options: SampleOptions) -> None:
+    """Samples images and writes them to `options.out`, or to a new file in the run directory.
+
+    Raises:
+        FileExistsError: The output exists.
+        FileNotFoundError: A model or the data are missing.
+        ValueError: The options do not fit the models, or a file is damaged.
+        OSError: The output cannot be written.
+    """
+    directory = RunDirectory(options.run)
+    folder = directory.path / "samples"
+    if options.out is None:
+        check_png(None, folder)
+    else:
+        check_output(options.out)
+    if directory.config_file.exists():
+        refuse_in_data(options.out, options.data.of(directory.config().data))
+    pipeline = GenerationPipeline.from_pretrained(directory.path).to(choose_device(options.device))
+    label = parse_label(options.label, pipeline.class_names)
+    pipeline.check(options.settings, label, seed=options.seed)
+    splits = _training_data(directory, options.data) if options.nearest else None
+    images = pipeline(
+        options.n,
+        label,
+        settings=options.settings,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    if options.out is None:
+        out = save_new(None, folder, draw_grid(images.numpy()).save)
+        say(f"wrote a grid of {len(images)} images to {out}")
+    else:
+        labels = pipeline.resolve_labels(options.n, label)
+        known = None if labels is None else labels.numpy()
+        say("wrote " + save_images(options.out, images.numpy(), known))
+    if splits is not None:
+        say(describe_memorisation(images, pipeline.vqvae, splits))
+
+
+def _training_data(directory: RunDirectory, location: DataLocation) -> DataSplits:
+    """The images that a run was trained on, and its other splits.
+
+    Raises:
+        ValueError: The directory is no run's, or the data are no longer those.
+    """
+    if not directory.config_file.exists():
+        raise ValueError(
+            f"--nearest needs the images that the run was trained on, but {directory.path} has no "
+            f"{directory.config_file.name} that names them: name a run, or leave --nearest out"
+        )
+    return load_run_splits(directory, location)

@@ -1,0 +1,135 @@
+"""The codes of a run: one dump of all its images, made by its VQ-VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pipelines.cli.echo import say
+from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.data.location import DataLocation
+from pipelines.files.atomic import refuse_existing, refuse_unwritable, writing
+from pipelines.runs.augmentation import AugmentationConfig, View, also_seen
+from pipelines.runs.batches import labelled_batches
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.data import load_run_splits
+from pipelines.runs.directory import RunDirectory
+from pipelines.training.device import choose_device
+from pipelines.training.distributed import (
+    agree,
+    enter_on_main,
+    on_main,
+    process_group,
+    require_shared,
+)
+from stage1_vqvae.base import ImageTokenizer
+from stage1_vqvae.code_dump import CodeDump, read_code_dump, write_code_dump
+from stage1_vqvae.pretrained import load_tokenizer
+from stage2_prior.grids import GridSpec
+
+
+def grid_specs(codes: ImageTokenizer | CodeDump) -> tuple[GridSpec, ...]:
+    """The code grids of a model or of a dump, as stage two describes them."""
+    return tuple(
+        GridSpec(height, width, size)
+        for (height, width), size in zip(codes.grid_shapes, codes.codebook_sizes, strict=True)
+    )
+
+
+def read_own_codes(directory: RunDirectory, model: ImageTokenizer) -> CodeDump:
+    """The run's code dump, if the run's VQ-VAE made it.
+
+    Raises:
+        FileNotFoundError: There is no dump.
+        ValueError: It is damaged, or another model made it.
+    """
+    dump = read_code_dump(directory.codes)
+    if dump.vqvae_hash != model.weights_hash():
+        raise ValueError(
+            f"{directory.codes} must hold the codes of {directory.vqvae}, but they were made by "
+            "another VQ-VAE (the weights' hash differs): remove the codes and dump them again"
+        )
+    return dump
+
+
+def dump_codes(
+    directory: RunDirectory,
+    splits: DataSplits,
+    model: ImageTokenizer,
+    device: torch.device,
+    augmentation: AugmentationConfig,
+) -> CodeDump:
+    """Writes the codes of every split, or reads those that are there if this model made them.
+
+    With `augmentation`, also those of other views of the training images.
+
+    Raises:
+        ValueError: Images are too small for `augmentation`, or the codes that are there were made
+            by another model.
+    """
+
+    def write() -> None:
+        if directory.codes.exists():
+            return
+        batches = {
+            name: (len(images), labelled_batches(images, device))
+            for name, images in splits.by_name.items()
+        }
+        other_views = {
+            view.name: (len(splits.train), _seen_as(view, splits.train, device))
+            for view in augmentation.other_views
+        }
+        with writing(directory.codes):
+            write_code_dump(directory.codes, model, batches, splits.num_classes, other_views)
+
+    augmentation.check_fits(splits.image_shape)
+    on_main(write)
+    dump = read_own_codes(directory, model)
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in dump.splits.items())
+    grids = " + ".join(f"{g.height}x{g.width} of {g.codebook_size}" for g in grid_specs(dump))
+    others = f"; {also_seen(dump.other_views)}" if dump.other_views else ""
+    say(f"codes: {grids} codes an image; images: {sizes}{others}")
+    return dump
+
+
+def dump_codes_of_run(
+    directory: RunDirectory, config: RunConfig, location: DataLocation, device_name: str
+) -> None:
+    """Writes the codes of a run whose stage one is finished.
+
+    Args:
+        directory: The run; must have no codes yet.
+        config: Its settings, with the augmentation and the location of the images as they are now.
+        location: Where the images are now.
+        device_name: As `choose_device`.
+
+    Raises:
+        FileExistsError: There are codes, or a prior that was trained with other settings.
+        FileNotFoundError: There is no VQ-VAE, or there are no data.
+        ValueError: One of them is damaged, or the data are others.
+    """
+
+    def check() -> None:
+        refuse_existing(directory.codes)
+        directory.check_codes(config)
+        refuse_unwritable(directory.codes)
+
+    device = choose_device(device_name)
+    with process_group(device):
+        on_main(check)
+        agree(settings_of_all(config.to_dict()))
+        require_shared(directory.path)
+        with enter_on_main(directory.owned("encoded")):
+            model = load_tokenizer(directory.vqvae).to(device)
+            splits = load_run_splits(directory, location)
+            on_main(lambda: directory.begin(config))
+            dump_codes(directory, splits, model, device, config.augmentation)
+
+
+def _seen_as(
+    view: View, images: ImageSet, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for batch, labels in labelled_batches(images, device):
+        yield view(batch), labels

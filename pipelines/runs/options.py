@@ -1,0 +1,111 @@
+"""Options of the commands that begin a run: `train_all` and `train_vqvae`. Imports no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pipelines.cli.command import parse
+from pipelines.data.location import with_absolute_paths
+from pipelines.files.atomic import refuse_unwritable
+from pipelines.runs.config import RunConfig
+from pipelines.runs.directory import RUNS, RunDirectory
+from pipelines.runs.kinds import recipe_defaults
+from pipelines.training.config import PrecisionChoice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """Where a run goes and how it starts; every option of `run` follows."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    """What is trained."""
+    out: Path | None = None
+    """Run directory to make; None takes runs/RECIPE."""
+    resume: bool = False
+    """Go on with the run that is there, from its last checkpoint; the options must be the same,
+    except for those that change no result, such as where the images are now. Where there is none
+    yet, begin."""
+    start_from: Path | None = None
+    """Finished run whose weights both stages start from, for example to train it further: with the
+    same models, a new schedule, in a new directory. None leaves it to vqvae-from and prior-from."""
+    precision: PrecisionChoice | None = None
+    """Number format of both stages' convolutions and matrix products: auto takes bf16 where a short
+    test at the start shows it to be right and faster, and fp32 elsewhere. None leaves it to
+    vqvae-training.precision and prior-training.precision."""
+    dry_run: bool = False
+    """Read (and, if need be, download) the data, print every setting and what would be trained,
+    and write nothing else."""
+
+    def check(self, results: Sequence[Path]) -> None:
+        """Refuses what cannot be trained or written, before any work is done.
+
+        Args:
+            results: What the command makes; where all of it is there, nothing will be written.
+
+        Raises:
+            FileExistsError: The directory holds a run and `resume` is False, or something else.
+            ValueError: The run that is to be resumed has other settings.
+            FileNotFoundError: A run whose weights are to be started from has none.
+            OSError: The directory cannot be written.
+        """
+        for start, model in ((self.run.vqvae_from, "vqvae"), (self.run.prior_from, "prior")):
+            if start is not None and not (start / model).is_dir():
+                raise FileNotFoundError(
+                    f"a run with a trained {model} is required to start from, but {start / model} "
+                    "does not exist: check the path"
+                )
+        if self.dry_run:
+            return
+        self.directory.check(self.run, resume=self.resume)
+        if self.writes(results):
+            refuse_unwritable(self.directory.path)
+
+    def writes(self, results: Sequence[Path]) -> bool:
+        """Whether anything is left to write, once `check` has accepted the directory.
+
+        Args:
+            results: What the command makes.
+        """
+        if self.dry_run:
+            return False
+        is_finished = all(path.exists() for path in results)
+        return not is_finished or self.directory.config() != self.run
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory."""
+        return RunDirectory(self.out or RUNS / self.run.recipe)
+
+
+def read_train_options(description: str) -> TrainOptions:
+    """Reads the command line of `train_all` and `train_vqvae`; `description` heads the help."""
+    options = parse(
+        TrainOptions,
+        default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
+        description=description,
+    )
+    run = options.run
+    if options.precision is not None:
+        run = replace(
+            run,
+            vqvae_training=replace(run.vqvae_training, precision=options.precision),
+            prior_training=replace(run.prior_training, precision=options.precision),
+        )
+    if options.start_from is not None:
+        run = replace(run, vqvae_from=options.start_from, prior_from=options.start_from)
+    return replace(options, run=resolve_paths(run))
+
+
+def resolve_paths(run: RunConfig) -> RunConfig:
+    """`run` with absolute paths, so that what it records holds in any working directory."""
+    vqvae_from, prior_from = (
+        path and path.expanduser().resolve() for path in (run.vqvae_from, run.prior_from)
+    )
+    data = with_absolute_paths(run.data)
+    return replace(run, data=data, vqvae_from=vqvae_from, prior_from=prior_from)

@@ -1,0 +1,171 @@
+"""Stage two of a run: its prior is trained on its codes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import torch
+
+from pipelines.cli.echo import say
+from pipelines.files.atomic import refuse_unwritable, writing
+from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.batches import code_batches
+from pipelines.runs.codes import grid_specs, read_own_codes
+from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.fit import fit
+from pipelines.runs.messages import describe_fit
+from pipelines.runs.starting_weights import start_prior_from
+from pipelines.runs.tasks import PriorTask
+from pipelines.training.device import choose_device
+from pipelines.training.distributed import (
+    agree,
+    enter_on_main,
+    is_main,
+    on_main,
+    process_group,
+    require_shared,
+)
+from pipelines.training.launch import num_processes
+from pipelines.training.randomness import derive_seed
+from stage1_vqvae.code_dump import CodeDump, read_other_views
+from stage1_vqvae.pretrained import load_tokenizer
+from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
+from stage2_prior.base import CodePrior
+from stage2_prior.objective import measure_bits_per_code
+from stage2_prior.pretrained import build_prior
+
+
+def train_prior(
+    config: RunConfig,
+    directory: RunDirectory,
+    dump: CodeDump,
+    device: torch.device,
+    *,
+    resume: bool,
+) -> CodePrior:
+    """Trains stage two, measures it on the test split and saves it to the run directory.
+
+    A finished prior in the directory is loaded instead.
+
+    Raises:
+        ValueError: The dump has other views of the training images than `config` asks for, or the
+            prior that is there was trained on other codes.
+    """
+    if on_main(directory.prior.exists):
+        say(f"prior: already trained, in {directory.prior}")
+        prior = CodePrior.from_pretrained(directory.prior)
+        if prior.vqvae_hash != dump.vqvae_hash:
+            raise ValueError(
+                f"{directory.prior} must be trained on {directory.codes}, but was trained on the "
+                "codes of another VQ-VAE (the weights' hash differs): restore it, or remove it "
+                "and train it again"
+            )
+        return prior.to(device)
+    require_views(dump, config.augmentation, directory)
+    torch.manual_seed(derive_seed(config.seed, "prior weights"))
+    prior = new_prior(config, dump)
+    task = PriorTask(prior, dump, read_other_views(directory.codes, dump), config.augmentation)
+
+    def measure() -> dict[str, float]:
+        test = dump.splits["test"]
+        order_0_bits = sum(
+            entropy_bits(code_counts(codes, grid.codebook_size)) * grid.num_codes
+            for codes, grid in zip(test.codes, prior.grids, strict=True)
+        )
+        bits = measure_bits_per_code(prior, code_batches(test))
+        return {
+            "bits_per_code": bits,
+            "order_0_entropy": order_0_bits / prior.num_codes,
+            "bits_per_image": bits * prior.num_codes,
+        }
+
+    training, seed = config.prior_training, config.seed
+    result = fit(task, training, directory, measure, seed=seed, device=device, resume=resume)
+    if is_main():
+        with writing(directory.prior):
+            prior.save_pretrained(directory.prior)
+    say(describe_fit("prior", result, task.monitor))
+    return prior
+
+
+def train_prior_of_run(
+    directory: RunDirectory, config: RunConfig, device_name: str, *, resume: bool
+) -> None:
+    """Trains the prior of a run whose codes are dumped.
+
+    Args:
+        directory: The run.
+        config: Its settings, with the prior's as they are now.
+        device_name: As `choose_device`.
+        resume: Whether to go on with a prior in training; without one, a new one begins.
+
+    Raises:
+        FileExistsError: There is a prior, finished or in training, and `resume` is False.
+        FileNotFoundError: There are no codes.
+        ValueError: The settings do not fit the codes or the prior in training.
+    """
+
+    def check() -> bool:
+        directory.check_prior(config, resume=resume)
+        writes = not directory.prior.exists()
+        if writes:
+            refuse_unwritable(directory.path)
+        return writes
+
+    config.prior_training.check_processes(num_processes(), "--prior-training.batch-size")
+    device = choose_device(device_name)
+    with process_group(device), ExitStack() as stack:
+        writes = on_main(check)
+        agree({**settings_of_all(config.to_dict()), "resume": resume})
+        if writes:
+            require_shared(directory.path)
+        dump = read_own_codes(directory, load_tokenizer(directory.vqvae))
+        require_views(dump, config.augmentation, directory)
+        new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
+        if writes:
+            stack.enter_context(enter_on_main(directory.owned("trained")))
+            on_main(lambda: directory.begin(config))
+        train_prior(config, directory, dump, device, resume=resume)
+        on_main(directory.mark_latest)
+
+
+def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePrior:
+    """The prior as its training begins, with the weights of `config.prior_from` or random ones.
+
+    On the meta device it has no weights, and only what does not fit is refused.
+
+    Raises:
+        FileNotFoundError: There is no prior to start from.
+        ValueError: It is another one, or the settings do not go with the codes.
+    """
+    with torch.device(device):
+        prior = build_prior(
+            config.prior,
+            grid_specs(dump),
+            dump.num_classes,
+            dump.vqvae_hash,
+            num_views=config.augmentation.num_views,
+        )
+    if config.prior_from is not None:
+        start_prior_from(prior, config.prior_from)
+    return prior
+
+
+def require_views(
+    dump: CodeDump, augmentation: AugmentationConfig, directory: RunDirectory
+) -> None:
+    """Refuses to train on a dump whose views are not those of the settings.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if dump.other_views != augmentation.names:
+        expected, found = (
+            ", ".join(names) or "none" for names in (augmentation.names, dump.other_views)
+        )
+        raise ValueError(
+            f"the other views of the training images in {directory.codes} must be those of "
+            f"--augmentation ({expected}), but they are {found}: give the --augmentation options "
+            "that the codes were dumped with, or remove the codes and dump them again"
+        )
