@@ -50,7 +50,7 @@ class Quantizer(nn.Module, ABC):
     """Whether the gradient of z_q is copied to z = to_code_space(z_e) unchanged."""
 
     def forward(self, z_e: Tensor) -> QuantizerOutput:
-        """Quantizes float (B, D, h, w); in training mode, also updates what is learned from z_e.
+        """Quantizes float (B, D, h, w); in training mode, also updates the statistics of z_e.
 
         An empty batch has no loss terms, and nothing is learned from it.
         """
@@ -70,7 +70,7 @@ class Quantizer(nn.Module, ABC):
     def initialise(self, batches: Iterable[Tensor]) -> None:
         """Fits the initial state to z_e of the first `num_fit_batches`, (B, D, h, w) each.
 
-        Every process gives the same. `scale_usage` follows where training has other batches.
+        All processes end with the same state. `scale_usage` follows if training has other batches.
 
         Raises:
             ValueError: It needs batches and there are none, or empty ones only.

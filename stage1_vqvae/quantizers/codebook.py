@@ -73,7 +73,7 @@ class CodebookQuantizer(Quantizer):
 def trained_codebook(config: CodebookConfig) -> nn.Parameter:
     """Draws normal code vectors (K, D) to train, which weight decay leaves alone.
 
-    The loss alone moves them: AdamW must not pull them to the origin besides.
+    The loss alone moves them: AdamW must not pull them to the origin as well.
     """
     codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
     codebook.no_weight_decay = True  # type: ignore[attr-defined]

@@ -24,10 +24,10 @@ class ResidualQuantizer(CompositeQuantizer):
 
         q_i(r) = s^(i-1) (q(r / s^(i-1) - o) + o)
 
-    The offset centres an even number of levels L, as residuals are centred: without it, what lies
-    above the top level would never be made good. Each stage then divides the largest error by L, or
+    The offset centres an even number of levels L, as residuals are centred: without it, no stage
+    would correct what lies above the top level. Each stage then divides the largest error by L, or
     by L - 1 where L is odd. The price: zero is no level of an even stage, which therefore adds an
-    error where nothing was left over.
+    error to a residual of zero.
 
     Loss terms of all stages are summed, as the paper's commitment loss is, and reach z_e. The
     gradient of z_q reaches z_e through the first stage alone where the base is straight-through,
