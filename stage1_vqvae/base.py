@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ class ImageTokenizer(nn.Module, ABC):
         """(h, w) of each code grid of an image of `image_shape`."""
         _, height, width = self.image_shape
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
+
+    @property
+    def raw_bits_per_image(self) -> float:
+        """Bits of an image's codes without entropy coding: the sum of h w log2 K over the grids."""
+        pairs = zip(self.grid_shapes, self.codebook_sizes, strict=True)
+        return sum(h * w * math.log2(size) for (h, w), size in pairs)
 
     @abstractmethod
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:

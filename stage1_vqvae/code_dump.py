@@ -27,6 +27,7 @@ from stage1_vqvae.atomic_directory import atomic_directory, write_file
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump_record import SPLITS, CodeDumpRecord, require_view_name, view_file
 from stage1_vqvae.config_checks import MAX_POSITIONS, require_between
+from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
 from stage1_vqvae.records import encode_record
 from stage1_vqvae.safetensors_reader import Layout, read_tensors, require_layout
 from stage1_vqvae.safetensors_stream import stream_safetensors
@@ -70,6 +71,15 @@ class CodeDump:
     def grid_shapes(self) -> tuple[tuple[int, int], ...]:
         """(h, w) per grid."""
         return tuple((c.shape[1], c.shape[2]) for c in self.splits["train"].codes)
+
+    def order_0_entropy(self, split: str) -> float:
+        """Entropy of the code frequencies of a split, in bits per code over all grids."""
+        grids, sizes = self.splits[split].codes, self.codebook_sizes
+        bits = sum(
+            entropy_bits(code_counts(grid, size)) * grid[0].numel()
+            for grid, size in zip(grids, sizes, strict=True)
+        )
+        return bits / sum(grid[0].numel() for grid in grids)
 
 
 def write_code_dump(

@@ -30,7 +30,6 @@ from pipelines.training.launch import num_processes
 from pipelines.training.randomness import derive_seed
 from stage1_vqvae.code_dump import CodeDump, read_other_views
 from stage1_vqvae.pretrained import load_tokenizer
-from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
 from stage2_prior.base import CodePrior
 from stage2_prior.objective import measure_bits_per_code
 from stage2_prior.pretrained import build_prior
@@ -68,15 +67,10 @@ def train_prior(
     task = PriorTask(prior, dump, read_other_views(directory.codes, dump), config.augmentation)
 
     def measure() -> dict[str, float]:
-        test = dump.splits["test"]
-        order_0_bits = sum(
-            entropy_bits(code_counts(codes, grid.codebook_size)) * grid.num_codes
-            for codes, grid in zip(test.codes, prior.grids, strict=True)
-        )
-        bits = measure_bits_per_code(prior, code_batches(test))
+        bits = measure_bits_per_code(prior, code_batches(dump.splits["test"]))
         return {
             "bits_per_code": bits,
-            "order_0_entropy": order_0_bits / prior.num_codes,
+            "order_0_entropy": dump.order_0_entropy("test"),
             "bits_per_image": bits * prior.num_codes,
         }
 
