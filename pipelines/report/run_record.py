@@ -22,8 +22,9 @@ from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import TUNING_FILE, SamplingTuning
 from stage1_vqvae.artifact import weights_hash
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import read_code_dump
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
 
@@ -76,7 +77,7 @@ class RunRecord:
     """Shape, splits and classes of the data."""
     phases: dict[str, Phase]
     """By name, `vqvae` and `prior`."""
-    vqvae: VQVAE | None
+    vqvae: ImageTokenizer | None
     prior: CodePrior | None
     code_counts: tuple[NDArray[np.int64], ...] | None
     """Per grid (K,): how often each code occurs in the test split."""
@@ -143,9 +144,9 @@ def read_run(path: Path) -> RunRecord:
     directory = RunDirectory(path)
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
-    vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
+    vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
     prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
-    models: dict[str, VQVAE | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
+    models: dict[str, ImageTokenizer | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
     evaluation, problems = None, []
     file = directory.path / EVALUATION_FILE
     if file.exists():
@@ -183,7 +184,7 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
-def parameters(model: VQVAE | CodePrior) -> int:
+def parameters(model: ImageTokenizer | CodePrior) -> int:
     """Returns the number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
@@ -203,7 +204,7 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
 
 
 def _check_models(
-    file: str, recorded: Mapping[str, str], models: Mapping[str, VQVAE | CodePrior | None]
+    file: str, recorded: Mapping[str, str], models: Mapping[str, ImageTokenizer | CodePrior | None]
 ) -> None:
     """Checks that metrics were measured on these models.
 

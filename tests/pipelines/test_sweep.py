@@ -31,10 +31,10 @@ from pipelines.sweeps import measurement as sweep_measurement
 from pipelines.sweeps import options as sweep_options
 from pipelines.sweeps import run_all
 from pipelines.sweeps.directory import SweepDirectory
+from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.precision import Precision
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import recommended_quantizer
 from stage2_prior.base import CodePrior
 
 KINDS, SIZES = ("ema", "residual"), (4, 16)
