@@ -54,10 +54,10 @@ def benchmark_pixelcnn(
     load shows; its median counts.
 
     Args:
-        device: Where both draw.
-        batch: Grids drawn at once.
+        device: Where both sample.
+        batch: Grids sampled at once.
         repetitions: How often the cached sampler is timed on each side; the naive one once.
-        seed: Of the weights and the draws.
+        seed: Of the weights and the samples.
     """
     for side in _SIDES:
         torch.manual_seed(seed)
@@ -84,7 +84,7 @@ def benchmark_pixelcnn(
 
 
 def _seconds(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    """How long a call takes, and what it gives."""
+    """Times a call; returns seconds and its result."""
     start = time.perf_counter()
     result = call()
     if device.type == "cuda":

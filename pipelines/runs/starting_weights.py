@@ -13,7 +13,7 @@ _PRIOR_TRAITS = ("config", "spec")
 
 
 def start_vqvae_from(model: VQVAE, run: Path) -> None:
-    """Copies the weights of a run's VQ-VAE into `model`; on the meta device it only checks them.
+    """Copies the weights of a run's VQ-VAE into `model`; on the meta device only checks them.
 
     Raises:
         FileNotFoundError: The run has none.

@@ -8,21 +8,13 @@ from pipelines.evaluation.metrics.feature_classifier import (
     ClassifierTraining,
     FeatureClassifier,
     cached_classifier,
-    cached_key,
+    classifier_directory,
     train_classifier,
 )
 from pipelines.training.precision import Precision
 
 CPU, FP32 = torch.device("cpu"), Precision(name="fp32", reason="it was asked for")
 SHORT = ClassifierTraining(min_steps=12, max_epochs=12, batch_size=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def two_classes(count, height=8, width=8, channels=1, seed=0):
@@ -127,7 +119,7 @@ def test_cached_classifier_is_the_one_that_was_trained(tmp_path):
     first, key = cached(tmp_path)
     (path,) = tmp_path.iterdir()
     assert key.rpartition("-")[0] == path.name
-    assert cached_key(tmp_path, fingerprint="a" * 16, channels=1, num_classes=2) is None
+    assert classifier_directory(tmp_path, "a" * 16, 1, 2, SHORT) == path
     written = (path / "model.safetensors").stat().st_mtime_ns
     second, again = cached(tmp_path)
     assert again == key
