@@ -29,7 +29,7 @@ def test_stage_starts_from_the_weights_of_the_run(task, model, options, rgb_run,
         seen.update({name: tensor.clone() for name, tensor in part.state_dict().items()})
         raise KilledError
 
-    monkeypatch.setattr(task, "batch", first_batch)
+    monkeypatch.setattr(task, "batches", first_batch)
     with pytest.raises(KilledError):
         command("train_all", *options, "--start-from", rgb_run)
     expected = weights(rgb_run, model)
