@@ -26,8 +26,8 @@ class EvaluateOptions:
     """
 
     run: tuple[Path, ...] = (LATEST,)
-    """Run directories. Of several, those evaluated with these options already are not evaluated
-    again, and one table and one plot over all of them are written."""
+    """Run directories. Of several, those already evaluated with these options are not evaluated
+    again, and a comparison of all is written: a table, CSV and a plot."""
     evaluation: Annotated[EvaluationSettings, tyro.conf.arg(name="")] = field(
         default_factory=EvaluationSettings
     )
@@ -40,6 +40,9 @@ class EvaluateOptions:
     """Download the weights of FID's Inception v3 (96 MB) where they are not in torch's cache. With
     them and torch-fidelity (extra `fid`) FID and KID are measured too, on a CPU by tens of minutes
     longer."""
+    again: bool = False
+    """Of several runs, evaluate those again whose evaluation.json is damaged or was made with other
+    options, data or weights."""
     out: Path | None = None
     """With several runs, a new directory for the comparison; None takes comparison-NAMES next
     to the first run."""
@@ -74,6 +77,7 @@ def main() -> None:
         location=options.data,
         batch_size=options.batch_size,
         inception=options.download_inception,
+        again=options.again,
         out=out,
         device_name=options.device,
     )

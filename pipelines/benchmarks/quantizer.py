@@ -12,7 +12,7 @@ import torch
 from pipelines.benchmarks.peak_memory import memory_of
 from pipelines.benchmarks.timing import measure
 from pipelines.cli.echo import say
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig
 from stage1_vqvae.quantizers.ema import EMAQuantizer
 
 # (N, K, D) of the nearest-code search: two of a 28x28 batch of 128, one of a large codebook.
@@ -63,7 +63,7 @@ def quantizer_forward(count: int, size: int, dim: int) -> Callable[[], object]:
 
 
 def benchmark_quantizer_memory() -> None:
-    """Says how far the peak memory of a new process rises in one forward of a large codebook."""
+    """Prints how far the peak memory of a new process rises in a forward with a large codebook."""
     count, size, dim = _MEMORY_SIZE
     taken = memory_of(quantizer_forward, *_MEMORY_SIZE)
     say(

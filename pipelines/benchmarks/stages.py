@@ -101,9 +101,9 @@ def _benchmark_training(
 def benchmark_sampling(
     vqvae: VQVAE, prior: CodePrior, repetitions: int, device: torch.device
 ) -> None:
-    """Times drawing and decoding one batch."""
+    """Times sampling and decoding one batch."""
     codes = prior.sample(_SAMPLES)
-    drawing = measure(lambda: prior.sample(_SAMPLES), min(repetitions, 5), device)
+    sampling = measure(lambda: prior.sample(_SAMPLES), min(repetitions, 5), device)
     decoding = measure(lambda: vqvae.decode(codes), repetitions, device)
-    say(f"sampling codes of {_SAMPLES} images: {drawing.milliseconds()} ms")
+    say(f"sampling codes of {_SAMPLES} images: {sampling.milliseconds()} ms")
     say(f"decoding {_SAMPLES} images: {decoding.milliseconds()} ms")

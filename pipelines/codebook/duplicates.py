@@ -1,4 +1,4 @@
-"""Which codes of a codebook say the same."""
+"""Detection of duplicate codes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ROUNDING = 1e-13
 def find_duplicates(
     vectors: Tensor, counts: Tensor, error: float
 ) -> tuple[NDArray[np.int64], float | None]:
-    """Codes that say the same as a more frequent one, and how far used codes are apart.
+    """Finds codes that duplicate a more frequent one, and the distance between used codes.
 
-    Two codes c, c' say the same where both hold:
+    Two codes c, c' are duplicates if both hold:
 
         ||c - c'||^2 <= 0.1 error     giving c' for c raises the expected squared error of those
                                       positions by ||c - c'||^2 where c is the mean of its z_e, so
@@ -34,11 +34,11 @@ def find_duplicates(
 
     Args:
         vectors: float64 (K, D).
-        counts: int64 (K,), how often each code was chosen.
+        counts: int64 (K,), number of positions of each code.
         error: E||t - z_q||^2 of the grid.
 
     Returns:
-        int64 (K,), for each code the most frequent such code before it in the order of falling
+        int64 (K,), for each code the most frequent duplicate before it in the order of decreasing
         frequency (the lower index first among equals), or -1; and the median distance of a used
         code to the nearest other used one, or None. Distances are computed in blocks of bounded
         size; all K^2 take seconds for K = 16,384.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.cli.echo import say
 from pipelines.codebook.diagnosis import diagnose
-from pipelines.codebook.plots import save_figures
+from pipelines.codebook.plots import save_plots
 from pipelines.codebook.statistics import measure_codebook
 from pipelines.codebook.table import table
 from pipelines.data.location import DataLocation
@@ -21,7 +21,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.training.device import choose_device
 from stage1_vqvae.model import VQVAE
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RECORD = "codebook.json"
 
 
@@ -67,7 +67,7 @@ def inspect_codebook(
         }
         with atomic_path(target, replace_directory=out is None) as partial:
             partial.mkdir()
-            plots = save_figures(partial, model, statistics)
+            plots = save_plots(partial, model, statistics)
             (partial / RECORD).write_bytes(encode_record("codebook", FORMAT_VERSION, record))
     say(f"codebook of {directory.path} over {len(images):,} images of the {split} split")
     say(table(statistics))

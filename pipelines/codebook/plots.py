@@ -1,7 +1,7 @@
-"""Pictures of a codebook, by matplotlib without a display.
+"""Plots of a codebook, by matplotlib without a display.
 
-Colours are those of Okabe and Ito, which colour-blind people tell apart; what they say is also said
-by shape, order or text.
+Colours are those of Okabe and Ito, which colour-blind people distinguish; colour is never the only
+difference.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from stage1_vqvae.model import VQVAE
 _BLUE, _VERMILLION, _GRAY = "#0072B2", "#D55E00", "#999999"
 _FRAME = np.array([0xD5, 0x5E, 0x00], dtype=np.uint8)  # vermillion
 _DPI = 120
-# Codes shown decoded at most, and pixels and positions of their tiles per side at most.
+# Maximum number of decoded codes, and of pixels and positions per side of their tiles.
 _MAX_TILES, _MAX_TILE, _MAX_SIDE = 1024, 64, 8
-_SHEET_WIDTH = 800  # small sheets are enlarged, each pixel to a square, to about this
-_GAP = 2  # pixels of frame around each tile
+_SHEET_WIDTH = 800  # small sheets are enlarged to about this, by a whole number
+_GAP = 2  # pixels around each tile
 _DECODED_AT_ONCE = 64
-# Positions of a grid whose entropy is written into the map.
+# Maximum number of positions whose entropy is written into the plot.
 _MAX_WRITTEN = 144
 
 
-def save_figures(directory: Path, model: VQVAE, statistics: CodebookStatistics) -> list[Path]:
-    """Writes usage, decoded codes, map and entropy per position of each grid as PNG files.
+def save_plots(directory: Path, model: VQVAE, statistics: CodebookStatistics) -> list[Path]:
+    """Writes plots of usage, decoded codes, map and entropy of each grid as PNG files.
 
     Args:
-        directory: Where to; must exist.
+        directory: Must exist.
         model: In evaluation mode.
-        statistics: What `measure_codebook` gave for the model.
+        statistics: From `measure_codebook`.
 
     Returns:
-        The files: `usage.png`, `decoded.png`, `map.png`, `entropy.png`; with several grids
+        The paths: `usage.png`, `decoded.png`, `map.png`, `entropy.png`; with several grids
         `usage-0.png` and so on.
     """
     paths = []
@@ -48,10 +48,10 @@ def save_figures(directory: Path, model: VQVAE, statistics: CodebookStatistics) 
         several = len(statistics.grids) > 1
         title = f"grid {i}: " if several else ""
         figures = {
-            "usage": usage_figure(grid, title),
-            "decoded": decoded_figure(model, statistics, i, title),
-            "map": map_figure(grid, title),
-            "entropy": entropy_figure(grid, title),
+            "usage": plot_usage(grid, title),
+            "decoded": plot_decoded(model, statistics, i, title),
+            "map": plot_map(grid, title),
+            "entropy": plot_entropy(grid, title),
         }
         for name, figure in figures.items():
             paths.append(directory / (f"{name}-{i}.png" if several else f"{name}.png"))
@@ -59,8 +59,8 @@ def save_figures(directory: Path, model: VQVAE, statistics: CodebookStatistics) 
     return paths
 
 
-def usage_figure(grid: GridStatistics, title: str = "") -> Figure:
-    """The share of positions that each code takes, by falling share, on a logarithmic axis."""
+def plot_usage(grid: GridStatistics, title: str = "") -> Figure:
+    """Plots the share of positions of each code, in decreasing order, on a logarithmic axis."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     shares = np.sort(grid.counts)[::-1][: grid.num_used] / grid.num_positions
@@ -72,7 +72,7 @@ def usage_figure(grid: GridStatistics, title: str = "") -> Figure:
         1 / grid.codebook_size,
         color="black",
         linestyle="--",
-        label=f"all codes alike: 1 / {grid.codebook_size:,}",
+        label=f"uniform: 1 / {grid.codebook_size:,}",
     )
     if grid.num_dead:
         axes.axvspan(
@@ -81,11 +81,11 @@ def usage_figure(grid: GridStatistics, title: str = "") -> Figure:
             facecolor="none",
             edgecolor=_VERMILLION,
             hatch="//",
-            label=f"never chosen: {grid.num_dead:,} codes",
+            label=f"never used: {grid.num_dead:,} codes",
         )
     axes.set_yscale("log")
     axes.set_xlim(0.5, grid.codebook_size + 0.5)
-    axes.set_xlabel("code, by falling frequency")
+    axes.set_xlabel("code, by decreasing frequency")
     axes.set_ylabel("share of all positions")
     axes.set_title(
         f"{title}usage {grid.usage:.1%}, perplexity {grid.perplexity:.1f} of {grid.codebook_size:,}"
@@ -94,8 +94,8 @@ def usage_figure(grid: GridStatistics, title: str = "") -> Figure:
     return figure
 
 
-def map_figure(grid: GridStatistics, title: str = "") -> Figure:
-    """Code vectors and a sample of z_e in the plane where the two together spread most."""
+def plot_map(grid: GridStatistics, title: str = "") -> Figure:
+    """Plots code vectors and a sample of z_e in their first two principal components."""
     codes, sample, explained = project(grid.vectors, grid.sample)
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.add_subplot()
@@ -127,7 +127,7 @@ def map_figure(grid: GridStatistics, title: str = "") -> Figure:
             s=24,
             marker="x",
             color=_VERMILLION,
-            label=f"codes never chosen, {grid.num_dead:,}",
+            label=f"codes never used, {grid.num_dead:,}",
         )
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(f"first principal component ({explained[0]:.0%} of the variance)")
@@ -137,8 +137,8 @@ def map_figure(grid: GridStatistics, title: str = "") -> Figure:
     return figure
 
 
-def entropy_figure(grid: GridStatistics, title: str = "") -> Figure:
-    """The entropy of the codes at each position, as an image of the grid."""
+def plot_entropy(grid: GridStatistics, title: str = "") -> Figure:
+    """Plots the entropy of the codes at each position."""
     height, width = grid.position_entropy.shape
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
@@ -162,10 +162,10 @@ def entropy_figure(grid: GridStatistics, title: str = "") -> Figure:
     return figure
 
 
-def decoded_figure(
+def plot_decoded(
     model: VQVAE, statistics: CodebookStatistics, index: int, title: str = ""
 ) -> Figure:
-    """What each code of one grid decodes to, by falling frequency, pixel by pixel."""
+    """Plots the decoded codes of one grid, by decreasing frequency."""
     grid = statistics.grids[index]
     order = np.argsort(-grid.counts, kind="stable")[:_MAX_TILES]
     images = viewable(np.concatenate(list(_decode(model, statistics, index, order))))
@@ -175,16 +175,16 @@ def decoded_figure(
     left, right, bottom, top = 100, 20, 20, 60  # pixels around the sheet
     width, height = max(sheet.shape[1], 600) + left + right, sheet.shape[0] + bottom + top
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    # Axes of exactly the sheet's size: every pixel of the sheet is one of the file.
+    # Axes of exactly the sheet's size: one pixel of the file per pixel of the sheet.
     axes = figure.add_axes(
         (left / width, bottom / height, sheet.shape[1] / width, sheet.shape[0] / height)
     )
     axes.imshow(sheet, interpolation="nearest", aspect="auto")
-    step = max(1, -(-40 // tile))  # rows between labels, so that they do not touch
+    step = max(1, -(-40 // tile))  # rows between labels, which must not overlap
     axes.set_xticks([])
     axes.set_yticks([(row + 0.5) * tile - 0.5 for row in range(0, rows, step)])
     axes.set_yticklabels([str(row * columns + 1) for row in range(0, rows, step)])
-    axes.tick_params(length=0)  # a tick's end would cover pixels
+    axes.tick_params(length=0)  # ticks would cover pixels
     axes.set_ylabel("rank by frequency")
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -193,8 +193,8 @@ def decoded_figure(
     figure.text(
         left / width,
         1 - 12 / height,
-        f"{title}what {shown}{grid.codebook_size:,} codes decode to, each alone on its grid,\n"
-        f"by falling frequency; framed, at the end: {dead:,} codes never chosen",
+        f"{title}{shown}{grid.codebook_size:,} decoded codes, each in every position of a grid,\n"
+        f"by decreasing frequency; framed, at the end: {dead:,} codes never used",
         va="top",
     )
     return figure
@@ -203,7 +203,7 @@ def decoded_figure(
 def tile_sheet(
     images: NDArray[np.uint8], framed: NDArray[np.bool_], columns: int
 ) -> NDArray[np.uint8]:
-    """Arranges images in rows on white, those of `framed` in a frame.
+    """Arranges images in rows on white, with frames around some.
 
     Args:
         images: uint8 (N, C, H, W), C = 1 or 3.
@@ -211,8 +211,8 @@ def tile_sheet(
         columns: Tiles per row.
 
     Returns:
-        uint8 RGB (H', W', 3). Each tile is its image, enlarged by a whole number if the sheet
-        is small, with a frame of `_GAP` pixels on each side.
+        uint8 RGB (H', W', 3). Images are enlarged by a whole number if the sheet is small, with
+        `_GAP` pixels on each side.
     """
     scale = max(1, _SHEET_WIDTH // (columns * (images.shape[3] + 2 * _GAP)))
     images = images.repeat(scale, axis=2).repeat(scale, axis=3)
@@ -231,17 +231,17 @@ def tile_sheet(
 def project(
     vectors: NDArray[np.float32], sample: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Principal components of code vectors and z_e together, each set with the same weight.
+    """Computes principal components of code vectors and z_e together, with equal weights.
 
-    With equal weights, a drift between the two shows in the plane, whichever is more numerous.
+    Equal weights make a drift between the two visible, whatever their numbers.
 
     Args:
         vectors: (K, D).
         sample: (S, D).
 
     Returns:
-        (K, 2), (S, 2) and (2,), the share of the variance along either axis; a second axis of
-        zeros where D is 1.
+        (K, 2), (S, 2) and (2,), the share of the variance of each component; zeros for a
+        second one if D is 1.
     """
     sets = [np.asarray(points, dtype=np.float64) for points in (vectors, sample)]
     centre = sum(points.mean(axis=0) for points in sets) / 2
@@ -258,7 +258,7 @@ def project(
 def _decode(
     model: VQVAE, statistics: CodebookStatistics, index: int, codes: NDArray[np.int64]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Small images of grids full of one code; the other grids hold their most frequent one."""
+    """Decodes small grids of one code; other grids hold their most frequent code."""
     factor = model.config.downsampling
     side = max(1, min(_MAX_SIDE, _MAX_TILE // factor))
     shapes = [tuple(min(side, n) for n in grid.position_entropy.shape) for grid in statistics.grids]

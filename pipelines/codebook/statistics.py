@@ -1,7 +1,7 @@
-"""What a whole split says about a codebook: figures per code, per grid position, per grid.
+"""Statistics of a codebook over a whole split: per code, per grid position, per grid.
 
-Everything is streamed: memory grows with the codebook and the grid (a count per position and code,
-4 bytes each), never with the number of images. Sums are float64.
+Images are streamed: memory grows with the codebook and the grid (a count per position and code,
+4 bytes each), not with the number of images. Sums are float64.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.codebook.duplicates import find_duplicates
-from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizers.nearest import entropy_bits
+from stage1_vqvae.quantizers.usage import entropy_bits
 
-# Positions kept for pictures.
+# Positions kept for the map of the codebook.
 _SAMPLE = 4096
 # Squares this much smaller than those they were computed from are rounding of float64.
 _ROUNDING = 1e-12
-# What a grid's record holds as it is.
-_GRID_FIGURES = (
-    *("codebook_size", "num_positions", "usage", "num_dead", "perplexity", "entropy", "spread"),
+# Fields and properties that are recorded unchanged.
+_RECORDED = (
+    *("codebook_size", "num_positions", "usage", "num_dead", "perplexity", "entropy", "variance"),
     *("error", "relative_error", "lag", "relative_lag", "reach", "dead_distance"),
     *("neighbour_distance", "constant_positions", "used_duplicates", "dead_duplicates"),
 )
@@ -38,35 +37,35 @@ _GRID_FIGURES = (
 class GridStatistics:
     """The codes of one grid over a whole split.
 
-    t is what the grid quantizes: z_e in code space, for a product quantizer its group of channels,
-    for a residual quantizer what the grids before left over. E is over all positions of all images.
+    t is the grid's input: z_e in code space, for a product quantizer its group of channels, for a
+    residual quantizer the residual of the grids before. E is over all positions of all images.
     """
 
     vectors: NDArray[np.float32]
-    """(K, D): what each code stands for."""
+    """(K, D): the code vectors."""
     counts: NDArray[np.int64]
-    """(K,): how often each code was chosen."""
+    """(K,): number of positions that chose each code."""
     position_entropy: NDArray[np.float64]
     """(h, w): order-0 entropy of the codes at each position, in bits."""
-    spread: float
+    variance: float
     """E||t - E t||^2, the total variance; 0 where t does not vary."""
     error: float
     """E||t - e||^2, e the vector of the chosen code."""
     lag: float
-    """E||E[t | code] - e||^2: the part of `error` that would go if every code moved to the mean of
-    the t that choose it. Near 0 in a codebook that follows z_e."""
+    """E||E[t | code] - e||^2: the part of `error` that is removed by moving every code to the mean
+    of its t. Near 0 in a codebook that follows z_e."""
     reach: float | None
-    """Rms distance of t from the mean code vector, in units of that of the code vectors; None where
-    all code vectors are one."""
+    """Rms distance of t from the mean code vector, relative to that of the code vectors; None if
+    all code vectors are equal."""
     dead_distance: float | None
-    """Rms distance of the vectors never chosen from E t, in units of sqrt(spread); None without
-    such vectors or spread."""
+    """Rms distance of unused vectors from E t, in units of sqrt(variance); None without unused
+    vectors or variance."""
     neighbour_distance: float | None
     """Median distance of a used code to the nearest other used one; None with fewer than two."""
     duplicate_of: NDArray[np.int64]
-    """(K,): a code that is at least as frequent and says the same, or -1; see `find_duplicates`."""
+    """(K,): the code that each code duplicates, or -1; see `find_duplicates`."""
     sample: NDArray[np.float32]
-    """(S, D): t at random positions, for pictures."""
+    """(S, D): t at random positions."""
 
     @property
     def codebook_size(self) -> int:
@@ -75,22 +74,22 @@ class GridStatistics:
 
     @property
     def num_positions(self) -> int:
-        """Positions of all images."""
+        """Number of positions of all images."""
         return int(self.counts.sum())
 
     @property
     def num_dead(self) -> int:
-        """Codes that the split never chose."""
+        """Number of codes that the split never uses."""
         return int((self.counts == 0).sum())
 
     @property
     def num_used(self) -> int:
-        """Codes that the split chose at least once."""
+        """Number of codes that the split uses."""
         return self.codebook_size - self.num_dead
 
     @property
     def usage(self) -> float:
-        """Fraction of the codes that the split ever chose."""
+        """Fraction of the codes that the split uses."""
         return self.num_used / self.codebook_size
 
     @property
@@ -105,37 +104,37 @@ class GridStatistics:
 
     @property
     def used_duplicates(self) -> int:
-        """Codes in use that repeat a more frequent one."""
+        """Number of used codes that duplicate a more frequent one."""
         return int(((self.duplicate_of >= 0) & (self.counts > 0)).sum())
 
     @property
     def dead_duplicates(self) -> int:
-        """Codes never chosen that repeat another one."""
+        """Number of unused codes that duplicate another one."""
         return int(((self.duplicate_of >= 0) & (self.counts == 0)).sum())
 
     @property
     def constant_positions(self) -> int:
-        """Positions where every image has the same code."""
+        """Number of positions with the same code in every image."""
         return int((self.position_entropy == 0).sum())
 
     @property
     def relative_error(self) -> float | None:
-        """`error` in units of `spread`; None where t does not vary."""
-        return self.error / self.spread if self.spread else None
+        """`error` / `variance`; None if t is constant."""
+        return self.error / self.variance if self.variance else None
 
     @property
     def relative_lag(self) -> float | None:
-        """`lag` in units of `spread`; None where t does not vary."""
-        return self.lag / self.spread if self.spread else None
+        """`lag` / `variance`; None if t is constant."""
+        return self.lag / self.variance if self.variance else None
 
     def top_share(self, codes: int) -> float:
-        """Share of all positions that the `codes` most frequent codes take."""
+        """Returns the share of all positions with one of the `codes` most frequent codes."""
         return float(np.sort(self.counts)[::-1][:codes].sum() / self.num_positions)
 
     def record(self) -> dict[str, Any]:
-        """All figures, JSON-ready; distances in the units of z_e, entropies in bits."""
+        """Returns all statistics as JSON values; distances in units of z_e, entropies in bits."""
         repeats = np.flatnonzero(self.duplicate_of >= 0)
-        return {name: getattr(self, name) for name in _GRID_FIGURES} | {
+        return {name: getattr(self, name) for name in _RECORDED} | {
             "top_1_share": self.top_share(1),
             "top_10_share": self.top_share(10),
             "duplicates": [[int(code), int(self.duplicate_of[code])] for code in repeats],
@@ -152,7 +151,7 @@ class CodebookStatistics:
     """One per grid of codes, coarse to fine."""
     num_images: int
     """Images of the split."""
-    spread: float
+    variance: float
     """E||t - E t||^2 of z_e in code space."""
     error: float
     """E||t - z_q||^2, z_q decoded from all grids."""
@@ -163,14 +162,14 @@ class CodebookStatistics:
 
     @property
     def relative_error(self) -> float | None:
-        """`error` in units of `spread`; None where z_e does not vary."""
-        return self.error / self.spread if self.spread else None
+        """`error` / `variance`; None if z_e is constant."""
+        return self.error / self.variance if self.variance else None
 
     def record(self) -> dict[str, Any]:
-        """All figures, JSON-ready."""
+        """Returns all statistics as JSON values."""
         return {
             "num_images": self.num_images,
-            "spread": self.spread,
+            "variance": self.variance,
             "error": self.error,
             "relative_error": self.relative_error,
             "mean_norm": self.mean_norm,
@@ -187,11 +186,11 @@ def measure_codebook(
 
     Args:
         model: Is put into evaluation mode and left there.
-        batches: uint8 (B, C, H, W) each, on the model's device; B may differ and changes nothing.
-        num_images: How many images there are in all batches.
+        batches: uint8 (B, C, H, W) each, on the model's device; B does not matter.
+        num_images: Number of images in all batches.
 
     Raises:
-        ValueError: There are no images, or more or fewer than announced.
+        ValueError: There are no images, or not `num_images`.
     """
     model.eval()
     vectors = [v.detach().cpu() for v in model.quantizer.code_vectors()]
@@ -199,7 +198,7 @@ def measure_codebook(
     whole = _Moments(torch.zeros(model.quantizer.codebook_dim, dtype=torch.float64))
     norms, largest, seen = 0.0, 0.0, 0
     for images in batches:
-        z_e = model.encode_features(to_float(images)).float()
+        z_e = model.encode_features(images).float()
         codes = model.quantizer.encode(z_e)
         t = _rows(model.quantizer.to_code_space(z_e))  # (N, D)
         if not grids:
@@ -226,7 +225,7 @@ def measure_codebook(
     return CodebookStatistics(
         grids=tuple(grid.statistics() for grid in grids),
         num_images=num_images,
-        spread=whole.spread,
+        variance=whole.variance,
         error=whole.error / whole.count,
         mean_norm=norms / whole.count,
         max_norm=largest,
@@ -234,7 +233,7 @@ def measure_codebook(
 
 
 class _Moments:
-    """Sums over points t around a centre, and over their distances from z_q."""
+    """Running sums of points t around a centre, and of their distances from z_q."""
 
     def __init__(self, centre: Tensor) -> None:
         self.count = 0
@@ -244,7 +243,7 @@ class _Moments:
         self._sum = torch.zeros_like(centre)
 
     def add(self, t: Tensor, z_q: Tensor) -> None:
-        """Takes float64 (N, D) both."""
+        """Adds float64 (N, D) each."""
         centred = t - self._centre
         self.count += len(t)
         self.error += (t - z_q).square().sum().item()
@@ -253,19 +252,19 @@ class _Moments:
 
     @property
     def mean(self) -> Tensor:
-        """E t, (D,), as seen from the centre."""
+        """E t relative to the centre, (D,)."""
         return self._sum / self.count
 
     @property
-    def spread(self) -> float:
-        """The total variance, 0 where it is lost in rounding."""
+    def variance(self) -> float:
+        """The total variance, 0 if it is lost in rounding."""
         mean_square = self.squares / self.count
         variance = mean_square - self.mean.square().sum().item()
         return variance if variance > _ROUNDING * mean_square else 0.0
 
 
 class _GridSums:
-    """Sums over the positions of one grid."""
+    """Running sums over the positions of one grid."""
 
     def __init__(self, vectors: Tensor, shape: tuple[int, int], kept: NDArray[np.int64]) -> None:
         self._vectors = vectors.double()  # (K, D)
@@ -278,7 +277,7 @@ class _GridSums:
         self._sample: list[Tensor] = []
 
     def add(self, t: Tensor, grid: Tensor) -> None:
-        """Takes float64 (N, D) and the int64 grid (B, h, w) of their codes, N = B*h*w."""
+        """Adds float64 (N, D) and the int64 grid (B, h, w) of their codes, N = B*h*w."""
         codes = grid.flatten()
         start = self._moments.count
         first, last = np.searchsorted(self._kept, [start, start + len(t)])
@@ -290,13 +289,13 @@ class _GridSums:
         self._table.view(-1).scatter_add_(0, keys, torch.ones_like(keys, dtype=torch.int32))
 
     def statistics(self) -> GridStatistics:
-        """What the sums come to."""
+        """Returns the statistics of all sums."""
         moments, centred = self._moments, self._vectors - self._centre
         counts = self._table.sum(dim=0)  # (K,), int64
         means = self._sums / counts.clamp(min=1)[:, None]
         lag = float((counts * (means - centred).square().sum(dim=1)).sum()) / moments.count
         radius = centred.square().sum(dim=1).mean().sqrt().item()
-        spread, error = moments.spread, moments.error / moments.count
+        variance, error = moments.variance, moments.error / moments.count
         dead = centred[counts == 0]
         duplicate_of, neighbour_distance = find_duplicates(self._vectors, counts, error)
         return GridStatistics(
@@ -305,14 +304,14 @@ class _GridSums:
             position_entropy=np.array([entropy_bits(row) for row in self._table]).reshape(
                 self._shape
             ),
-            spread=spread,
+            variance=variance,
             error=error,
             lag=lag,
             reach=math.sqrt(moments.squares / moments.count) / radius if radius else None,
             dead_distance=math.sqrt(
-                float((dead - moments.mean).square().sum(dim=1).mean()) / spread
+                float((dead - moments.mean).square().sum(dim=1).mean()) / variance
             )
-            if len(dead) and spread
+            if len(dead) and variance
             else None,
             neighbour_distance=neighbour_distance,
             duplicate_of=duplicate_of,
@@ -321,7 +320,7 @@ class _GridSums:
 
 
 def _targets(t: Tensor, codes: tuple[Tensor, ...], vectors: list[Tensor]) -> list[Tensor]:
-    """What each grid quantizes, float64 (N, D_i): groups of the channels, or residuals."""
+    """Returns the inputs of the grids, float64 (N, D_i): groups of channels, or residuals."""
     widths = [v.shape[1] for v in vectors]
     if sum(widths) == t.shape[1]:
         return list(torch.split(t, widths, dim=1))
@@ -332,5 +331,5 @@ def _targets(t: Tensor, codes: tuple[Tensor, ...], vectors: list[Tensor]) -> lis
 
 
 def _rows(features: Tensor) -> Tensor:
-    """(B, D, h, w) as float64 (B*h*w, D) on the CPU (MPS knows no float64)."""
+    """Reshapes (B, D, h, w) to float64 (B*h*w, D) on the CPU (MPS has no float64)."""
     return rearrange(features, "b d h w -> (b h w) d").cpu().double()

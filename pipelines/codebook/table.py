@@ -19,7 +19,7 @@ def table(statistics: CodebookStatistics) -> str:
         for row in rows
     ]
     lines += [
-        f"  error / spread of z_e: {_ratio(statistics.relative_error)}",
+        f"  error / variance of z_e: {_ratio(statistics.relative_error)}",
         f"  length of z_e: mean {statistics.mean_norm:.3g}, maximum {statistics.max_norm:.3g}",
     ]
     return "\n".join(lines)
@@ -40,8 +40,8 @@ def _cells(grid: GridStatistics) -> dict[str, str]:
         "constant positions": f"{grid.constant_positions} of {height}x{width}",
         "share of the most frequent code, of ten": f"{grid.top_share(1):.1%}, "
         f"{grid.top_share(10):.1%}",
-        "error / spread of what is quantized": _ratio(grid.relative_error),
-        "lag of the codes behind z_e / spread": _ratio(grid.relative_lag),
+        "error / variance of what is quantized": _ratio(grid.relative_error),
+        "lag of the codes behind z_e / variance": _ratio(grid.relative_lag),
         "distance of z_e / of the codes, from their mean": _ratio(grid.reach),
         "distance of dead codes / of z_e, from its mean": _ratio(grid.dead_distance),
         "median distance to the nearest code": _ratio(grid.neighbour_distance),

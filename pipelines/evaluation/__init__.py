@@ -1,1 +1,1 @@
-"""How good a trained model is: metrics over whole splits, and what they mean."""
+"""Evaluation of finished runs: metrics, their records, and comparisons."""

@@ -1,4 +1,4 @@
-"""Everything that is measured of a finished run, put together."""
+"""The evaluation of a finished run: all sections together."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from pipelines.evaluation.metrics.feature_networks import (
 from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
 from pipelines.evaluation.record import Evaluation, Metric
 from pipelines.evaluation.sections.generation import (
-    ComparedImages,
+    Compared,
     accuracy_metrics,
     distance_metrics,
 )
@@ -54,7 +54,7 @@ _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
 
 @dataclass
 class _Findings:
-    """What grows while a run is measured."""
+    """Metrics, notes and times so far."""
 
     metrics: list[Metric] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class _Findings:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Takes the time of a part and says that it began."""
+        """Measures the time of a part, and prints its name."""
         say(f"{part} ...")
         start = time.perf_counter()
         yield
@@ -75,15 +75,15 @@ def evaluate_run(
     *,
     batch_size: int,
 ) -> Evaluation:
-    """Measures a finished run; the feature classifier is kept beside it for the next evaluation.
+    """Measures a finished run; its feature classifier is kept for the next evaluation.
 
     Args:
-        run: As `load_run` read it with `settings`.
-        settings: What is measured on how many images.
-        batch_size: Samples drawn at once.
+        run: From `load_run` with the same `settings`.
+        settings: What to measure on how many images.
+        batch_size: Samples generated at once.
 
     Raises:
-        ValueError: A feature network that was kept is damaged.
+        ValueError: A cached feature network is damaged.
     """
     device, directory = run.device, RunDirectory(run.path)
     settings = _decided(settings, run)
@@ -98,14 +98,14 @@ def evaluate_run(
         test, reconstructions = first_images(test, run.side), reconstructions[: run.side]
     with found.timed("samples"):
         samples = draw_samples(run, settings, batch_size)
-    images = ComparedImages(
-        test=test.images,
-        reconstructions=reconstructions,
-        train=_sets(run.real.images[fixed_order(len(run.real))[: _MAX_SETS * run.side]], run.side),
+    some_real = run.real.images[fixed_order(len(run.real))[: _MAX_SETS * run.side]]
+    images = Compared(
         samples=_sets(samples.images, run.side),
+        train=_sets(some_real, run.side),
+        reconstructions=reconstructions,
     )
     networks = _networks(run, found)
-    _measure_distances(run, images, networks, found)
+    _measure_distances(run, test.images, images, networks, found)
     if run.num_cas:
         _measure_accuracy(run, samples, settings, found)
     with found.timed("memorisation"):
@@ -130,7 +130,7 @@ def evaluate_run(
 
 
 def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSettings:
-    """The settings with `compile` on or off, as the prior decides it, for the record."""
+    """Returns the settings with `compile` on or off, as the prior decides it."""
     prior = run.pipeline.prior
     num_draws = run.num_samples * prior.num_codes
     sampling = decide_compilation(
@@ -140,7 +140,7 @@ def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSetti
 
 
 def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
-    """The feature spaces there are; a note says why one is missing."""
+    """Returns the available feature networks, and notes why one is missing."""
     splits, real, networks = run.splits, run.real, []
     if splits.num_classes and real.labels is not None:
         with found.timed("feature classifier"):
@@ -148,9 +148,9 @@ def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
             assert splits.test.labels is not None
             accuracy = classifier.accuracy(splits.test.images, splits.test.labels)
         found.notes.append(
-            f"FD-classifier and KD-classifier are measured in {NUM_FEATURES} features of "
-            f"classifier {key}, which was trained on the data's own labels and is right on "
-            f"{accuracy:.1%} of the test images; they compare runs on the same data and are no FID"
+            f"FD-classifier and KD-classifier use {NUM_FEATURES} features of classifier {key}, "
+            f"trained on the data's own labels, with a test accuracy of {accuracy:.1%}; they "
+            "compare runs on the same data and are not FID"
         )
         networks.append(classifier_network(classifier, key))
     else:
@@ -175,34 +175,39 @@ def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
 
 
 def _measure_distances(
-    run: EvaluatedRun, images: ComparedImages, networks: list[FeatureNetwork], found: _Findings
+    run: EvaluatedRun,
+    test: NDArray[np.uint8],
+    images: Compared[NDArray[np.uint8]],
+    networks: list[FeatureNetwork],
+    found: _Findings,
 ) -> None:
     for network in networks:
         with found.timed(f"distances ({network.name})"):
             slow = network.name == "inception" and run.device.type == "cpu"
             found.metrics += distance_metrics(
                 network,
+                test,
                 images,
                 max_sets=1 if slow else _MAX_SETS,
                 max_neighbour_sets=1 if slow else _MAX_NEIGHBOUR_SETS,
             )
         if run.side < 10 * network.num_features:
             found.notes.append(
-                f"{run.side:,} images a side are few for {network.num_features:,} features: "
-                f"{network.frechet} is too high, and only to be compared with that of as many "
+                f"{run.side:,} images per set are few for {network.num_features:,} features: "
+                f"{network.frechet} is biased upwards, so compare it only with that of as many "
                 "images"
             )
     if networks and run.side <= NUM_NEIGHBOURS:
         found.notes.append(
-            f"precision, recall, density and coverage need more than {NUM_NEIGHBOURS} images a "
-            f"side, got {run.side}, so they were not measured"
+            f"precision, recall, density and coverage need more than {NUM_NEIGHBOURS} images per "
+            f"set, got {run.side}, so they were not measured"
         )
 
 
 def _measure_accuracy(
     run: EvaluatedRun, samples: ImageSet, settings: EvaluationSettings, found: _Findings
 ) -> None:
-    assert run.splits.num_classes is not None, "samples are drawn for it only where there are some"
+    assert run.splits.num_classes is not None, "num_cas is 0 without labels"
     with found.timed("classification accuracy"):
         accuracy = classification_accuracy(
             first_images(samples, run.num_cas),
@@ -217,7 +222,7 @@ def _measure_accuracy(
 
 
 def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]:
-    """Disjoint sets of `size` images; what is left over is not used."""
+    """Splits images into disjoint sets of `size`; a remainder is not used."""
     count = min(len(images) // size, _MAX_SETS)
     return tuple(images[i * size : (i + 1) * size] for i in range(count))
 

@@ -1,4 +1,4 @@
-"""Several runs evaluated one after the other, and compared."""
+"""Evaluation and comparison of one or several runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ import torch
 from pipelines.cli.echo import say
 from pipelines.data.location import DataLocation
 from pipelines.evaluation.comparison import write_comparison
-from pipelines.evaluation.conditions import (
-    check_networks_folder,
-    conditions,
-    expected_networks,
-)
+from pipelines.evaluation.conditions import conditions
 from pipelines.evaluation.evaluate_run import evaluate_run
-from pipelines.evaluation.loaded_run import load_run
-from pipelines.evaluation.metrics.feature_networks import download_inception
-from pipelines.evaluation.record import EVALUATION_FILE, Evaluation, EvaluationConditions
+from pipelines.evaluation.loaded_run import check_networks_folder, load_run
+from pipelines.evaluation.metrics.feature_networks import INCEPTION_CHANNELS, download_inception
+from pipelines.evaluation.record import EVALUATION_FILE, Evaluation
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.evaluation.table import to_markdown, to_text
 from pipelines.files.atomic import refuse_existing, refuse_unwritable, write_text
@@ -37,10 +33,11 @@ def evaluate_runs(
     location: DataLocation,
     batch_size: int,
     inception: bool,
+    again: bool,
     out: Path | None,
     device_name: str,
 ) -> None:
-    """Evaluates runs; of several, only those not yet evaluated so, and writes a comparison.
+    """Evaluates one run, or those of several that are not yet evaluated, and compares them.
 
     Args:
         directories: Finished runs, each once.
@@ -48,13 +45,14 @@ def evaluate_runs(
         location: Where their images are now.
         batch_size: Samples made at once.
         inception: Whether to download the weights of FID's Inception v3 first.
+        again: Of several runs, evaluate those again whose evaluation is damaged or differs.
         out: New directory for the comparison; None for one run.
         device_name: As `choose_device`.
 
     Raises:
         FileExistsError: `out` exists.
         FileNotFoundError: A part of a run is missing.
-        ValueError: A run is damaged, or cannot be evaluated so.
+        ValueError: A run is damaged, cannot be evaluated so, or needs `again`.
         OSError: An output cannot be written, or the weights cannot be downloaded.
     """
     if out is not None:
@@ -63,7 +61,10 @@ def evaluate_runs(
     device = choose_device(device_name)
     if inception:
         download_inception()
-    known = [_agreeing(directory, settings) if out else None for directory in directories]
+    known = [
+        _recorded(directory, settings, inception=inception, again=again) if out else None
+        for directory in directories
+    ]
     for directory, evaluation in zip(directories, known, strict=True):
         if evaluation is None:
             refuse_unwritable(directory.path)
@@ -76,37 +77,48 @@ def evaluate_runs(
         say(f"wrote {write_comparison(evaluations, out)}")
 
 
-def _agreeing(directory: RunDirectory, settings: EvaluationSettings) -> Evaluation | None:
-    """The run's evaluation, if it is there and was made with these settings and these models."""
+def _recorded(
+    directory: RunDirectory, settings: EvaluationSettings, *, inception: bool, again: bool
+) -> Evaluation | None:
+    """Reads the run's evaluation if its options, data and weights are the present ones.
+
+    Returns:
+        None if the run has to be evaluated.
+
+    Raises:
+        ValueError: The evaluation is damaged or differs, and `again` is not set.
+    """
     path = directory.path / EVALUATION_FILE
     if not path.exists():
         return None
     try:
         evaluation = Evaluation.read(path)
     except ValueError as error:
-        say(f"{error}; evaluating {directory.path} again")
+        if again:
+            return None
+        raise ValueError(f"{error}, or add --again") from error
+    recorded = evaluation.conditions
+    if settings.sampling.compile == "auto":
+        sampling = replace(settings.sampling, compile=recorded.settings.sampling.compile)
+        settings = replace(settings, sampling=sampling)
+    # Other feature networks are no fault of one evaluation: the comparison lists them.
+    present = conditions(directory, settings, recorded.feature_networks).to_dict()
+    different = [name for name, value in recorded.to_dict().items() if value != present[name]]
+    if (
+        inception
+        and "inception" not in recorded.feature_networks
+        and directory.data().image_shape[0] in INCEPTION_CHANNELS
+    ):
+        different.append("download_inception")
+    if different and not again:
+        raise ValueError(
+            f"{path} was made with another {', '.join(different)}: add --again to evaluate "
+            f"{directory.path} again"
+        )
+    if different:
         return None
-    networks = expected_networks(directory)
-    wanted = conditions(directory, settings, networks)
-    recorded = _undecided(evaluation.conditions, wanted)
-    if replace(recorded, feature_networks=networks) != wanted:
-        say(f"{path} was made with other options or models: evaluating {directory.path} again")
-        return None
-    if recorded != wanted:
-        say(f"{path} was made with other feature networks: evaluating {directory.path} again")
-        return None
-    say(f"taking the figures of {path}")
+    say(f"taking the metrics of {path}")
     return replace(evaluation, run=directory.path.resolve().name)  # it may have been renamed
-
-
-def _undecided(
-    recorded: EvaluationConditions, wanted: EvaluationConditions
-) -> EvaluationConditions:
-    """What was recorded, with `compile` as it is wanted where that leaves the choice open."""
-    if wanted.settings.sampling.compile != "auto":
-        return recorded
-    sampling = replace(recorded.settings.sampling, compile="auto")
-    return replace(recorded, settings=replace(recorded.settings, sampling=sampling))
 
 
 def _evaluate(

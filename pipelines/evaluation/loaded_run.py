@@ -1,4 +1,4 @@
-"""A finished run as an evaluation takes it: its models, its images, and what it draws."""
+"""A finished run loaded for an evaluation: models, images, samples and feature classifier."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
-from pipelines.evaluation.conditions import networks_folder
-from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier, cached_classifier
+from pipelines.evaluation.metrics.feature_classifier import (
+    FeatureClassifier,
+    cached_classifier,
+    classifier_directory,
+)
 from pipelines.evaluation.settings import EvaluationSettings
+from pipelines.files.atomic import refuse_unwritable
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.batches import code_batches
 from pipelines.runs.codes import read_own_codes
@@ -22,12 +26,13 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.code_dump import CodeDump
 
-_MIN_SETS = 2  # without a second one nothing is known of the std
+_FEATURE_NETWORKS = ".feature-networks"
+_MIN_SETS = 2  # for a standard deviation
 
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """The run that is measured, where, and on how many images."""
+    """A run to evaluate, the device, and numbers of images."""
 
     path: Path
     splits: DataSplits
@@ -38,13 +43,13 @@ class EvaluatedRun:
     device: torch.device
     precision: Precision
     side: int
-    """Images on each side of a distance."""
+    """Images in each set of a distance."""
     num_cas: int
     """Samples for the classification accuracy score; 0 without labels."""
 
     @property
     def num_samples(self) -> int:
-        """Samples that are drawn."""
+        """Number of samples to generate."""
         return max(self.num_cas, _MIN_SETS * self.side)
 
 
@@ -54,18 +59,18 @@ def load_run(
     device: torch.device,
     location: DataLocation | None = None,
 ) -> EvaluatedRun:
-    """Reads everything that is measured.
+    """Loads a run.
 
     Args:
         directory: With both models and the code dump.
-        settings: What is measured on how many images.
+        settings: What to measure on how many images.
         device: Where to compute.
         location: Where the run's data are now; see `load_run_splits`.
 
     Raises:
         FileNotFoundError: A part of the run is missing.
-        ValueError: It is damaged, its data are others, there are too few images, or the prior
-            cannot draw as `settings` want it.
+        ValueError: It is damaged, its data changed, there are too few images, or the prior does
+            not support the sampling settings.
     """
     pipeline = GenerationPipeline.from_pretrained(directory.path)
     pipeline.check(settings.sampling, seed=settings.seed)
@@ -91,25 +96,43 @@ def load_run(
     )
 
 
+def check_networks_folder(directory: RunDirectory) -> None:
+    """Checks that a feature classifier that has yet to be trained can be saved.
+
+    Raises:
+        OSError: It cannot.
+    """
+    data = directory.data()
+    if data.num_classes:
+        path = classifier_directory(
+            _networks_folder(directory.path),
+            data.fingerprint,
+            data.image_shape[0],
+            data.num_classes,
+        )
+        if not path.exists():
+            refuse_unwritable(path.parent)
+
+
 def run_classifier(
     path: Path, splits: DataSplits, real: ImageSet, device: torch.device, precision: Precision
 ) -> tuple[FeatureClassifier, str]:
-    """The feature classifier of a run's data and its key, kept beside the run for the next time.
+    """Returns the feature classifier of a run's data and its key, trained or from the cache.
 
     Args:
         path: The run directory.
         splits: Of labelled data.
-        real: Training and validation images, what it learns from.
+        real: Training and validation images, to train it on.
         device: Where to compute.
         precision: To train it in.
 
     Raises:
-        ValueError: It was kept, but is damaged.
+        ValueError: The cached one is damaged.
     """
     assert splits.num_classes is not None
     assert real.labels is not None
     return cached_classifier(
-        networks_folder(path),
+        _networks_folder(path),
         real.images,
         real.labels,
         splits.num_classes,
@@ -120,7 +143,7 @@ def run_classifier(
 
 
 def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: int) -> ImageSet:
-    """Samples whose classes are as frequent as those of the real images."""
+    """Generates samples whose classes are as frequent as those of the real images."""
     labels = None
     if run.real.labels is not None and run.pipeline.prior.num_classes is not None:
         labels = np.resize(run.real.labels[fixed_order(len(run.real))], run.num_samples)
@@ -135,7 +158,7 @@ def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: in
 
 
 def decoded_training(run: EvaluatedRun) -> NDArray[np.uint8]:
-    """The training images as the VQ-VAE gives them back: uint8 (N, C, H, W)."""
+    """Decodes the codes of the training images: uint8 (N, C, H, W)."""
     batches = code_batches(run.dump.splits["train"])
     decoded = [run.pipeline.vqvae.decode(codes).cpu() for codes, _ in batches]
     images: NDArray[np.uint8] = torch.cat(decoded).numpy()
@@ -143,19 +166,24 @@ def decoded_training(run: EvaluatedRun) -> NDArray[np.uint8]:
 
 
 def first_images(images: ImageSet, count: int) -> ImageSet:
-    """The first images of a set, without a copy of them."""
+    """Returns the first images of a set, without a copy."""
     return ImageSet(images.images[:count], None if images.labels is None else images.labels[:count])
 
 
 def joined_sets(first: ImageSet, second: ImageSet) -> ImageSet:
-    """The images of both, and their labels where both have some."""
+    """Joins the images of two sets, and the labels if both have some."""
     labels = None
     if first.labels is not None and second.labels is not None:
         labels = np.concatenate([first.labels, second.labels])
     return ImageSet(np.concatenate([first.images, second.images]), labels)
 
 
+def _networks_folder(run: Path) -> Path:
+    """Returns the cache of feature classifiers, shared by the runs of one directory."""
+    return run.resolve().parent / _FEATURE_NETWORKS
+
+
 def fixed_order(count: int) -> NDArray[np.int64]:
-    """A permutation of so many images, the same every time."""
+    """Returns a permutation, always the same for one length."""
     order: NDArray[np.int64] = np.random.default_rng(0).permutation(count)
     return order

@@ -1,12 +1,12 @@
-"""What an evaluation found: metrics that explain themselves, as one JSON file.
+"""The record of an evaluation: metrics with their explanations, as one JSON file.
 
-The command writes it, the table, the report and the comparison of runs read it; none of them knows
-how a metric was measured.
+The command writes it; the table, the report and the comparison of runs read it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,40 +22,69 @@ Group: TypeAlias = Literal["reconstruction", "generation", "memorisation", "prio
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """A metric measured in the same way on something known, to read another metric by."""
+    """The same metric of other images, to compare with."""
 
     label: str
     """What it was measured on, e.g. `train against test`."""
     value: AnyFloat
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """One number, what it means, and what to hold it against.
-
-    Raises:
-        ValueError: It was measured on nothing.
-    """
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Name, unit and meaning of a metric."""
 
     group: Group
     name: str
     """Key that stays the same from version to version, e.g. `psnr`."""
     label: str
-    """What a table calls it, e.g. `PSNR`."""
-    value: AnyFloat
-    unit: str = ""
+    """Name in tables, e.g. `PSNR`."""
+    unit: str
     """`dB`, `bits`, `%` and the like; empty for a pure number."""
     better: Literal["higher", "lower", "neither"]
     explanation: str
-    """One sentence for a reader who does not know the measure."""
+    """One sentence for a reader who does not know the metric."""
+
+    def measured(
+        self,
+        value: float,
+        num_images: int,
+        *,
+        std: float | None = None,
+        repetitions: int = 1,
+        references: Mapping[str, float] | None = None,
+    ) -> Metric:
+        """Returns the metric with a value, see `Metric`; `references` are values by label."""
+        definition = {f.name: getattr(self, f.name) for f in fields(Definition)}
+        return Metric(
+            **definition,
+            value=value,
+            num_images=num_images,
+            std=std,
+            repetitions=repetitions,
+            references=tuple(
+                Reference(label=label, value=reference)
+                for label, reference in (references or {}).items()
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric(Definition):
+    """A measured metric.
+
+    Raises:
+        ValueError: `num_images` or `repetitions` is below 1.
+    """
+
+    value: AnyFloat
     num_images: int
-    """How many images (of each side) it was measured on."""
+    """Number of images (in each of the compared sets)."""
     std: AnyFloat | None = None
-    """Standard deviation over repetitions (seeds or disjoint subsets); None where there was one."""
+    """Standard deviation over repetitions (seeds or disjoint subsets); None for one repetition."""
     repetitions: int = 1
-    """How many measurements `value` is the mean of."""
+    """Number of measurements that `value` is the mean of."""
     references: tuple[Reference, ...] = ()
-    """The floor, and whatever else it is to be read beside."""
+    """The floor first, then other values to compare with."""
 
     def __post_init__(self) -> None:
         if min(self.num_images, self.repetitions) < 1:
@@ -67,21 +96,21 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConditions:
-    """What two evaluations must agree in, so that one need not be made again."""
+    """Options, data and weights that an evaluation was made with."""
 
     settings: EvaluationSettings
-    """The options that decide the metrics."""
+    """The options that decide the values."""
     data_fingerprint: str
-    """Of the run's data."""
+    """Fingerprint of the run's data."""
     vqvae: str
-    """First digits of the `weights_hash` of the model."""
+    """First 16 digits of the `weights_hash` of the VQ-VAE."""
     prior: str
-    """The same."""
+    """First 16 digits of that of the prior."""
     feature_networks: dict[str, str]
-    """Names of the networks whose features images were compared in, with their hashes."""
+    """Hashes of the feature networks by name."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values by name, the options among them."""
+        """Returns JSON values by name, with the options among them."""
         values = to_json(self)
         settings: dict[str, Any] = values.pop("settings")
         return settings | values
@@ -89,28 +118,27 @@ class EvaluationConditions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """All metrics of a run, and how they were come by."""
+    """All metrics of a run and the conditions they were measured under."""
 
     run: str
     """Name of the run directory."""
     conditions: EvaluationConditions
-    """How it was measured."""
     metrics: tuple[Metric, ...]
     notes: tuple[str, ...] = ()
-    """What was not measured and why, and what to bear in mind, one sentence each."""
+    """Why metrics are missing or biased, one sentence each."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with the run, one sentence each: to be read before any metric."""
+    """Faults of the run, one sentence each."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall clock of each part of the evaluation."""
+    """Wall-clock time of each part of the evaluation."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Versions and machine."""
+    """Versions and machine, see `pipelines.files.environment`."""
 
     def find(self, name: str) -> Metric | None:
-        """The metric of that name, or None."""
+        """Returns the metric of that name, or None."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def write(self, path: Path) -> None:
-        """Writes the record, atomically; an older one is replaced."""
+        """Writes the record atomically, replacing an older one."""
         write_record(path, _KIND, _FORMAT_VERSION, self)
 
     @classmethod
@@ -118,8 +146,8 @@ class Evaluation:
         """Reads what `write` wrote.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is damaged or of another version.
+            FileNotFoundError: The file is missing.
+            ValueError: The file is damaged or of another version.
         """
         option = RunDirectory(path.parent).option
         cure = f"evaluate the run with `python -m pipelines.evaluate {option}`"

@@ -1,19 +1,18 @@
-"""An evaluation as text: aligned columns for a terminal, and Markdown."""
+"""An evaluation as text for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 
 from pipelines.evaluation.record import Evaluation, Metric
-from pipelines.evaluation.rounding import rounded_to_std
+from pipelines.report.formatting import format_number, format_with_std, join_unit
 
-_HEADINGS = ("metric", "value", "beside it", "images")
+_HEADINGS = ("metric", "value", "references", "images")
 _WIDTH = 100
 
 
 def to_text(evaluation: Evaluation) -> str:
-    """The metrics by group, each with what to read it beside and what it means."""
+    """Formats the metrics by group, each with its references and its explanation."""
     rows = [_cells(metric) for metric in evaluation.metrics]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines, group = [], None
@@ -30,7 +29,7 @@ def to_text(evaluation: Evaluation) -> str:
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """The warnings, one table per group, and the notes."""
+    """Formats the warnings, one table per group, and the notes."""
     lines = [f"# Evaluation of {escaped(evaluation.run)}"]
     if evaluation.warnings:
         lines += ["", *(f"- **{escaped(warning)}**" for warning in evaluation.warnings)]
@@ -47,28 +46,11 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown, in a table or out of it, takes as it is."""
+    """Escapes text for Markdown, also within a table."""
     return "".join("\\" + c if c in "|*_<>`\\" else c for c in text).replace("\n", " ")
 
 
 def _cells(metric: Metric) -> tuple[str, str, str, str]:
-    value = format_with_std(metric) + (f" {metric.unit}" if metric.unit else "")
-    beside = ", ".join(f"{r.label} {number_text(r.value)}" for r in metric.references)
-    return metric.label, value, beside, f"{metric.num_images:,}"
-
-
-def format_with_std(metric: Metric) -> str:
-    """`8.03 ± 0.12`, without the unit: to two digits of the std, to four where there is none.
-
-    A std that is not finite tells nothing and is left out.
-    """
-    value, std = metric.value, metric.std
-    if std is None or not (math.isfinite(value) and math.isfinite(std)):
-        return number_text(value)
-    rounded = rounded_to_std(value, std)
-    return number_text(value) + " ± 0" if rounded is None else " ± ".join(rounded)
-
-
-def number_text(value: float) -> str:
-    """Four significant digits, all digits of larger numbers."""
-    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    value = join_unit(format_with_std(metric.value, metric.std), metric.unit)
+    references = ", ".join(f"{r.label} {format_number(r.value)}" for r in metric.references)
+    return metric.label, value, references, f"{metric.num_images:,}"

@@ -6,7 +6,7 @@ from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
 from pipelines.data.location import DataLocation
 from pipelines.data.outputs import refuse_in_data
-from pipelines.evaluation.sections.memorisation_summary import describe_memorisation
+from pipelines.evaluation.sections.memorisation import describe_memorisation
 from pipelines.files.images import check_output, check_png, draw_grid, save_images
 from pipelines.files.numbering import save_new
 from pipelines.generation.labels import parse_label

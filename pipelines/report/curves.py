@@ -1,7 +1,7 @@
-"""Curves as SVG to put into a page: our own few lines, coloured by the page's style.
+"""Line plots as inline SVG.
 
-Texts and lines take their colours from CSS classes, so that one drawing is readable in light, in
-dark and in print.
+Texts and lines take their colours from CSS classes, so that one plot is readable in light, in dark
+and in print.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.report.formatting import format_number
 from pipelines.report.markup import element, text
 
-# All in units of the drawing, about pixels where it is shown.
+# In units of the view box, about pixels of a page.
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 14, 40
 _LETTER = 7  # width of a letter, to keep labels apart
 _NUM_TICKS = 5
-_LARGEST = 1e100  # far from where the arithmetic of axes overflows
+_LARGEST = 1e100  # the arithmetic of axes overflows far beyond
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,16 +27,16 @@ class Series:
     """Points of one curve."""
 
     label: str
-    """What its legend says."""
+    """Its name in the legend."""
     style: Literal["train", "validation", "reference"]
-    """Colour, dashes and markers, see style.css: none is told apart by its colour alone."""
+    """Colour, dashes and markers, see style.css; colour is never the only difference."""
     points: Sequence[tuple[float, float]]
-    """(x, y) in the order of x; points that are not finite, or beyond 1e100, are left out."""
+    """(x, y) by increasing x; points not finite, or beyond 1e100, are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """A place on the x axis that a dashed line shows."""
+    """A dashed vertical line."""
 
     x: float
     label: str
@@ -43,30 +44,30 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Maps values to the drawing."""
+    """Maps values to coordinates of the view box."""
 
     low: float
     high: float
     start: float
-    """Where `low` is drawn."""
+    """Coordinate of `low`."""
     end: float
-    """Where `high` is drawn."""
+    """Coordinate of `high`."""
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Where `value` is drawn."""
+        """Returns the coordinate of `value`."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Round values from `low` to `high`."""
+        """Returns round values in [low, high]."""
         return log_ticks(self.low, self.high) if self.logarithmic else ticks(self.low, self.high)
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """About five round values (1, 2 or 5 times a power of ten apart) in [low, high]."""
+    """Returns about five values in [low, high], 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / _NUM_TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough * 0.999)
@@ -76,7 +77,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Values 1, 2 and 5 times powers of ten in [low, high]; powers only over many decades."""
+    """Returns 1, 2 and 5 times powers of ten in [low, high]; powers only over many decades."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1,) if len(decades) > 4 else (1, 2, 5)
     every = 1 + len(decades) // 9
@@ -93,18 +94,18 @@ def curve_chart(
     mark: Mark | None = None,
     summary: str = "",
 ) -> str:
-    """A metric with a title, a legend where there is more than one curve, and the curves.
+    """Draws curves with a title, and a legend of several curves.
 
     Args:
-        title: What the y axis shows.
+        title: Label of the y axis.
         series: With x from 0 on; a curve without points is left out.
-        x_label: What the x axis shows.
-        logarithmic: Whether the y axis is, where all values are positive (at least 1e-100).
-        mark: A place to show.
-        summary: What the curves say, for whoever cannot see them.
+        x_label: Label of the x axis.
+        logarithmic: Logarithmic y axis if all values are at least 1e-100.
+        mark: A vertical line.
+        summary: Alternative text.
 
     Returns:
-        A `figure` element; nothing where there are no points.
+        A `figure` element; "" without points.
     """
     series = [_drawable(s) for s in series]
     series = [s for s in series if s.points]
@@ -114,7 +115,7 @@ def curve_chart(
     logarithmic = logarithmic and min(y for _, y in points) >= 1 / _LARGEST
     x = Axis(*_padded([0, *(p[0] for p in points)], 0.0), LEFT, WIDTH - RIGHT)
     y = Axis(*_padded([p[1] for p in points], 0.06, logarithmic), HEIGHT - BOTTOM, TOP, logarithmic)
-    drawing = element(
+    plot = element(
         "svg",
         element("title", text(f"{title}. {summary}".strip())),
         _grid(x, y, x_label),
@@ -128,23 +129,31 @@ def curve_chart(
         legend.append(element("li", _key("mark"), text(mark.label)))
     head = element("span", text(title), class_="title")
     head += element("ul", *legend, class_="legend") if legend else ""
-    return element("figure", element("figcaption", head), drawing, class_="chart")
+    return element("figure", element("figcaption", head), plot, class_="chart")
 
 
 def _curve(series: Series, x: Axis, y: Axis) -> str:
-    places = [(x(a), y(b)) for a, b in series.points]
+    positions = [(x(a), y(b)) for a, b in series.points]
     line = element(
         "polyline",
-        points=" ".join(f"{a:.2f},{b:.2f}" for a, b in places),
+        points=" ".join(f"{a:.2f},{b:.2f}" for a, b in positions),
         class_=f"line {series.style}",
     )
-    if series.style != "validation" or len(places) > 60:
+    if series.style != "validation" or len(positions) > 60:
         return line
-    dots = [
-        f'<circle cx="{a:.2f}" cy="{b:.2f}" r="3" class="dot {series.style}">'
-        f"<title>{text(f'{series.label}: {short(value[1])} at {short(value[0])}')}</title></circle>"
-        for (a, b), value in zip(places, series.points, strict=True)
-    ]
+    dots = []
+    for (a, b), (step, value) in zip(positions, series.points, strict=True):
+        title = f"{series.label}: {format_number(value)} at {format_number(step)}"
+        dots.append(
+            element(
+                "circle",
+                element("title", text(title)),
+                cx=f"{a:.2f}",
+                cy=f"{b:.2f}",
+                r=3,
+                class_=f"dot {series.style}",
+            )
+        )
     return line + "".join(dots)
 
 
@@ -153,13 +162,13 @@ def _grid(x: Axis, y: Axis, x_label: str) -> str:
     for value in y.ticks():
         at = f"{y(value):.2f}"
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"))
-        parts.append(_label(short(value), LEFT - 7, y(value) + 4, "end"))
+        parts.append(_label(format_number(value), LEFT - 7, y(value) + 4, "end"))
     for value in _apart(x.ticks(), x):
         at = f"{x(value):.2f}"
         parts.append(
             element("line", x1=at, x2=at, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis")
         )
-        parts.append(_label(short(value), x(value), HEIGHT - BOTTOM + 18, "middle"))
+        parts.append(_label(format_number(value), x(value), HEIGHT - BOTTOM + 18, "middle"))
     bottom = HEIGHT - BOTTOM
     parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
     parts.append(_label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, "middle"))
@@ -176,7 +185,7 @@ def _label(content: str, x: float, y: float, anchor: str) -> str:
 
 
 def _key(style: str) -> str:
-    """The piece of a curve that stands in the legend."""
+    """Draws the piece of a curve for the legend."""
     if style == "mark":
         line = element("line", x1=11, x2=11, y1=0, y2=12, class_="mark")
     else:
@@ -193,10 +202,10 @@ def _key(style: str) -> str:
 
 
 def _apart(values: list[float], x: Axis) -> list[float]:
-    """Every so manieth of the ticks, so that their labels do not touch."""
+    """Keeps every n-th tick, so that the labels do not overlap."""
     if len(values) < 2:
         return values
-    widest = max(len(short(value)) for value in values) * _LETTER + 12
+    widest = max(len(format_number(value)) for value in values) * _LETTER + 12
     return values[:: max(1, math.ceil(widest / (x(values[1]) - x(values[0]))))]
 
 
@@ -208,20 +217,12 @@ def _drawable(series: Series) -> Series:
 def _padded(
     values: Sequence[float], share: float, logarithmic: bool = False
 ) -> tuple[float, float]:
-    """The range of values and a share of it on either side; never empty."""
+    """Returns the range of values, widened by a share of it on each side; never empty."""
     to: Callable[[float], float] = math.log if logarithmic else float
     back: Callable[[float], float] = math.exp if logarithmic else float
     low, high = to(min(values)), to(max(values))
     if high - low < 1e-9 * max(1.0, abs(low)):
-        margin = max(0.5, 1e-6 * abs(low))  # half a unit is nothing beside a huge number
+        margin = max(0.5, 1e-6 * abs(low))  # 0.5 is lost in a huge number
         low, high = low - margin, high + margin
     padding = share * (high - low)
     return back(low - padding), back(high + padding)
-
-
-def short(value: float) -> str:
-    """A number for an axis: `20,000`, `0.05`, `1e-06`, at most four significant digits."""
-    if value and not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.4g}"
-    written = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return "0" if written == "-0" else written

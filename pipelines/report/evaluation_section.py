@@ -1,4 +1,4 @@
-"""The evaluation as a table that explains itself."""
+"""The evaluation as a table with explanations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.evaluation.record import Evaluation, Group, Metric
+from pipelines.report.formatting import format_number, format_with_std, join_unit, typeset
 from pipelines.report.markup import element, paragraph, section, table, text
-from pipelines.report.numbers import joined, number, with_unit
 from pipelines.report.run_record import RunRecord
 
 GROUPS: dict[Group, str] = {
@@ -20,7 +20,7 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": 
 
 
 def evaluation(record: RunRecord) -> str:
-    """The metrics by group, or how to get them."""
+    """Returns the section of the metrics by group, or of the command that measures them."""
     problems = [
         paragraph(text(f"{record.shareable(problem)}."), class_="note")
         for problem in record.problems
@@ -28,17 +28,17 @@ def evaluation(record: RunRecord) -> str:
     found = record.evaluation
     if found is None:
         command = f"python -m pipelines.evaluate {record.option}"
-        said = "" if problems else "This run has not been evaluated. "
         missing = paragraph(
-            f"{said}Distances to real images, accuracy of a classifier "
-            "trained on samples, and nearest training images come from ",
+            "" if problems else "This run has not been evaluated. ",
+            "Distances to real images, the accuracy of a classifier trained on samples, and "
+            "distances to training images are measured by ",
             element("code", text(command)),
             ", which also renews this page.",
         )
         return section("evaluation", "Evaluation", *problems, missing)
-    said = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
+    note = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
     parts = [paragraph(text(f"{warning}."), class_="warning") for warning in found.warnings]
-    parts.append(paragraph(said, class_="note"))
+    parts.append(paragraph(note, class_="note"))
     for group, title in GROUPS.items():
         metrics = [metric for metric in found.metrics if metric.group == group]
         if metrics:
@@ -52,10 +52,11 @@ def _table(title: str, metrics: list[Metric]) -> str:
     for metric in metrics:
         name = text(metric.label) + element("small", text(metric.explanation))
         direction = _BETTER[metric.better]
-        value = element("strong", text(with_unit(metric)))
+        measured = format_with_std(metric.value, metric.std)
+        value = element("strong", text(typeset(join_unit(measured, metric.unit))))
         value += element("small", direction) if direction else ""
         rows.append((name, value, _references(metric), _images(metric)))
-    header = ("Metric", "Value", "To be read beside", "Images")
+    header = ("Metric", "Value", "References", "Images")
     whole = table(f"{title} of this run", header, rows, numbers=(1, 3))
     return element("div", whole, class_="metrics")
 
@@ -65,7 +66,7 @@ def _references(metric: Metric) -> str:
         element(
             "span",
             text(f"{reference.label}: "),
-            element("b", text(joined(number(reference.value), metric.unit))),
+            element("b", text(typeset(join_unit(format_number(reference.value), metric.unit)))),
         )
         for reference in metric.references
     ]
@@ -88,7 +89,7 @@ def _notes(found: Evaluation) -> list[str]:
 
 
 def _settings(values: Mapping[str, Any]) -> Iterator[str]:
-    """`samples 10,000`, `sampling temperature 1.0`; what is None was not asked for."""
+    """Formats `samples 10,000`, `sampling temperature 1.0`; leaves out what is None."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from (f"{name.replace('_', ' ')} {inner}" for inner in _settings(value))

@@ -1,10 +1,9 @@
-"""What the models draw for a report: reconstructions, samples by class, strips of settings."""
+"""The images of a report: reconstructions, samples by class, samples by setting."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,11 +20,11 @@ from stage2_prior.config import SamplingSettings
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
 MAX_CLASSES = 20
-"""Classes with a row of samples, the first ones."""
-_ROW_WIDTH = 320  # pixels of a row of images, about
+"""Number of classes with a row of samples."""
+_ROW_WIDTH = 320  # pixels, approximately
 _MIN_COLUMNS, _MAX_COLUMNS = 4, 10
 _NUM_RECONSTRUCTIONS = 20
-# A grid of so many codes takes as long as all of the rest: fewer are drawn.
+# From so many codes on sampling is slow, and rows are short.
 _MANY_CODES = 1024
 
 
@@ -34,32 +33,30 @@ class Strip:
     """One row of images: the same seeds and labels under one setting."""
 
     name: str
-    """What is different in this row, e.g. a class or `scale 1.5`."""
+    """The class or setting of the row, e.g. `1.5`."""
     images: NDArray[np.uint8]
     """uint8 (N, C, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReportImages:
-    """All pictures of a report; empty where the run cannot give them."""
+    """All images of a report; empty if the run has no model for them."""
 
     originals: NDArray[np.uint8] | None = None
     """uint8 (N, C, H, W), of the test split."""
     reconstructions: NDArray[np.uint8] | None = None
-    """Of the same images."""
+    """uint8 (N, C, H, W), of `originals`."""
     samples: tuple[Strip, ...] = ()
-    """A row per class, or rows without a name."""
+    """One row per class, or rows without a name."""
     guidance: tuple[Strip, ...] = ()
     temperatures: tuple[Strip, ...] = ()
     seed: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall clock of what was drawn."""
     problems: tuple[str, ...] = ()
-    """What could not be drawn, one sentence each."""
+    """Why images are missing, one sentence each."""
 
 
-def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
-    """Draws everything that a run can give.
+def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
+    """Reconstructs test images and samples under several settings.
 
     Args:
         record: The run.
@@ -68,30 +65,25 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Repo
     """
     problems: list[str] = []
     originals = reconstructions = None
-    seconds = {}
     if record.vqvae is not None:
-        start = time.perf_counter()
         try:
             test = test or load_run_splits(RunDirectory(record.path)).test
         except (OSError, ValueError) as error:  # models outlive their data
             problems.append(f"Reconstructions need the test images: {error}.")
         else:
-            originals = _std(test, columns_for(test.image_shape[2]))
+            originals = _whole_rows(test, columns_for(test.image_shape[2]))
             reconstructions = reconstruct_images(record.vqvae.to(device), ImageSet(originals))
-            seconds["reconstructions"] = time.perf_counter() - start
     seed = record.config.seed
     samples: tuple[Strip, ...] = ()
     guidance: tuple[Strip, ...] = ()
     temperatures: tuple[Strip, ...] = ()
     if record.vqvae is not None and record.prior is not None:
-        start = time.perf_counter()
         pipeline = GenerationPipeline(
             record.vqvae, record.prior, record.class_names, record.train_images_per_class
         ).to(device)
         samples = class_strips(pipeline, seed)
         guidance = guidance_strips(pipeline, seed)
         temperatures = temperature_strips(pipeline, seed)
-        seconds["samples"] = time.perf_counter() - start
     return ReportImages(
         originals=originals,
         reconstructions=reconstructions,
@@ -99,15 +91,14 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Repo
         guidance=guidance,
         temperatures=temperatures,
         seed=seed,
-        seconds=seconds,
         problems=tuple(problems),
     )
 
 
 def class_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
-    """A row of samples for each of the first classes that had training images.
+    """Samples a row for each of the first classes with training images.
 
-    Without classes, rows without a name.
+    Without classes, the rows have no name.
     """
     columns = columns_of(pipeline)
     if pipeline.prior.num_classes is None:
@@ -122,7 +113,7 @@ def class_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
 
 
 def guidance_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
-    """A row per guidance scale; none where the prior was trained without label dropout."""
+    """Samples a row per guidance scale; none from a prior trained without label dropout."""
     prior = pipeline.prior
     if prior.num_classes is None or not prior.config.label_dropout:
         return ()
@@ -131,19 +122,19 @@ def guidance_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...
 
 
 def temperature_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
-    """A row per temperature."""
+    """Samples a row per temperature."""
     settings = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
     return _strips(pipeline, seed, [f"{temperature:g}" for temperature in TEMPERATURES], settings)
 
 
 def columns_of(pipeline: GenerationPipeline) -> int:
-    """Images in a row."""
+    """Returns the number of images in a row."""
     columns = columns_for(pipeline.vqvae.image_shape[2])
     return columns if pipeline.prior.num_codes < _MANY_CODES else min(columns, _MIN_COLUMNS)
 
 
 def class_name(pipeline: GenerationPipeline, label: int) -> str:
-    """The name of a class, or its number where names are not known."""
+    """Returns the name of a class, or its number."""
     names = pipeline.class_names
     return names[label] if label < len(names) else f"class {label}"
 
@@ -154,7 +145,7 @@ def _strips(
     names: Sequence[str],
     settings: Sequence[SamplingSettings],
 ) -> tuple[Strip, ...]:
-    """The same indices, so the same noise and labels, in every row."""
+    """Samples rows with the same noise and labels."""
     columns = columns_of(pipeline)
     return tuple(
         Strip(name, pipeline(columns, settings=setting, seed=seed).numpy())
@@ -163,11 +154,11 @@ def _strips(
 
 
 def columns_for(width: int) -> int:
-    """Images of a row, by their width: an even number, so that a row breaks in the middle."""
+    """Returns an even number of images for a row, so that it can break in the middle."""
     return max(_MIN_COLUMNS, min(_MAX_COLUMNS, _ROW_WIDTH // (width + 2) // 2 * 2))
 
 
-def _std(images: ImageSet, columns: int) -> NDArray[np.uint8]:
-    """The first images; whole rows of them where there are enough."""
+def _whole_rows(images: ImageSet, columns: int) -> NDArray[np.uint8]:
+    """Returns the first images, in whole rows if there are enough."""
     count = max(columns, _NUM_RECONSTRUCTIONS // columns * columns)
     return images.images[:count].copy()

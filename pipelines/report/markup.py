@@ -1,7 +1,6 @@
 """HTML as strings, well-formed as XML: escaped text, elements, tables.
 
-Functions take and give fragments that are already HTML; only `text` turns what a user wrote into
-HTML.
+Functions take and return HTML fragments; only `text` escapes.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ import html
 import re
 from collections.abc import Sequence
 
-# What XML and UTF-8 cannot hold; names of folders can.
+# Not allowed in XML or UTF-8, but in names of folders.
 _IMPOSSIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _VOID = {"img", "meta", "circle", "line", "polyline"}
 
 
 def text(value: object) -> str:
-    """Any value as text that stands for itself, in an element as in an attribute."""
+    """Escapes a value for an element or an attribute."""
     return html.escape(_IMPOSSIBLE.sub("\ufffd", str(value)))
 
 
 def element(name: str, /, *content: str, **attributes: object) -> str:
-    """`<name key="value">content</name>`.
+    """Returns `<name key="value">content</name>`.
 
     Args:
-        name: Of the element.
-        content: Fragments; an element without an end tag takes none.
-        attributes: Escaped here. `class_` and `for_` lose their underscore, others turn into
-            hyphens; None leaves an attribute out.
+        name: Name of the element.
+        content: Fragments.
+        attributes: Escaped here. A trailing underscore is dropped, others become hyphens; None
+            leaves an attribute out.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
@@ -40,12 +39,12 @@ def element(name: str, /, *content: str, **attributes: object) -> str:
 
 
 def paragraph(*content: str, class_: str | None = None) -> str:
-    """A paragraph of fragments."""
+    """Returns a paragraph."""
     return element("p", *content, class_=class_)
 
 
 def section(key: str, title: str, *content: str) -> str:
-    """A part of the page with a heading; nothing where it has no content."""
+    """Returns a section with a heading; "" without content."""
     if not any(content):
         return ""
     heading = element("h2", text(title), id=f"{key}-title")
@@ -53,7 +52,7 @@ def section(key: str, title: str, *content: str) -> str:
 
 
 def scrolling(label: str, *content: str) -> str:
-    """A box that scrolls sideways, also from the keyboard, so that the page never does."""
+    """Returns a box that scrolls horizontally, also from the keyboard."""
     return element("div", *content, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
@@ -64,13 +63,13 @@ def table(
     *,
     numbers: Sequence[int] = (),
 ) -> str:
-    """A table in a box of its own that scrolls where the page is narrow.
+    """Returns a table in a box that scrolls on narrow pages.
 
     Args:
-        caption: What it shows, plain text.
+        caption: Plain text.
         header: A fragment per column.
-        rows: A fragment per cell; the first cell names its row.
-        numbers: Columns that hold numbers, set to the right.
+        rows: A fragment per cell; the first is the row's header.
+        numbers: Columns of numbers, aligned to the right.
     """
 
     def style(column: int) -> str | None:
@@ -91,7 +90,7 @@ def table(
 
 
 def pairs(items: Sequence[tuple[str, str]]) -> str:
-    """Names and their values; both are fragments."""
+    """Returns a list of names and values, both fragments; empty values are left out."""
     rows = [
         element("div", element("dt", name), element("dd", value)) for name, value in items if value
     ]

@@ -1,25 +1,22 @@
-"""report.html: one page that shows a run, opens from disk and needs nothing else."""
+"""report.html: a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from pipelines.data.image_set import ImageSet
 from pipelines.files.atomic import write_text
 from pipelines.files.environment import environment
 from pipelines.report import evaluation_section, picture_sections, run_sections
-from pipelines.report.images import ReportImages, draw
+from pipelines.report.images import ReportImages, make_images
 from pipelines.report.markup import element, pairs, paragraph, section, text
 from pipelines.report.run_record import RunRecord, read_run
 from pipelines.runs.directory import RunDirectory
 from pipelines.training.device import choose_device
-
-if TYPE_CHECKING:
-    import torch
-
-    from pipelines.data.image_set import ImageSet
 
 _NAVIGATION = {
     "samples": "Samples",
@@ -36,28 +33,28 @@ _NAVIGATION = {
 def write_report(
     run: Path, *, test: ImageSet | None = None, device: torch.device | None = None
 ) -> Path:
-    """Draws and writes the report of a run, replacing an earlier one.
+    """Writes the report of a run, replacing an earlier one.
 
     Args:
-        run: Run directory; whatever it does not have yet is left out of the page.
-        test: The test split, if it is at hand; None loads it, and leaves the reconstructions out
-            where the data are gone.
-        device: Where to draw; None takes the best there is.
+        run: Run directory; parts that do not exist yet are left out of the page.
+        test: The test split; None loads it, and leaves the reconstructions out if the data are
+            gone.
+        device: Where to sample; None takes the best available.
 
     Returns:
-        The page, `report.html` in the run directory.
+        The path of the page, `report.html` in the run directory.
 
     Raises:
         FileNotFoundError: `run` is no run directory.
-        ValueError: What it holds is damaged or does not belong together.
+        ValueError: Its files are damaged or do not belong together.
         OSError: The page cannot be written.
     """
     directory = RunDirectory(run)
     device = device or choose_device()
     record = read_run(directory.path)
     start = time.perf_counter()
-    images = draw(record, test, device)
-    seconds = [("Pictures of this page", time.perf_counter() - start)]
+    images = make_images(record, test, device)
+    seconds = [("Images of this page", time.perf_counter() - start)]
     if record.evaluation is not None:
         seconds += [(f"Evaluation: {k}", v) for k, v in record.evaluation.seconds.items()]
     write_text(directory.report, page(record, images, seconds, environment(device)))
@@ -70,13 +67,13 @@ def page(
     seconds: list[tuple[str, float]],
     machine: dict[str, str],
 ) -> str:
-    """The whole page, well-formed as XML.
+    """Returns the whole page as well-formed XML.
 
     Args:
-        record: What is known of the run.
-        images: Its pictures.
-        seconds: What took time beside the two trainings.
-        machine: On what this page was written.
+        record: The run.
+        images: Its images.
+        seconds: Names and seconds of phases other than the two trainings.
+        machine: The environment this page was written in.
     """
     sections = [
         picture_sections.samples(record, images),
@@ -118,12 +115,12 @@ def page(
 
 
 def _unfinished(record: RunRecord) -> str:
-    """What is still to be done, where a stage is not finished."""
+    """Returns a note on the stage that is not finished, or ""."""
     if record.vqvae is None:
         return paragraph("Stage one is not finished.", class_="note")
     if record.prior is None:
         return paragraph(
-            "Stage two is not finished: there is no prior to draw samples from.", class_="note"
+            "Stage two is not finished: there is no prior to sample from.", class_="note"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""Samples, strips and reconstructions as HTML."""
+"""Samples, guidance and temperature strips and reconstructions as HTML."""
 
 from __future__ import annotations
 
@@ -14,48 +14,47 @@ from pipelines.report.run_record import RunRecord
 
 
 def samples(record: RunRecord, images: ReportImages) -> str:
-    """A row of samples per class."""
+    """Returns a row of samples per class."""
     if not images.samples:
         return ""
     by_class = bool(images.samples[0].name)
-    said = f"The first images of seed {images.seed}, none chosen, drawn from the model as it is"
-    said += " (temperature 1, no guidance)."
+    note = f"The first samples of seed {images.seed}, not selected (temperature 1, no guidance)."
     trained = sum(count > 0 for count in record.train_images_per_class)
     if by_class and trained > MAX_CLASSES:
-        said += f" The first {MAX_CLASSES} of {trained} classes with training images."
+        note += f" The first {MAX_CLASSES} of {trained} classes with training images."
     return section(
         "samples",
         "Samples by class" if by_class else "Samples",
-        paragraph(text(said)),
+        paragraph(text(note)),
         _strips(images.samples, "samples"),
-        _command(record, "sample", "--n 64", "Draw more: "),
+        _command(record, "sample", "--n 64", "More samples: "),
     )
 
 
 def strips(record: RunRecord, images: ReportImages) -> str:
-    """What guidance and temperature change, column by column."""
+    """Returns rows of samples under several guidance scales and temperatures."""
     if not images.temperatures:
         return ""
     parts = [
         paragraph(
-            "Every column has one seed"
+            "Each column has one seed"
             + (" and one class" if record.data.num_classes else "")
-            + ", so that what changes down a column is the setting alone."
+            + ": only the setting changes."
         )
     ]
     if images.guidance:
         parts += [
             element("h3", "Guidance scale"),
             paragraph(
-                "1 follows the label as trained; higher is more typical of the class and less "
-                "varied.",
+                "1 is the trained conditional distribution; higher is more typical of the class "
+                "and less varied.",
                 class_="note",
             ),
             _strips(images.guidance, "guidance scale"),
         ]
     parts += [
         element("h3", "Temperature"),
-        paragraph("Below 1 safer and less varied, above 1 wilder.", class_="note"),
+        paragraph("Divides the logits: below 1 less varied, above 1 more varied.", class_="note"),
         _strips(images.temperatures, "temperature"),
         *tuning_section.tried_settings(record),
     ]
@@ -67,7 +66,7 @@ def strips(record: RunRecord, images: ReportImages) -> str:
 
 
 def reconstructions(record: RunRecord, images: ReportImages) -> str:
-    """Test images above what the codes keep of them."""
+    """Returns test images above their reconstructions."""
     notes = [
         paragraph(text(record.shareable(problem)), class_="note") for problem in images.problems
     ]
@@ -80,17 +79,14 @@ def reconstructions(record: RunRecord, images: ReportImages) -> str:
         part = slice(start, start + columns)
         pair = [images.originals[part], images.reconstructions[part]]
         rows.append(picture_row(pair, "Test images above their reconstructions"))
-    metric = element(
+    figure = element(
         "figure",
         *rows,
         element("figcaption", "Upper rows: test images. Lower rows: their reconstructions."),
         class_="rows",
     )
-    said = (
-        "Images of the test split, which no training step and no choice of weights has seen, "
-        f"encoded into {_codes(record)} and decoded again."
-    )
-    return section("reconstructions", "Reconstructions", paragraph(text(said)), metric, *notes)
+    note = f"Images of the test split, encoded into {_codes(record)} and decoded."
+    return section("reconstructions", "Reconstructions", paragraph(text(note)), figure, *notes)
 
 
 def _strips(strips: Sequence[Strip], what: str) -> str:

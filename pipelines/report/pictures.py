@@ -1,4 +1,4 @@
-"""Images as data: URIs, shown pixel by pixel at a whole-number zoom."""
+"""Rows of images as data: URIs, at whole-number zooms."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 from pipelines.files.images import viewable
 from pipelines.report.markup import element
 
-# Transparent pixels between images: the page's own colour shows, light or dark.
+# Transparent pixels between images, for light and dark pages.
 GAP = 2
-# Room for a row of images on a phone, on a small and on a large screen, in CSS pixels.
-_ROOM = {"s": 328, "m": 640, "l": 800}
+# Width of a row of images on a phone, a small and a large screen, in CSS pixels.
+_WIDTHS = {"s": 328, "m": 640, "l": 800}
 _MAX_ZOOM = 6
 
 
 def image_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images side by side with transparent gaps.
+    """Puts images side by side with transparent gaps.
 
     Args:
         images: uint8 (N, C, H, W); channels that are neither gray nor RGB are shown side by side.
@@ -40,7 +40,7 @@ def image_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def stacked(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of `image_row`, all of one number of channels, one below the other on transparency."""
+    """Stacks rows of `image_row` with equally many channels on a transparent background."""
     width = max(row.shape[1] for row in rows)
     parts: list[NDArray[np.uint8]] = []
     for row in rows:
@@ -51,7 +51,7 @@ def stacked(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """uint8 (H, W, 2 or 4) as a PNG file in a `data:` URI."""
+    """Encodes uint8 (H, W, 2 or 4) as a PNG file in a `data:` URI."""
     buffer = io.BytesIO()
     # Contiguous: Pillow reads the buffer as it lies.
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", optimize=True)
@@ -59,34 +59,34 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
 
 
 def zooms(width: int, row_width: int) -> dict[str, int]:
-    """Whole zooms by size of the page, at least 1.
+    """Returns whole-number zooms, at least 1, by size of the page.
 
     Args:
         width: Pixels of one block of a row.
         row_width: Pixels of the whole row; on a phone its blocks go below each other.
     """
     needed = {"s": width, "m": row_width, "l": row_width}
-    return {size: max(1, min(_MAX_ZOOM, room // needed[size])) for size, room in _ROOM.items()}
+    return {size: max(1, min(_MAX_ZOOM, room // needed[size])) for size, room in _WIDTHS.items()}
 
 
 def images_per_block(columns: int, width: int) -> int:
-    """Into how many images a row may break: the largest divisor of `columns` that fits a phone.
+    """Returns the largest divisor of `columns` that fits a phone, or 1.
 
-    At most half of them, so that small images stand larger on a phone.
+    At most half of the images, so that small ones are larger on a phone.
     """
     fits = [n for n in range(1, columns // 2 + 1) if columns % n == 0]
-    return max([1, *(n for n in fits if n * (width + GAP) <= _ROOM["s"])])
+    return max([1, *(n for n in fits if n * (width + GAP) <= _WIDTHS["s"])])
 
 
 def picture_row(rows: Sequence[NDArray[np.uint8]], alt: str) -> str:
-    """Rows of images below each other, cut into blocks that wrap where the page is narrow.
+    """Returns stacked rows of images as blocks that wrap on narrow pages.
 
-    Every pixel is a square of the same whole number of CSS pixels; only images wider than a phone
-    are shrunk to fit one.
+    Every pixel is a square of a whole number of CSS pixels; only images wider than a phone are
+    shrunk.
 
     Args:
-        rows: uint8 (N, C, H, W) each, alike in shape.
-        alt: What they show, plain text.
+        rows: uint8 (N, C, H, W) each, of one shape.
+        alt: Alternative text.
     """
     columns = len(rows[0])
     width = viewable(rows[0][:1]).shape[3]

@@ -1,4 +1,4 @@
-"""Everything a report says of a run in numbers and words, read from its directory."""
+"""Everything but the images that a report shows of a run, read from its directory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from pipelines.data.config import parse_source
 from pipelines.data.data_record import DataRecord
 from pipelines.evaluation.record import EVALUATION_FILE, Evaluation
-from pipelines.report.numbers import by
+from pipelines.report.formatting import format_size
+from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import TUNING_FILE, SamplingTuning
 from stage1_vqvae.artifact import weights_hash
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import read_code_dump
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
 
@@ -39,7 +41,7 @@ class Phase:
     rows: tuple[MetricsRow, ...]
 
     def points(self, kind: str, metric: str) -> list[tuple[float, float]]:
-        """(step, value) of a metric in the rows of a kind; without values that are not finite."""
+        """Returns (step, value) of a metric in the rows of a kind, without values not finite."""
         return [
             (row.step, value)
             for row in self.rows
@@ -48,7 +50,7 @@ class Phase:
 
     @property
     def test(self) -> dict[str, float]:
-        """Figures of the finished model on the test split; empty where there are none."""
+        """Metrics of the finished model on the test split; empty before it is measured."""
         found = [row.values for row in self.rows if row.kind == "test"]
         values = found[-1] if found else {}
         return {name: value for name, value in values.items() if value is not None}
@@ -61,31 +63,31 @@ class Phase:
 
     @property
     def last(self) -> MetricsRow | None:
-        """The newest row: how far the training came, and in what time."""
+        """The newest row."""
         return self.rows[-1] if self.rows else None
 
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run; what it does not have (yet) is None."""
+    """A run; what is missing is None."""
 
     path: Path
     config: RunConfig
     data: DataRecord
-    """What was found in the data."""
+    """Shape, splits and classes of the data."""
     phases: dict[str, Phase]
     """By name, `vqvae` and `prior`."""
-    vqvae: VQVAE | None
+    vqvae: ImageTokenizer | None
     prior: CodePrior | None
     code_counts: tuple[NDArray[np.int64], ...] | None
     """Per grid (K,): how often each code occurs in the test split."""
     evaluation: Evaluation | None
     problems: tuple[str, ...]
-    """What of the evaluation is there but could not be read, one sentence each."""
+    """Why the evaluation could not be used, one sentence each."""
     tuning: SamplingTuning | None
-    """Sampling settings that were tried."""
+    """Sampling settings that were measured."""
     tuning_problem: str | None
-    """Why they could not be read, if they are there."""
+    """Why they could not be used."""
 
     @property
     def name(self) -> str:
@@ -94,17 +96,17 @@ class RunRecord:
 
     @property
     def option(self) -> str:
-        """`--run runs/NAME` as a reader of the page would type it, wherever the run lies here."""
+        """`--run runs/NAME`, without the run's path on this machine."""
         return f"--run {shlex.quote(f'{RUNS}/{self.name}')}"
 
     @property
     def source(self) -> str:
-        """The image set; of a path, which is nobody else's business, the last part."""
+        """The image set, without its path on this machine."""
         kind, path = parse_source(self.config.data.source)
         return kind if path is None else f"{kind}:{path.resolve().name}"
 
     def shareable(self, sentence: str) -> str:
-        """A sentence without the paths of this machine."""
+        """Returns a sentence without the paths of this machine."""
         _, path = parse_source(self.config.data.source)
         root = self.config.data.root
         known = {self.path: f"{RUNS}/{self.name}", root: root.resolve().name}
@@ -128,15 +130,12 @@ class RunRecord:
 
     @property
     def grids(self) -> tuple[GridSpec, ...]:
-        """Of the codes; empty as long as stage one is not finished."""
-        if self.vqvae is None:
-            return ()
-        pairs = zip(self.vqvae.grid_shapes, self.vqvae.codebook_sizes, strict=True)
-        return tuple(GridSpec(height, width, size) for (height, width), size in pairs)
+        """Grids of the codes; empty before stage one is finished."""
+        return () if self.vqvae is None else grid_specs(self.vqvae)
 
 
 def read_run(path: Path) -> RunRecord:
-    """Reads what there is of a run, with both models on the CPU.
+    """Reads a finished or unfinished run, with both models on the CPU.
 
     Raises:
         FileNotFoundError: `path` is no run directory.
@@ -145,9 +144,9 @@ def read_run(path: Path) -> RunRecord:
     directory = RunDirectory(path)
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
-    vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
+    vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
     prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
-    models: dict[str, VQVAE | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
+    models: dict[str, ImageTokenizer | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
     evaluation, problems = None, []
     file = directory.path / EVALUATION_FILE
     if file.exists():
@@ -185,30 +184,32 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
-def parameters(model: VQVAE | CodePrior) -> int:
-    """How many numbers gradient descent trains."""
+def parameters(model: ImageTokenizer | CodePrior) -> int:
+    """Returns the number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
 def classes_of(record: RunRecord) -> str:
-    """`10 classes` or `no labels`."""
+    """Formats `10 classes` or `no labels`."""
     count = record.data.num_classes
     return "no labels" if count is None else f"{count} class{'es' if count != 1 else ''}"
 
 
 def describe_grids(grids: tuple[GridSpec, ...]) -> str:
-    """`7 by 7 codes of 512`; equal grids are counted."""
-    counted = Counter(f"{by(g.height, g.width)} codes of {g.codebook_size:,}" for g in grids)
+    """Formats grids and their codebook sizes; equal grids are counted."""
+    counted = Counter(
+        f"{format_size(grid.height, grid.width)} codes of {grid.codebook_size:,}" for grid in grids
+    )
     return " + ".join(f"{n} times ({one})" if n > 1 else one for one, n in counted.items())
 
 
 def _check_models(
-    file: str, recorded: Mapping[str, str], models: Mapping[str, VQVAE | CodePrior | None]
+    file: str, recorded: Mapping[str, str], models: Mapping[str, ImageTokenizer | CodePrior | None]
 ) -> None:
-    """Makes sure that metrics are of these models.
+    """Checks that metrics were measured on these models.
 
     Raises:
-        ValueError: They are of others.
+        ValueError: They were measured on others.
     """
     for name, model in models.items():
         found = "" if model is None else weights_hash(model.state_dict())

@@ -1,4 +1,4 @@
-"""What was trained on what, how it went and how long it took, as HTML."""
+"""Summary, settings, learning curves, codebook and times of a run, as HTML."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from pipelines.report.curves import Mark, Series, curve_chart
+from pipelines.report.formatting import (
+    format_duration,
+    format_number,
+    format_size,
+    format_with_std,
+    join_unit,
+    typeset,
+)
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
-from pipelines.report.numbers import PLUS_MINUS, by, duration, joined, number, with_unit
 from pipelines.report.run_record import (
     Phase,
     RunRecord,
@@ -20,12 +29,13 @@ from pipelines.report.run_record import (
 )
 from pipelines.runs.augmentation import also_seen
 from pipelines.training.config import TrainingConfig
+from stage1_vqvae.quantizers.usage import entropy_bits
 
 TITLES = {"vqvae": "Stage one: VQ-VAE", "prior": "Stage two: prior"}
 _CHANNELS = {1: "gray", 3: "colour"}
-# Figures of an evaluation that stand at the head of the page, where they were measured.
+# Metrics of the evaluation at the head of the page.
 _HEADLINES = ("fd_classifier", "fid", "classification_accuracy")
-# Curves of each stage: title, name of the metric, whether the axis is logarithmic.
+# Curves of each stage: title, metric, whether the y axis is logarithmic.
 _CURVES = {
     "vqvae": (
         ("Loss", "loss", True),
@@ -41,19 +51,18 @@ _CURVES = {
 
 
 def lead(record: RunRecord) -> str:
-    """The sentence below the title."""
+    """Returns the sentence below the title."""
     channels, height, width = record.data.image_shape
     tone = _CHANNELS.get(channels, f"{channels} channels")
     return (
-        f"{record.data.num_images.train:,} images of {record.source}, {by(height, width)} in "
-        f"{tone}, "
-        f"{classes_of(record)}: a VQ-VAE turns them into code grids, a {record.config.prior.kind} "
-        "learns how likely each grid is, and draws new ones."
+        f"{record.data.num_images.train:,} images of {record.source}, "
+        f"{format_size(height, width)} in {tone}, {classes_of(record)}: a VQ-VAE turns them into "
+        f"code grids, a {record.config.prior.kind} learns their distribution and samples new grids."
     )
 
 
 def summary(record: RunRecord) -> str:
-    """The few metrics that matter, as tiles."""
+    """Returns the most important metrics as tiles."""
     vqvae, prior = record.phases["vqvae"].test, record.phases["prior"].test
     tiles = (
         [_warning_tile(warning) for warning in record.evaluation.warnings]
@@ -61,37 +70,38 @@ def summary(record: RunRecord) -> str:
         else []
     )
     if "psnr" in vqvae:
-        beside = f"mean error {number(vqvae['l1'], 3)} of 255" if "l1" in vqvae else ""
-        tiles.append(_tile("Test PSNR", number(vqvae["psnr"]), "dB", beside))
+        note = f"mean error {format_number(vqvae['l1'], 3)} of 255" if "l1" in vqvae else ""
+        tiles.append(_tile("Test PSNR", format_number(vqvae["psnr"]), "dB", note))
     if "bits_per_code" in prior:
         order_0 = prior.get("order_0_entropy")
-        beside = "" if order_0 is None else f"{number(order_0, 3)} without the prior"
-        tiles.append(_tile("Bits per code", number(prior["bits_per_code"], 3), "", beside))
+        note = "" if order_0 is None else f"{format_number(order_0, 3)} without the prior"
+        tiles.append(_tile("Bits per code", format_number(prior["bits_per_code"], 3), "", note))
     if "bits_per_image" in prior:
         pixels = record.data.image_shape[1] * record.data.image_shape[2]
-        beside = f"{number(prior['bits_per_image'] / pixels, 3)} per pixel"
-        tiles.append(_tile("Bits per image", number(prior["bits_per_image"], 3), "", beside))
+        note = f"{format_number(prior['bits_per_image'] / pixels, 3)} per pixel"
+        tiles.append(_tile("Bits per image", format_number(prior["bits_per_image"], 3), "", note))
     if "usage" in vqvae:
         sizes = " + ".join(
             f"{size:,}" for size in dict.fromkeys(g.codebook_size for g in record.grids)
         )
         known = sizes and "perplexity" in vqvae
-        beside = f"perplexity {number(vqvae['perplexity'], 3)} of {sizes}" if known else ""
-        tiles.append(_tile("Codes in use", number(100 * vqvae["usage"], 3) + "%", "", beside))
+        note = f"perplexity {format_number(vqvae['perplexity'], 3)} of {sizes}" if known else ""
+        tiles.append(_tile("Codes in use", format_number(100 * vqvae["usage"], 3) + "%", "", note))
     for name in _HEADLINES:
         metric = record.evaluation.find(name) if record.evaluation else None
         if metric is not None:
-            beside = "; ".join(
-                f"{r.label}: {joined(number(r.value), metric.unit)}" for r in metric.references[:1]
+            note = ", ".join(
+                f"{r.label}: {typeset(join_unit(format_number(r.value), metric.unit))}"
+                for r in metric.references[:1]
             )
-            value, plus_minus, std = with_unit(metric).partition(PLUS_MINUS)
-            unit = plus_minus.lstrip("\u00a0") + std
-            tiles.append(_tile(metric.label, value, unit, beside))
+            measured = join_unit(format_with_std(metric.value, metric.std), metric.unit)
+            value, plus_minus, std = typeset(measured).partition("\u00a0±")
+            tiles.append(_tile(metric.label, value, plus_minus.strip() + std, note))
     return element("dl", *tiles, class_="tiles") if tiles else ""
 
 
 def settings(record: RunRecord) -> str:
-    """What was trained, and the whole config below a fold."""
+    """Returns what was trained, and the whole config below a fold."""
     config, data = record.config, record.data
     splits = ", ".join(f"{name} {count:,}" for name, count in asdict(data.num_images).items())
     channels, height, width = data.image_shape
@@ -101,12 +111,12 @@ def settings(record: RunRecord) -> str:
     if record.vqvae is not None:
         vqvae += [
             describe_grids(record.grids),
-            f"{_raw_bits(record):g} bits an image before entropy coding",
+            f"{round(record.vqvae.raw_bits_per_image, 1):g} bits per image before entropy coding",
             f"{parameters(record.vqvae):,} parameters",
         ]
     if record.prior is not None:
         prior += [
-            f"{record.prior.num_codes:,} codes an image",
+            f"{record.prior.num_codes:,} codes per image",
             f"{parameters(record.prior):,} parameters",
         ]
     if config.augmentation.names:
@@ -114,7 +124,7 @@ def settings(record: RunRecord) -> str:
     items = [
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data.fingerprint}")),
-        ("Images", text(f"{by(height, width, channels)}, {classes_of(record)}; {splits}")),
+        ("Images", text(f"{format_size(height, width, channels)}, {classes_of(record)}; {splits}")),
         ("Classes", text(", ".join(record.class_names))),
         ("Stage one", text(", ".join(vqvae))),
         ("Its training", text(_training(config.vqvae_training))),
@@ -133,7 +143,7 @@ def settings(record: RunRecord) -> str:
 
 
 def learning_curves(record: RunRecord) -> str:
-    """Training and validation in the same axes, stage by stage."""
+    """Returns training and validation curves in the same axes, stage by stage."""
     parts = []
     for name, phase in record.phases.items():
         charts = [_chart(phase, *curve) for curve in _CURVES[name]]
@@ -142,45 +152,44 @@ def learning_curves(record: RunRecord) -> str:
     if not parts:
         return ""
     augmentation = record.config.augmentation
-    others = (
-        "; the prior's are also of other views of the images, of which there are ever "
+    augmented = (
+        "; the prior's include augmented images, of which there are ever "
         f"{'fewer' if augmentation.last_share <= augmentation.first_share else 'more'}"
         if augmentation.names
         else ""
     )
     explained = paragraph(
-        "Training metrics are means over the steps since the last point, of the weights in "
-        f"training (with dropout, where there is any){others}. Validation metrics are of the "
-        "averaged weights, on images that no step was made on; the prior's dashed curve is of as "
-        "many training images, measured in the same way. Where the two part, it learns the "
-        "training images by heart. The weights of the marked step were kept.",
+        "Training metrics are means over the steps since the last point, of the current weights "
+        f"(with dropout){augmented}. Validation metrics are of the averaged weights, on unseen "
+        "images; the prior's dashed curve is of as many training images, measured in the same way. "
+        "A growing gap between the two is overfitting. The weights of the marked step were kept.",
         class_="note",
     )
     return section("curves", "Learning curves", explained, *parts)
 
 
 def codebook(record: RunRecord) -> str:
-    """How often each code is chosen, grid by grid."""
+    """Returns how often each code is chosen, grid by grid."""
     if record.code_counts is None:
         return ""
     several = len(record.code_counts) > 1
     rows, charts = [], []
     for i, counts in enumerate(record.code_counts):
         shares = sorted((counts[counts > 0] / counts.sum()).tolist(), reverse=True)
-        entropy = -sum(p * math.log2(p) for p in shares)
+        entropy = entropy_bits(torch.from_numpy(counts))
         name = f"Grid {i + 1}" if several else "Codes"
         rows.append(
             (
                 name,
                 f"{len(counts):,}",
                 f"{100 * len(shares) / len(counts):.1f}%",
-                number(2**entropy),
+                format_number(2**entropy),
                 f"{entropy:.2f} of {math.log2(len(counts)):.2f}",
             )
         )
         ranked = Series(label="share of a code", style="train", points=list(enumerate(shares, 1)))
         alike = Series(
-            label="all alike",
+            label="uniform",
             style="reference",
             points=[(1, 1 / len(counts)), (len(counts), 1 / len(counts))],
         )
@@ -194,26 +203,26 @@ def codebook(record: RunRecord) -> str:
                 f"{shares[0]:.2%}.",
             )
         )
-    metrics = table(
+    usage = table(
         "The codes of the test split",
         ("", "Size", "In use", "Perplexity", "Entropy, bits"),
         rows,
         numbers=(1, 2, 3, 4),
     )
     hint = paragraph(
-        "What each code decodes to, and what to change: ",
+        "Decoded codes and diagnosis: ",
         element("code", text(f"python -m pipelines.inspect_codebook {record.option}")),
         class_="note",
     )
-    return section("codebook", "Codebook", element("div", *charts, class_="charts"), metrics, hint)
+    return section("codebook", "Codebook", element("div", *charts, class_="charts"), usage, hint)
 
 
 def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
-    """How long every phase took.
+    """Returns the wall-clock time of every phase.
 
     Args:
         record: The run.
-        seconds: What else took time: a name and its wall clock.
+        seconds: Names and seconds of other phases.
     """
     rows = []
     for name, phase in record.phases.items():
@@ -221,9 +230,9 @@ def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
             continue
         images, time = phase.last.images_seen, phase.last.seconds
         rate = f"{images / time:,.0f}" if time > 0 else ""
-        row = (TITLES[name], f"{phase.last.step:,}", f"{images:,}", rate, duration(time))
+        row = (TITLES[name], f"{phase.last.step:,}", f"{images:,}", rate, format_duration(time))
         rows.append(row)
-    rows += [(text(name), "", "", "", duration(time)) for name, time in seconds]
+    rows += [(text(name), "", "", "", format_duration(time)) for name, time in seconds]
     if not rows:
         return ""
     header = ("Phase", "Steps", "Images", "Images/s", "Time")
@@ -231,9 +240,9 @@ def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
 
 
 def _shareable(record: RunRecord) -> dict[str, Any]:
-    """All settings, without the paths of this machine."""
+    """Returns all settings, without the paths of this machine."""
     config = record.config.to_dict()
-    places = {"source": record.source, "root": record.config.data.root.resolve().name}
+    paths = {"source": record.source, "root": record.config.data.root.resolve().name}
     starts = {
         f"{model}_from": path and path.name
         for model, path in (
@@ -241,7 +250,7 @@ def _shareable(record: RunRecord) -> dict[str, Any]:
             ("prior", record.config.prior_from),
         )
     }
-    return config | starts | {"data": config["data"] | places}
+    return config | starts | {"data": config["data"] | paths}
 
 
 def _warning_tile(warning: str) -> str:
@@ -250,7 +259,7 @@ def _warning_tile(warning: str) -> str:
     )
 
 
-def _tile(name: str, value: str, unit: str, beside: str) -> str:
+def _tile(name: str, value: str, unit: str, note: str) -> str:
     written = text(value) + (" " + element("span", text(unit), class_="unit") if unit else "")
     return element(
         "div",
@@ -258,7 +267,7 @@ def _tile(name: str, value: str, unit: str, beside: str) -> str:
         element(
             "dd",
             element("span", written, class_="value"),
-            element("span", text(beside), class_="beside") if beside else "",
+            element("span", text(note), class_="note") if note else "",
         ),
     )
 
@@ -269,7 +278,7 @@ def _chart(phase: Phase, title: str, metric: str, logarithmic: bool) -> str:
         Series(label="training", style="train", points=train),
         Series(label="validation", style="validation", points=validation),
         Series(
-            label="training images, measured alike",
+            label="training images, as validation",
             style="reference",
             points=phase.points("validation", f"train_{metric}"),
         ),
@@ -277,7 +286,7 @@ def _chart(phase: Phase, title: str, metric: str, logarithmic: bool) -> str:
     best = phase.best_step
     mark = Mark(x=best, label=f"best: step {best:,}") if validation and best is not None else None
     parts = [
-        f"{label} from {number(points[0][1])} to {number(points[-1][1])}"
+        f"{label} from {format_number(points[0][1])} to {format_number(points[-1][1])}"
         for label, points in (("Training", train), ("validation", validation))
         if points
     ]
@@ -296,7 +305,3 @@ def _training(training: TrainingConfig) -> str:
         f"{training.epochs:g} epochs in batches of {training.batch_size}, {training.optimizer}, "
         f"learning rate {training.learning_rate:g}"
     )
-
-
-def _raw_bits(record: RunRecord) -> float:
-    return round(sum(g.num_codes * math.log2(g.codebook_size) for g in record.grids), 1)

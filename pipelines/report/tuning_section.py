@@ -1,61 +1,57 @@
-"""The sampling settings that were tried, and how near their samples came."""
+"""The measured sampling settings as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from pipelines.report.formatting import format_number, format_with_std, typeset
 from pipelines.report.markup import element, paragraph, table, text
-from pipelines.report.numbers import format_with_std, number
 from pipelines.report.run_record import RunRecord
 from pipelines.tuning.record import MeasuredSettings
 from stage2_prior.config import SamplingSettings
 
 
 def tried_settings(record: RunRecord) -> list[str]:
-    """A heading and a table, or how to get them where that can be."""
-    tuning, title = record.tuning, element("h3", "Settings that were tried")
+    """Returns a heading and a table, or the command that measures settings of labelled data."""
+    tuning, title = record.tuning, element("h3", "Sampling settings")
     if record.tuning_problem is not None:
         problem = text(f"{record.shareable(record.tuning_problem)}.")
         return [title, paragraph(problem, class_="note")]
     if tuning is None:
         if not record.data.num_classes:
-            return []  # there is no feature classifier to try them by
+            return []  # no feature classifier
         command = element("code", text(f"python -m pipelines.tune_sampling {record.option}"))
-        return [
-            paragraph(
-                "Which settings bring samples nearest to images kept back says ", command, "."
-            )
-        ]
+        return [paragraph("Measure sampling settings on the validation split: ", command)]
     best = [tuning.nearest, *tuning.within_noise]
     sets = len(tuning.nearest.distances)
-    said = (
+    note = (
         f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
         "validation split, in the features of a classifier; of as many training images, which it "
-        f"has learned from, {number(tuning.floor)}. In bold: the nearest, and those that chance "
-        f"may have put behind it.{_in_common([one.settings for one in tuning.measured])}"
+        f"has learned from, {format_number(tuning.floor)}. In bold: the nearest, and those not "
+        f"significantly farther.{_in_common([one.settings for one in tuning.measured])}"
     )
     header = ("Temperature", "Guidance scale", "FD-classifier", "Right class")
     rows = [_row(one, best=one in best) for one in tuning.measured]
     return [
         title,
-        paragraph(text(said), class_="note"),
-        element("div", table("Settings that were tried", header, rows, numbers=(1, 2, 3))),
+        paragraph(text(note), class_="note"),
+        element("div", table("Sampling settings", header, rows, numbers=(1, 2, 3))),
     ]
 
 
 def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
-    distance = text(format_with_std(one.distance, one.spread))
+    distance = text(typeset(format_with_std(one.distance, one.spread)))
     return (
-        number(one.settings.temperature),
-        number(one.settings.guidance_scale),
+        format_number(one.settings.temperature),
+        format_number(one.settings.guidance_scale),
         element("strong", distance) if best else distance,
-        "-" if one.agreement is None else f"{number(100 * one.agreement, 3)}%",
+        "-" if one.agreement is None else f"{format_number(100 * one.agreement, 3)}%",
     )
 
 
 def _in_common(settings: Sequence[SamplingSettings]) -> str:
-    """What all settings share and is not the default; those without guidance have no schedule."""
+    """Lists options other than the defaults; settings without guidance have no schedule."""
     default = asdict(SamplingSettings())
     shared = [name for name in default if name not in ("temperature", "guidance_scale", "compile")]
     differing = [

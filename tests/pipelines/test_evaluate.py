@@ -1,8 +1,8 @@
 """`python -m pipelines.evaluate`, on tiny runs whole and broken."""
 
 import json
+import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +13,11 @@ from tiny_runs import TINY, command, edit_json, one_thread, status, tree
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluation import evaluate_run as run_evaluation
-from pipelines.evaluation.evaluate_runs import _agreeing
+from pipelines.evaluation import evaluate_runs
 from pipelines.evaluation.metrics import feature_classifier, feature_networks
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.evaluation.record import Evaluation
-from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.generation.pipeline import GenerationPipeline
-from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.artifact import load_artifact
 
@@ -297,7 +295,7 @@ def test_single_test_image_is_refused(gray_file, tmp_path, capsys):
 
 def test_few_images_are_told_of(evaluated):
     _, evaluation = evaluated
-    sentence = "6 images a side are few for 128 features: FD-classifier is too high"
+    sentence = "6 images per set are few for 128 features: FD-classifier"
     assert any(note.startswith(sentence) for note in evaluation.notes)
 
 
@@ -327,74 +325,71 @@ def test_impossible_settings_are_refused(option, value, message, run, capsys):
     assert not (run / "evaluation.json").exists()
 
 
-def test_several_runs_are_compared_and_known_figures_are_taken(evaluated, run, tmp_path, capsys):
-    known = copied(evaluated[0], run.parent / "known")
+@pytest.fixture
+def known(evaluated, run):
+    """A copy of an evaluated run under another name, in the directory of `run`."""
     shutil.copytree(evaluated[0].parent / ".feature-networks", run.parent / ".feature-networks")
-    text = (known / "evaluation.json").read_text()
-    out = tmp_path / "compared"
+    return copied(evaluated[0], run.parent / "known")
+
+
+def test_several_runs_are_compared_and_known_metrics_are_taken(known, run, tmp_path, capsys):
+    # Evaluated with another classifier, which only the comparison can show.
+    other = {"classifier": "0123-4567"}
+    edit_json(known / "evaluation.json", lambda c: c["conditions"].update(feature_networks=other))
+    text, out = (known / "evaluation.json").read_text(), tmp_path / "compared"
     command("evaluate", "--run", known, run, "--device", "cpu", "--out", out)
-    said = capsys.readouterr().out
-    assert f"taking the metrics of {known}/evaluation.json\n" in said
-    assert f"evaluating {run}\n" in said
+    printed = capsys.readouterr().out
+    assert f"taking the metrics of {known}/evaluation.json\n" in printed
+    assert f"evaluating {run}\n" in printed
     assert (known / "evaluation.json").read_text() == text
     assert Evaluation.read(run / "evaluation.json").run == "rgb"
-    assert out.is_dir()
+    table = (out / "comparison.md").read_text()
+    assert "| known | " in table  # not by its name when it was evaluated
+    assert "feature networks classifier differs: known 0123-4567, rgb " in table
 
 
 def test_run_named_twice_is_refused(run, capsys):
     error = refused(capsys, "--run", run, run.parent / "." / run.name)
-    assert error.startswith(f"every run must be named once after --run, got {run} twice: leave one")
-
-
-def agreeing(run, *options):
-    settings = EvaluationSettings(**dict(options))
-    return _agreeing(RunDirectory(run), settings)
-
-
-@pytest.fixture
-def known(evaluated, tmp_path):
-    """A copy of an evaluated run under another name, with the classifier beside it."""
-    folder = evaluated[0].parent / ".feature-networks"
-    shutil.copytree(folder, tmp_path / "runs" / ".feature-networks")
-    return copied(evaluated[0], tmp_path / "runs" / "renamed")
-
-
-def test_renamed_run_is_called_by_its_new_name(known, evaluated):
-    taken = agreeing(known)
-    assert taken.run == "renamed"
-    assert taken.metrics == evaluated[1].metrics
+    assert error.startswith(f"every run must be named once after --run, got {run} twice")
 
 
 def test_recorded_settings_say_whether_it_was_compiled(evaluated):
     assert evaluated[1].conditions.settings.sampling.compile in ("on", "off")
 
 
-@pytest.mark.parametrize("other", ["option", "model", "classifier", "inception"])
-def test_figures_measured_otherwise_are_not_taken(other, known, capsys):
-    options = [("samples", 30)] if other == "option" else []
-    if other == "model":
-        edit_record(known / "prior" / "config.json", lambda c: c.update(weights_sha256="0" * 64))
-    if other == "classifier":
-        (folder,) = (known.parent / ".feature-networks").iterdir()
-        edit_record(folder / "config.json", lambda c: c.update(weights_sha256="0" * 64))
-    if other == "inception":
-        checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
-        checkpoints.mkdir(exist_ok=True)
-        (checkpoints / "weights-inception-2015-12-05-6726825d.pth").touch()
-    try:
-        assert agreeing(known, *options) is None
-    finally:
-        if other == "inception":
-            (checkpoints / "weights-inception-2015-12-05-6726825d.pth").unlink()
-    what = "feature networks" if other in ("classifier", "inception") else "options or models"
-    assert f"evaluation.json was made with other {what}: evaluating {known} again\n" in (
-        capsys.readouterr().out
-    )
+@pytest.mark.parametrize(
+    ("different", "options"),
+    [
+        ("samples, sampling", ("--samples", "30", "--temperature", "0.9")),
+        ("sampling", ("--compile", "on")),
+        ("download_inception", ("--download-inception",)),
+        ("data_fingerprint", ()),
+        ("vqvae", ()),
+        ("prior", ()),
+    ],
+)
+def test_stale_evaluation_is_refused(different, options, known, run, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_runs, "download_inception", lambda: None)
+    if different in ("vqvae", "prior"):
+        path = known / different / "config.json"
+        edit_record(path, lambda config: config.update(weights_sha256="0" * 64))
+    if different == "data_fingerprint":
+        edit_json(known / "config.json", lambda c: c["data"].update(fingerprint="0" * 16))
+    error = refused(capsys, "--run", known, run, *options)
+    assert error.startswith(f"{known}/evaluation.json was made with another {different}: add --ag")
+    assert not (run / "evaluation.json").exists()
 
 
-def test_damaged_evaluation_is_made_again(known, capsys):
+def test_damaged_evaluation_is_refused_or_made_again(known, capsys):
+    other = copied(known, known.parent / "other")
     (known / "evaluation.json").write_text("{")
-    assert agreeing(known) is None
-    said = capsys.readouterr().out
-    assert "evaluation.json cannot be read" in said
-    assert f"; evaluating {known} again\n" in said
+    error = refused(capsys, "--run", known, other)
+    assert re.search(r"evaluation\.json cannot be read .* or add --again\n", error)
+    command("evaluate", "--run", known, other, "--device", "cpu", "--again")
+    printed = capsys.readouterr().out
+    assert f"evaluating {known}\n" in printed
+    assert f"taking the metrics of {other}/evaluation.json\n" in printed
+    assert (
+        Evaluation.read(known / "evaluation.json").metrics
+        == Evaluation.read(other / "evaluation.json").metrics
+    )

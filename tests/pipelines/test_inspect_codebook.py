@@ -13,7 +13,6 @@ from tiny_runs import TINY, command, edit_json, status, tree
 from pipelines.codebook import inspect as inspection
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers.base import to_points
 
@@ -37,7 +36,7 @@ def record(directory):
 def points_of(model, images):
     """float64 z_e of all positions, (N, 4)."""
     with torch.no_grad():
-        z_e = model.encode_features(to_float(torch.from_numpy(images)))
+        z_e = model.encode_features(torch.from_numpy(images))
     return to_points(z_e).double().numpy()
 
 
@@ -128,10 +127,9 @@ def test_run_broken_on_purpose_is_found_out(change, names, options, changed_run,
     known = {f"--vqvae.quantizer.{name}" for name in quantizer_of(run)}
     assert named <= {name.replace("_", "-") for name in known}
     for finding in findings:
-        evidence, cure = (
-            text[0].upper() + text[1:] for text in (finding["evidence"], finding["cure"])
-        )
-        assert f"\n{finding['name']} ({finding['severity']}). {evidence}. {cure}.\n" in said
+        assert f"\n{finding['name']} ({finding['severity']}). " in said
+        for sentence in (finding["evidence"], finding["suggestion"]):
+            assert f" {sentence[0].upper()}{sentence[1:]}." in said
 
 
 def quantizer_of(run):
@@ -155,11 +153,11 @@ def test_run_trained_without_all_that_keeps_codes_alive_has_collapsed(rgb_file, 
     finding = record(run / "codebook")["findings"][0]
     assert finding["name"] == "collapsed"
     assert finding["options"][:2] == [without[2], without[0]]
-    assert finding["cure"].startswith(f"set {without[2]} to 0.03 (now 0), so that dead codes")
+    assert f"{without[2]} to 0.03 (now 0)" in finding["suggestion"]
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_figures_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, capsys):
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_statistics_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, capsys):
     inspect(rgb_run, "--split", split, "--out", tmp_path / "out")
     model = VQVAE.from_pretrained(rgb_run / "vqvae")
     images = splits[split].images
@@ -173,9 +171,9 @@ def test_figures_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, 
     assert grid["counts"] == np.bincount(codes.ravel(), minlength=K).tolist()
     assert grid["perplexity"] == pytest.approx(np.prod(p**-p))
     error = ((points - vectors[codes.ravel()]) ** 2).sum(axis=1).mean()
-    spread = points.var(axis=0).sum()
+    variance = points.var(axis=0).sum()
     # Convolutions round differently with another number of threads or images.
-    assert written["statistics"]["relative_error"] == pytest.approx(error / spread, rel=1e-4)
+    assert written["statistics"]["relative_error"] == pytest.approx(error / variance, rel=1e-4)
     first = codes[:, 0, 0]
     q = np.unique(first, return_counts=True)[1] / len(first)
     assert grid["position_entropy"][0][0] == pytest.approx(-(q * np.log2(q)).sum(), abs=1e-9)
@@ -195,7 +193,7 @@ def test_split_is_the_training_split_by_default(rgb_run, splits, tmp_path):
 def test_record_tells_which_model_was_measured(rgb_run, tmp_path):
     inspect(rgb_run, "--out", tmp_path / "out")
     written = record(tmp_path / "out")
-    assert (written["format_version"], written["kind"]) == (2, "codebook")
+    assert (written["format_version"], written["kind"]) == (3, "codebook")
     assert written["vqvae_sha256"] == VQVAE.from_pretrained(rgb_run / "vqvae").weights_hash()
     assert written["quantizer"] == quantizer_of(rgb_run)
 
@@ -226,7 +224,7 @@ def test_inspection_changes_nothing_but_its_own_directory(changed_run):
     assert {path.parent for path in added} == {run / "codebook"}
 
 
-def test_every_figure_is_a_png_file(rgb_run, tmp_path):
+def test_every_plot_is_a_png_file(rgb_run, tmp_path):
     inspect(rgb_run, "--out", tmp_path / "out")
     assert tree(tmp_path / "out") == FILES
     for name in FILES[1:]:
@@ -254,7 +252,7 @@ def test_failed_inspection_leaves_the_earlier_one_whole(changed_run, monkeypatch
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(inspection, "save_figures", fail)
+    monkeypatch.setattr(inspection, "save_plots", fail)
     with pytest.raises(OSError, match="disk full"):
         inspect(run)
     assert {path: path.read_bytes() for path in (run / "codebook").iterdir()} == before

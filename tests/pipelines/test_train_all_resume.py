@@ -18,19 +18,21 @@ from stage1_vqvae import code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = {
     "before the config is written": (RunDirectory, "begin", 1),
     "before the first step": (VQVAETask, "prepare", 1),
-    "in stage one before its first checkpoint": (VQVAETask, "batch", 2),
-    "in stage one": (VQVAETask, "batch", 5),
+    "in stage one before its first checkpoint": (VQVAETask, "set_progress", 2),
+    "in stage one": (VQVAETask, "set_progress", 5),
     "in stage one's validation": (VQVAETask, "validate", 1),
     "between stage one's figures and its images": (stage_one, "save_reconstructions", 1),
     "before the VQ-VAE is saved": (VQVAE, "save_pretrained", 1),
     "between the VQ-VAE and the dump": (both_stages, "dump_codes", 1),
     "in the dump": (code_dump, "_write_split", 3),
     "between the dump and stage two": (both_stages, "train_prior", 1),
-    "in stage two before its first checkpoint": (PriorTask, "batch", 1),
-    "in stage two": (PriorTask, "batch", 8),
+    "in stage two before its first checkpoint": (PriorTask, "set_progress", 1),
+    "in stage two": (PriorTask, "set_progress", 8),
     "between stage two's figures and the prior": (CodePrior, "save_pretrained", 1),
     "before the samples": (both_stages, "save_grid", 1),
     "before the run is the latest": (RunDirectory, "mark_latest", 1),

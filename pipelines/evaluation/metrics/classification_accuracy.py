@@ -1,4 +1,4 @@
-"""Are generated images as good to learn from as real ones: the classification accuracy score."""
+"""The classification accuracy score of generated images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ClassificationAccuracy:
     """Accuracy on real test images of classifiers trained on generated and on real images."""
 
     generated: tuple[float, ...]
-    """By seed: trained on class-conditional samples, in [0, 1]."""
+    """By seed, trained on class-conditional samples, in [0, 1]."""
     real: tuple[float, ...]
-    """By seed: trained on as many real images, in [0, 1]."""
+    """By seed, trained on equally many real images, in [0, 1]."""
 
     @property
     def ratio(self) -> float:
@@ -47,17 +47,16 @@ def classification_accuracy(
     precision: Precision,
     training: ClassifierTraining | None = None,
 ) -> ClassificationAccuracy:
-    """Trains the same classifier on both sets and tests both on real images.
+    """Trains a classifier on each of two sets and tests both on real images.
 
-    Ravuri and Vinyals 2019, section 3, with a small classifier of the data's own instead of a
-    ResNet-50. Samples that are all alike, or look like another class, teach less.
+    Ravuri and Vinyals 2019, section 3, with a small classifier instead of a ResNet-50.
 
     Args:
-        generated: Class-conditional samples with the labels they were drawn for.
-        real: Real training images; as many as there are samples are drawn from them at random.
+        generated: Class-conditional samples with their labels.
+        real: Real training images; a random subset as large as `generated` is used.
         test: Real test images.
-        num_classes: How many classes.
-        seeds: How many classifiers of each, seeds 0, 1, ...
+        num_classes: Number of classes.
+        seeds: Number of classifiers of each kind, with seeds 0, 1, ...
         device: Where to train.
         precision: Of convolutions and products in training.
         training: Length and rates; None takes the defaults.

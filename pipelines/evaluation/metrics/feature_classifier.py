@@ -1,10 +1,10 @@
-"""A small classifier of the data's own classes, whose features generated images are judged by."""
+"""A small classifier of the data's own classes, for features and accuracies."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,8 @@ from pipelines.files.ownership import LOCK_FILE, owned
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
 from stage1_vqvae.artifact import (
-    CONFIG_FILE,
-    FORMAT_VERSION,
     ArtifactRecord,
     load_artifact,
-    read_config,
     save_artifact,
     weights_hash,
 )
@@ -32,7 +29,7 @@ from stage1_vqvae.images import to_float
 
 NUM_FEATURES = 128
 VERSION = 1
-"""Changes with whatever changes the trained network."""
+"""Increases with every change of the trained network."""
 
 _KIND = "feature_classifier"
 _CURE = "remove that directory, and the next evaluation trains it again"
@@ -43,23 +40,23 @@ _EVALUATION_BATCH = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierTraining:
-    """How a classifier is trained; the same for all that are compared."""
+    """Length and rates of the training; the same for all classifiers that are compared."""
 
     epochs: float = 3.0
-    """Passes over the images, where these are many."""
+    """Passes over many images."""
     min_steps: int = 500
-    """Optimizer steps at least, for few images."""
+    """Minimum number of optimizer steps, for few images."""
     max_epochs: float = 50.0
-    """Passes at most, for very few images."""
+    """Maximum number of passes, for very few images."""
     batch_size: int = 128
-    """Images per step; all of them where there are fewer."""
+    """Images per step; all images if there are fewer."""
     learning_rate: float = 5e-3
     """Peak of the one-cycle schedule."""
     weight_decay: float = 0.05
-    """Of AdamW."""
+    """Weight decay of AdamW."""
 
     def steps(self, num_images: int) -> int:
-        """Optimizer steps for so many images."""
+        """Returns the number of optimizer steps for `num_images` images."""
         per_epoch = num_images / min(self.batch_size, num_images)
         steps = min(max(self.epochs * per_epoch, self.min_steps), self.max_epochs * per_epoch)
         return max(2, round(steps))
@@ -70,23 +67,23 @@ class ClassifierRecord(ArtifactRecord):
     """The `config.json` of a saved classifier."""
 
     data_fingerprint: str
-    """Of the data it was trained on."""
+    """Fingerprint of the training data."""
     version: int
     """`VERSION` when it was trained."""
     channels: int
-    """C of its images."""
+    """C of the images."""
     num_classes: int
     """Number of classes."""
     training: ClassifierTraining
-    """How it was trained."""
+    """Settings of its training."""
 
 
 class FeatureClassifier(nn.Module):
-    """Three convolutions, a layer of 128 features, and a linear head.
+    """Classifier with three convolutions, a layer of 128 features and a linear head.
 
     Args:
-        channels: C of its images, of any height and width; those with a side above 64 pixels are
-            averaged down to it, so that the cost has a bound.
+        channels: C of the images, of any height and width; images with a side above 64 pixels
+            are averaged down to it, which bounds the cost.
         num_classes: Number of classes.
     """
 
@@ -113,12 +110,12 @@ class FeatureClassifier(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(NUM_FEATURES, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of uint8 images (B, C, H, W)."""
+        """Returns logits (B, num_classes) of uint8 images (B, C, H, W)."""
         logits: Tensor = self.head(self.embed(images))
         return logits
 
     def embed(self, images: Tensor) -> Tensor:
-        """Features (B, 128), not negative, of uint8 images (B, C, H, W)."""
+        """Returns non-negative features (B, 128) of uint8 images (B, C, H, W)."""
         floats = to_float(images)
         side = max(floats.shape[2:])
         if side > _MAX_SIDE:
@@ -129,13 +126,13 @@ class FeatureClassifier(nn.Module):
 
     @torch.no_grad()
     def features(self, images: NDArray[np.uint8]) -> Tensor:
-        """float32 (N, 128), on the CPU, of uint8 images (N, C, H, W)."""
+        """Returns features float32 (N, 128), on the CPU, of uint8 images (N, C, H, W)."""
         self.eval()
         return torch.cat([self.embed(batch).cpu() for batch in self._batches(images)])
 
     @torch.no_grad()
     def accuracy(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-        """Part of uint8 images (N, C, H, W) whose most likely class is their label."""
+        """Returns the accuracy on uint8 images (N, C, H, W), in [0, 1]."""
         self.eval()
         found = torch.cat([self(batch).argmax(dim=1).cpu() for batch in self._batches(images)])
         return (found == torch.from_numpy(labels)).double().mean().item()
@@ -158,15 +155,14 @@ def train_classifier(
 ) -> FeatureClassifier:
     """Trains a classifier with AdamW and a one-cycle schedule (Smith and Topin 2018).
 
-    A function of its arguments, on one machine with one number of threads; the global stream of
-    random numbers is left as it was.
+    Deterministic on one machine with one number of threads; the global random state is restored.
 
     Args:
         images: uint8 (N, C, H, W).
         labels: int64 (N,) in [0, num_classes).
-        num_classes: How many classes.
-        seed: Of weights, order and dropout.
-        device: Where to train and leave the classifier.
+        num_classes: Number of classes.
+        seed: Seed of weights, order and dropout.
+        device: Where to train.
         precision: Of convolutions and products in training.
         training: Length and rates; None takes the defaults.
 
@@ -214,36 +210,36 @@ def cached_classifier(
     precision: Precision,
     training: ClassifierTraining | None = None,
 ) -> tuple[FeatureClassifier, str]:
-    """The one classifier of a data set: trained with seed 0 where it is not in `folder` yet.
+    """Returns the classifier of a data set, trained with seed 0 unless it is in `folder`.
 
-    Two machines may train two of them, whose features are not the same: so its key holds a hash of
-    its weights too. Of processes that share a folder one trains it, and the others wait for it.
+    Two machines may train different weights, so the key includes a hash of them. Of processes that
+    share a folder one trains, and the others wait.
 
     Args:
         folder: Holds a directory (`config.json`, `model.safetensors`) per data set and settings.
-        images: uint8 (N, C, H, W), what it learns from.
+        images: uint8 (N, C, H, W), to train on.
         labels: int64 (N,).
-        num_classes: How many classes.
-        fingerprint: Of the data.
-        device: Where to train and leave it.
+        num_classes: Number of classes.
+        fingerprint: Fingerprint of the data.
+        device: Where to train.
         precision: Of convolutions and products in training.
         training: Length and rates; None takes the defaults.
 
     Returns:
-        The classifier, and its key: the 16 hexadecimal digits its directory is called by (a hash of
-        the data's fingerprint, the settings and the version of the network), a hyphen, and the
-        first 8 digits of its weights' hash.
+        The classifier, and its key: the name of its directory (16 hexadecimal digits, a hash of the
+        data's fingerprint, the settings and the version of the network), a hyphen, and the first
+        8 digits of its weights' hash.
 
     Raises:
-        ValueError: The directory is there but damaged.
+        ValueError: The directory exists but is damaged.
     """
     training = training or ClassifierTraining()
     config = _config(fingerprint, images.shape[1], num_classes, training)
-    path = folder / _directory_name(config)
+    path = classifier_directory(folder, fingerprint, images.shape[1], num_classes, training)
     if not path.exists():
         lock_file = folder / f".{path.name}{LOCK_FILE}"
         with owned(path, "trained", lock_file=lock_file, take_turns=True):
-            if not path.exists():  # it may be there meanwhile
+            if not path.exists():  # another process may have trained it
                 model = train_classifier(
                     images,
                     labels,
@@ -271,20 +267,17 @@ def cached_classifier(
     return model.to(device).eval(), _key(path, weights_hash(model.state_dict()))
 
 
-def cached_key(folder: Path, *, fingerprint: str, channels: int, num_classes: int) -> str | None:
-    """The key that `cached_classifier` would give, without its weights being read.
-
-    None where it would have to be trained first, or is damaged.
-    """
-    config = _config(fingerprint, channels, num_classes, ClassifierTraining())
-    path = folder / _directory_name(config)
-    try:
-        record = read_config(
-            path / CONFIG_FILE, _KIND, FORMAT_VERSION, ClassifierRecord, cure=_CURE
-        )
-    except (OSError, ValueError):
-        return None
-    return _key(path, record.weights_sha256)
+def classifier_directory(
+    folder: Path,
+    fingerprint: str,
+    channels: int,
+    num_classes: int,
+    training: ClassifierTraining | None = None,
+) -> Path:
+    """Returns where `cached_classifier` keeps a classifier, whether it exists or not."""
+    config = _config(fingerprint, channels, num_classes, training or ClassifierTraining())
+    text = json.dumps(config, sort_keys=True).encode()
+    return folder / hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _config(
@@ -297,11 +290,6 @@ def _config(
         "num_classes": num_classes,
         "training": asdict(training),
     }
-
-
-def _directory_name(config: Mapping[str, Any]) -> str:
-    text = json.dumps(config, sort_keys=True).encode()
-    return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _key(path: Path, hash_: str) -> str:

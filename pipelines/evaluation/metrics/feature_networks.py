@@ -1,4 +1,4 @@
-"""The networks whose features images are compared in, each with the name its metrics bear."""
+"""Feature networks to compare images in, and the names of their metrics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES, FeatureClassifier
 
 INCEPTION_CHANNELS = (1, 3)
-"""Channels of images that Inception can look at."""
+"""Numbers of channels that Inception accepts."""
 _BATCH = 50
-# The FID's published network, converted by torch-fidelity; the name ends as the SHA-256 begins.
+# The published network of FID, converted by torch-fidelity; its name ends with its SHA-256's start.
 _URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth"
@@ -27,31 +27,31 @@ _NUM_POOLED = 2048
 NO_TORCH_FIDELITY = (
     "FID needs torch-fidelity, which is not installed: run pip install torch-fidelity"
 )
-"""Why there is no FID, and the cure."""
+"""Why FID was not measured, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureNetwork:
-    """Where images are compared, and what the metrics are called."""
+    """A feature space and the names of its metrics."""
 
     name: str
     """Key in the names of metrics, e.g. `classifier`."""
     label: str
-    """What a reader calls it."""
+    """Name in explanations."""
     frechet: str
-    """What the Frechet distance of its features is called."""
+    """Label of the Frechet distance of its features."""
     kernel: str
-    """What the kernel distance of its features is called."""
+    """Label of the kernel distance of its features."""
     hash: str
-    """Hexadecimal digits that tell it from another of the same name."""
+    """Hexadecimal digits that identify its weights."""
     num_features: int
     """D."""
     features: Callable[[NDArray[np.uint8]], Tensor]
-    """float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
+    """Computes float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
 
 
 def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwork:
-    """The data's own classifier: its Frechet distance is never called FID."""
+    """Wraps the data's own classifier; its Frechet distance is not called FID."""
     return FeatureNetwork(
         name="classifier",
         label="a classifier of the data's own classes",
@@ -64,16 +64,16 @@ def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwor
 
 
 def has_torch_fidelity() -> bool:
-    """Whether the package is installed that FID is measured with (extra `fid`)."""
+    """Returns whether torch-fidelity is installed (extra `fid`), which FID needs."""
     return find_spec("torch_fidelity") is not None
 
 
 def download_inception() -> None:
-    """Downloads the weights of FID's Inception v3 (96 MB) to torch's cache if they are not there.
+    """Downloads the weights of FID's Inception v3 (96 MB) to torch's cache, unless they are there.
 
     Raises:
         RuntimeError: torch-fidelity is not installed, or the download failed.
-        ValueError: The file that is there is not the published one.
+        ValueError: The file in the cache is not the published one.
     """
     if not has_torch_fidelity():
         raise RuntimeError(NO_TORCH_FIDELITY)
@@ -90,7 +90,7 @@ def download_inception() -> None:
 
 
 def inception_weights() -> Path | None:
-    """The weights of FID's Inception v3 in torch's cache, or None where they are not there.
+    """Returns the weights of FID's Inception v3 in torch's cache, or None.
 
     Raises:
         ValueError: The file is not the published one.
@@ -108,24 +108,18 @@ def inception_weights() -> Path | None:
     return path
 
 
-def expected_inception_hash() -> str | None:
-    """The hash of the network that an evaluation would use, or None where it would go without."""
-    path = _cached_weights()
-    return _named_hash(path) if has_torch_fidelity() and path.exists() else None
-
-
 def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
-    """The pool features of the FID's own network (Heusel et al. 2017), by torch-fidelity.
+    """Loads the pool features of FID's network (Heusel et al. 2017), by torch-fidelity.
 
-    It computes what the TensorFlow graph of 2015 does, its way of resizing to 299x299 included.
-    Gray images are repeated over the three channels.
+    As the TensorFlow graph of 2015, including its resizing to 299x299. Gray images are repeated
+    over three channels.
 
     Args:
-        path: Of the weights.
+        path: The weights.
         device: Where to compute.
 
     Raises:
-        ValueError: There is more than tensors in the file.
+        ValueError: The file holds more than tensors.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -161,10 +155,10 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
 
 
 def _cached_weights() -> Path:
-    """Where torch-fidelity and torchmetrics keep them too."""
+    """Returns the path that torch-fidelity and torchmetrics use too."""
     return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
 
 
 def _named_hash(path: Path) -> str:
-    """The digits that the name of a file of weights ends with."""
+    """Returns the digits at the end of the name of a file of weights."""
     return path.stem.rpartition("-")[2]

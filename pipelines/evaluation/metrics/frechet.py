@@ -1,4 +1,4 @@
-"""How far two sets of images lie apart in a feature space: Frechet and kernel distance."""
+"""Frechet and kernel distance of two sets of images in a feature space."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ class KernelDistance:
     """The kernel distance over random subsets."""
 
     mean: float
-    """Over the subsets; unbiased, so it may fall below 0 for equal distributions."""
+    """Mean over the subsets; unbiased, so it may be below 0 for equal distributions."""
     std: float
     """Standard deviation over the subsets."""
-    subsets: int
-    """How many there were."""
 
 
-class _Given(nn.Module):
-    """Stands where torchmetrics wants a network: what it is given are features already."""
+class _Identity(nn.Module):
+    """Identity in place of the network that torchmetrics expects."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -36,11 +34,10 @@ class _Given(nn.Module):
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """|m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of two sets' means and covariances.
+    """Computes |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)), means m and covariances S.
 
-    Heusel et al. 2017, equation 6, as torchmetrics computes it, in float64. Its
-    estimate from few images is too high, by an amount that depends on their number: compare only
-    metrics of equally many.
+    Heusel et al. 2017, equation 6, by torchmetrics, in float64. The estimate is biased upwards for
+    few images: compare only distances of equally many.
 
     Args:
         first: (N, D) features.
@@ -53,40 +50,40 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     _check(first, second)
     metric = FrechetInceptionDistance(
-        feature=_Given(first.shape[1]), normalize=True, sync_on_compute=False
+        feature=_Identity(first.shape[1]), normalize=True, sync_on_compute=False
     )
     metric.set_dtype(torch.float64)
     metric.update(first.double(), real=True)
     metric.update(second.double(), real=False)
     distance: float = metric.compute().item()
-    return max(distance, 0.0)  # the rounding of equal sets may fall on either side of 0
+    return max(distance, 0.0)  # rounding of equal sets
 
 
 def kernel_distance(
     first: Tensor, second: Tensor, *, subsets: int = 50, seed: int = 0
 ) -> KernelDistance:
-    """Squared maximum mean discrepancy under the kernel (x y / D + 1)^3, unbiased.
+    """Computes the squared maximum mean discrepancy with the kernel (x y / D + 1)^3, unbiased.
 
-    Binkowski et al. 2018, equation 4, as torchmetrics computes it, in float64, over random subsets
-    of up to 1,000 images. Unlike the Frechet distance its mean does not depend on their number.
+    Binkowski et al. 2018, equation 4, by torchmetrics, in float64, over random subsets of up to
+    1,000 images. Its mean does not depend on the number of images.
 
     Args:
         first: (N, D) features.
         second: (M, D) features.
-        subsets: How many pairs of subsets are drawn.
-        seed: Of the draw; the global stream of random numbers is left as it was.
+        subsets: Number of pairs of random subsets.
+        seed: Seed of the subsets; the global random state is restored.
 
     Raises:
         ValueError: A set has fewer than two images or they differ in D.
     """
     with warnings.catch_warnings():
-        # torchmetrics announces that this metric keeps its features in memory; they are there.
+        # torchmetrics warns that the metric keeps all features, which are in memory anyway.
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
         from torchmetrics.image.kid import KernelInceptionDistance
 
         _check(first, second)
         metric = KernelInceptionDistance(
-            feature=_Given(first.shape[1]),
+            feature=_Identity(first.shape[1]),
             subsets=subsets,
             subset_size=min(MAX_SUBSET, len(first), len(second)),
             normalize=True,
@@ -98,7 +95,7 @@ def kernel_distance(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         mean, std = metric.compute()
-    return KernelDistance(mean.item(), std.item(), subsets)
+    return KernelDistance(mean.item(), std.item())
 
 
 def _check(first: Tensor, second: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""For each image the nearest training image, pixel by pixel, and whether samples are copies."""
+"""Nearest training images by pixels, and detection of memorised samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK_PIXELS = 2**22
 _MAX_CHUNK = 1024  # a table of 1024 x 1024 float64, 8 MB, mostly stays in a processor's cache
 
 CONTROL_PERCENTILE = 1.0
-"""Per cent of new images that are nearer to a training image than the threshold, by definition."""
+"""Per cent of control images that are nearer to a training image than the threshold."""
 _WARNING_FACTOR = 3.0
 
 
@@ -27,7 +27,7 @@ class NearestImages:
     """The training image nearest to each image."""
 
     index: Tensor
-    """int64 (N,), into the training images; of several equally near the first."""
+    """int64 (N,), into the training images; the first of several equally near."""
     distance: Tensor
     """float32 (N,), root mean square difference of their pixels, in gray levels of 0..255."""
 
@@ -78,30 +78,30 @@ def nearest_training_images(images: Tensor, training: NDArray[np.uint8]) -> Near
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Whether samples are nearer to training images than images that cannot be copies of them."""
+    """The result of `detect_memorisation`."""
 
     threshold: float
-    """Distance that 99 % of the control images keep from the training images."""
+    """Distance to training images that 99 % of the control images exceed."""
     share: float
-    """Part of the samples that are nearer than that, in [0, 1]."""
+    """Part of the samples below the threshold, in [0, 1]."""
     warning: bool
-    """Whether that part is more than chance allows."""
+    """Whether that part is significantly above 1 %."""
 
 
 def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memorisation:
-    """Judges the samples' distances by those of images that cannot have been memorised.
+    """Compares the distances of samples with those of images that cannot be memorised.
 
     By construction about 1 % of the controls are nearer than the threshold. There is a warning if
     more than 3 % of the samples are, and more than three standard errors above 1 %.
 
     Args:
         samples: float32 (N,) distances of samples to their nearest training images.
-        controls: float32 (M,) each: the distances of test images, and of whatever else is new but
-            as smooth as samples are, e.g. the reconstructions of test images. The threshold is the
-            lowest of their first percentiles.
+        controls: float32 (M,) each, distances of control images: test images, and images as
+            smooth as samples, e.g. reconstructions of test images. The threshold is the lowest of
+            their first percentiles.
 
     Raises:
-        ValueError: There are no samples or no control images.
+        ValueError: There are no samples or no controls.
     """
     if not len(samples) or not controls or not all(map(len, controls)):
         raise ValueError("distances of at least one sample and one test image are required")

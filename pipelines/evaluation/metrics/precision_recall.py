@@ -1,4 +1,4 @@
-"""Do generated images look like real ones, and all of these: by nearest neighbours of features."""
+"""Precision, recall, density and coverage, by nearest neighbours of features."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 NUM_NEIGHBOURS = 5
-"""k of all four metrics, as in the papers on density and coverage."""
+"""k of all four metrics, as in the paper on density and coverage."""
 _CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """What the balls around features to their k-th nearest neighbours say."""
+    """Metrics from the balls around features up to their k-th nearest neighbours."""
 
     precision: float
     """Part of the generated images inside any ball around a real one, in [0, 1]."""
@@ -33,7 +33,7 @@ def precision_recall(
     *,
     real_radii: Tensor | None = None,
 ) -> PrecisionRecall:
-    """Improved precision and recall, density and coverage.
+    """Computes improved precision and recall, density and coverage.
 
     Kynkaanniemi et al. 2019, equations 1 and 2; Naeem et al. 2020, equations 3 and 4. A ball
     reaches to the k-th nearest neighbour of its centre, the centre not counted. Memory grows with
@@ -43,11 +43,11 @@ def precision_recall(
         real: (N, D) features of real images.
         generated: (M, D) features of generated images.
         k: Which neighbour, at least 1.
-        real_radii: float64 (N,), `neighbour_radii` of `real` in float64, where they are known from
-            another comparison; None computes them.
+        real_radii: float64 (N,), `neighbour_radii` of `real` in float64 if already known; None
+            computes them.
 
     Raises:
-        ValueError: A set has not more than k images, or they differ in D.
+        ValueError: A set has at most k images, or they differ in D.
     """
     if min(len(real), len(generated)) <= k or real.shape[1:] != generated.shape[1:]:
         raise ValueError(
@@ -82,7 +82,7 @@ def precision_recall(
 
 
 def neighbour_radii(features: Tensor, k: int) -> Tensor:
-    """Distance of each of (N, D) to its k-th nearest neighbour among the others: (N,)."""
+    """Computes the distance (N,) of features (N, D) to their k-th nearest neighbours."""
     radii = []
     for start in range(0, len(features), _CHUNK):
         rows = features[start : start + _CHUNK]

@@ -1,4 +1,4 @@
-"""How alike images and their reconstructions look, by local means, contrasts and patterns."""
+"""Structural similarity of images and their reconstructions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WINDOW = 11
 
 
 def structural_similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float | None:
-    """Mean structural similarity of images and others (Wang et al. 2004, SSIM).
+    """Computes the mean structural similarity of pairs of images (Wang et al. 2004, SSIM).
 
     Equation 13 with a Gaussian window of 11x11, sigma 1.5, averaged over the pixels around which
     the whole window lies in the image, channels and images. scikit-image computes the same with
@@ -31,7 +31,7 @@ def structural_similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float | Non
     for images, others in pairs:
         if min(images.shape[2:]) < _WINDOW:
             return None
-        # Around every pixel, the images being reflected at their borders.
+        # For every pixel, with images reflected at their borders.
         _, local = structural_similarity_index_measure(
             others.float(), images.float(), data_range=255.0, return_full_image=True
         )

@@ -12,14 +12,15 @@ from pipelines.codebook import statistics as codebook_statistics
 from pipelines.codebook.duplicates import find_duplicates
 from pipelines.codebook.statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.build import build_quantizer
+from stage1_vqvae.quantizers.config import (
     EMAQuantizerConfig,
     FiniteScalarConfig,
     ProductConfig,
     ResidualConfig,
 )
-from stage1_vqvae.quantizers.build import build_quantizer
 
 # Sums of float64 in another order than numpy's.
 EXACT = 1e-12
@@ -36,7 +37,7 @@ class PixelsAsFeatures(torch.nn.Module):
             part.codebook.copy_(torch.as_tensor(codebook, dtype=torch.float32))
 
     def encode_features(self, images):
-        return images
+        return to_float(images)
 
 
 def ema(size, dim, **options):
@@ -113,7 +114,7 @@ def test_error_and_spread_are_mean_squares_over_all_positions(measured, images, 
     error = ((t - codebook[chosen]) ** 2).sum(axis=1).mean()
     for statistics in (measured, measured.grids[0]):
         assert statistics.error == pytest.approx(error, rel=EXACT)
-        assert statistics.spread == pytest.approx(variance(t), rel=EXACT)
+        assert statistics.variance == pytest.approx(variance(t), rel=EXACT)
         assert statistics.relative_error == pytest.approx(error / variance(t), rel=EXACT)
 
 
@@ -210,11 +211,11 @@ def test_residual_grids_are_measured_on_what_those_before_left_over(images):
         codes = squared_distances(residual, codebook).argmin(axis=1)
         np.testing.assert_array_equal(grid.counts, np.bincount(codes, minlength=5))
         # The quantizer subtracts in float32.
-        assert grid.spread == pytest.approx(variance(residual), rel=1e-6)
+        assert grid.variance == pytest.approx(variance(residual), rel=1e-6)
         residual = residual - codebook[codes]
         assert grid.error == pytest.approx((residual**2).sum(axis=1).mean(), rel=1e-6)
     assert statistics.error == pytest.approx(statistics.grids[-1].error, rel=1e-6)
-    assert statistics.spread == pytest.approx(variance(pixels(images)), rel=EXACT)
+    assert statistics.variance == pytest.approx(variance(pixels(images)), rel=EXACT)
 
 
 def test_product_grids_are_measured_on_their_channels(images):
@@ -224,7 +225,7 @@ def test_product_grids_are_measured_on_their_channels(images):
     groups = np.split(pixels(images), 2, axis=1)
     for grid, t, codebook in zip(statistics.grids, groups, np.float64(codebooks), strict=True):
         nearest = squared_distances(t, codebook).min(axis=1)
-        assert grid.spread == pytest.approx(variance(t), rel=EXACT)
+        assert grid.variance == pytest.approx(variance(t), rel=EXACT)
         assert grid.error == pytest.approx(nearest.mean(), rel=EXACT)
         assert grid.vectors.shape == (5, 2)
     assert statistics.error == pytest.approx(sum(g.error for g in statistics.grids), rel=EXACT)
@@ -235,7 +236,7 @@ def test_cosine_codes_are_measured_on_the_unit_sphere(images):
     statistics = measure(PixelsAsFeatures(ema(6, 4, cosine=True), [codebook]), images)
     t, unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (pixels(images), codebook))
     # Unit lengths are made in float32.
-    assert statistics.spread == pytest.approx(variance(t), rel=1e-5)
+    assert statistics.variance == pytest.approx(variance(t), rel=1e-5)
     assert statistics.error == pytest.approx(
         squared_distances(t, unit).min(axis=1).mean(), rel=1e-5
     )
@@ -245,7 +246,7 @@ def test_finite_scalar_codes_are_measured_in_their_bounded_space(images):
     statistics = measure(PixelsAsFeatures(FiniteScalarConfig(codebook_size=81)), images)
     # Three levels: tanh(z) (1 + margin) rounded to -1, 0, 1.
     t = np.tanh(pixels(images)) * 1.001
-    assert statistics.spread == pytest.approx(variance(t), rel=1e-5)
+    assert statistics.variance == pytest.approx(variance(t), rel=1e-5)
     assert statistics.error == pytest.approx(((t - np.rint(t)) ** 2).sum(axis=1).mean(), rel=1e-5)
 
 
@@ -254,7 +255,7 @@ def test_z_e_that_never_vary_have_no_ratios():
     codebook = np.array([[0.0, 0, 0], [1, 1, 1], [1, 1, 0]])
     statistics = measure(PixelsAsFeatures(ema(3, 3), [codebook]), images)
     (grid,) = statistics.grids
-    assert (statistics.spread, statistics.relative_error) == (0, None)
+    assert (statistics.variance, statistics.relative_error) == (0, None)
     assert (grid.relative_error, grid.relative_lag, grid.dead_distance) == (None, None, None)
     assert (grid.num_used, grid.neighbour_distance) == (1, None)
 

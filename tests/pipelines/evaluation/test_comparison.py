@@ -26,6 +26,7 @@ from stage2_prior.config import SamplingSettings
 def metric(value, name="fd_classifier", **changes):
     values = {
         "group": "generation",
+        "unit": "",
         "label": name.replace("_", " "),
         "better": "lower",
         "explanation": f"What {name} says.",

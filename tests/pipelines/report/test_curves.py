@@ -1,4 +1,4 @@
-"""Curves as SVG: the points are where they belong, and everything is in the drawing."""
+"""Curves as SVG: positions of points, ticks and labels."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -12,12 +12,10 @@ from pipelines.report.curves import (
     RIGHT,
     TOP,
     WIDTH,
-    Axis,
     Mark,
     Series,
     curve_chart,
     log_ticks,
-    short,
     ticks,
 )
 
@@ -31,13 +29,13 @@ def parsed(*series, **options):
 
 
 def drawn(chart, style):
-    """The points of a curve in the drawing."""
+    """Coordinates of the points of a curve."""
     (found,) = [e for e in chart.iter("polyline") if e.get("class") == f"line {style}"]
     return [tuple(map(float, pair.split(","))) for pair in found.get("points").split()]
 
 
 def labels(chart):
-    """Label and place of every tick of the y axis, and of every tick of the x axis."""
+    """Coordinate by label of every tick of the y axis, and of the x axis."""
     texts = [(t.text, float(t.get("x")), float(t.get("y"))) for t in chart.iter("text")]
     return (
         {t: y - 4 for t, x, y in texts if x < LEFT},
@@ -49,7 +47,7 @@ def test_points_lie_on_the_scale_that_the_ticks_show():
     points = [(0, 1.0), (25, 3.0), (100, 9.0)]
     chart = parsed(line("train", *points))
     y, x = labels(chart)
-    # Two ticks say where every value lies; places are written to 0.01, which grows on the way.
+    # Two ticks say where every value lies; coordinates are rounded to 0.01, which adds up.
     for (a, b), (left, top) in zip(points, drawn(chart, "train"), strict=True):
         assert left == pytest.approx(x["0"] + a / 20 * (x["20"] - x["0"]), abs=0.06)
         assert top == pytest.approx(y["2"] + (b - 2) / 2 * (y["4"] - y["2"]), abs=0.06)
@@ -76,12 +74,14 @@ def test_both_curves_share_the_axes():
     assert [li.find("svg").tail for li in chart.iter("li")] == ["train", "validation"]
 
 
-@pytest.mark.parametrize("logarithmic", [False, True])
 @pytest.mark.parametrize(
-    "values",
+    ("values", "logarithmic"),
     [
-        *((1.0, 1.0), (0.0, 0.0), (-3.0, 1e12), (1e-12, 2e-12), (2.0**63, 2.0**63)),
-        *((1e100, 1e-100), (-1e100, 1e100), (5e-324, 1.0)),
+        ((0.0, 0.0), False),
+        ((-1e100, 1e100), False),
+        ((2.0**63, 2.0**63), True),
+        ((1e100, 1e-100), True),
+        ((5e-324, 1.0), True),
     ],
 )
 def test_everything_stays_inside_the_frame(values, logarithmic):
@@ -98,9 +98,8 @@ def test_single_point_is_drawn():
     assert len(drawn(parsed(line("validation", (10, 0.5))), "validation")) == 1
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308, -1e101])
-def test_values_that_are_not_finite_or_enormous_are_left_out(value):
-    chart = parsed(line("train", (0, 1.0), (1, value), (3, 2.0)))
+def test_values_that_are_not_finite_or_enormous_are_left_out():
+    chart = parsed(line("train", (0, 1.0), (1, math.nan), (2, math.inf), (3, -1e101), (4, 2.0)))
     assert len(drawn(chart, "train")) == 2
 
 
@@ -122,11 +121,11 @@ def test_mark_stands_at_its_step_and_in_the_legend():
     assert [li.find("svg").tail for li in chart.iter("li")] == ["best: step 100"]
 
 
-def test_drawing_has_a_name_for_those_who_cannot_see_it():
+def test_plot_has_alternative_text():
     chart = parsed(line("train", (0, 1.0), (1, 2.0)), summary="From 1 to 2.")
-    drawing = chart.find("svg")
-    assert drawing.get("role") == "img"
-    assert drawing.find("title").text == "Loss. From 1 to 2."
+    plot = chart.find("svg")
+    assert plot.get("role") == "img"
+    assert plot.find("title").text == "Loss. From 1 to 2."
 
 
 def test_texts_are_escaped():
@@ -159,17 +158,3 @@ def test_ticks_are_round(low, high, expected):
 )
 def test_logarithmic_ticks_are_round(low, high, expected):
     assert log_ticks(low, high) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [(0, "0"), (20000, "20,000"), (0.05, "0.05"), (1e-6, "1e-06"), (1e7, "1e+07")],
-)
-def test_labels_are_short(value, written):
-    assert short(value) == written
-
-
-@pytest.mark.parametrize("logarithmic", [False, True])
-def test_axis_maps_its_ends_to_the_ends_of_the_drawing(logarithmic):
-    axis = Axis(0.5, 8.0, 50.0, 300.0, logarithmic)
-    assert (axis(0.5), axis(8.0)) == pytest.approx((50.0, 300.0))

@@ -2,21 +2,17 @@
 
 import xml.etree.ElementTree as ElementTree
 
-import pytest
-
 from pipelines.report.markup import element, pairs, section, table, text
 
 
-@pytest.mark.parametrize("value", ["<b>&amp;</b>", "\"double\" and 'single'", "a < b & c > d"])
-def test_text_is_read_back_as_it_was_in_elements_and_attributes(value):
+def test_text_is_read_back_as_it_was_in_elements_and_attributes():
+    value = "<b>&amp;</b> \"double\" and 'single', a < b & c > d"
     parsed = ElementTree.fromstring(element("p", text(value), title=value))
     assert (parsed.text, parsed.attrib) == (value, {"title": value})
 
 
-@pytest.mark.parametrize("value", ["a\x00b", "a\x1bb", "a\udc80b", "a\ufffeb"])
-def test_characters_that_no_page_can_hold_are_replaced(value):
-    assert text(value) == "a\ufffdb"
-    text(value).encode()
+def test_characters_that_no_page_can_hold_are_replaced():
+    assert text("a\x00b\x1bc\udc80d\ufffe") == "a\ufffdb\ufffdc\ufffdd\ufffd"
 
 
 def test_names_of_attributes_are_those_of_html():

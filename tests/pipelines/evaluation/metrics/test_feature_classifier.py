@@ -8,7 +8,7 @@ from pipelines.evaluation.metrics.feature_classifier import (
     ClassifierTraining,
     FeatureClassifier,
     cached_classifier,
-    cached_key,
+    classifier_directory,
     train_classifier,
 )
 from pipelines.training.precision import Precision
@@ -119,7 +119,7 @@ def test_cached_classifier_is_the_one_that_was_trained(tmp_path):
     first, key = cached(tmp_path)
     (path,) = tmp_path.iterdir()
     assert key.rpartition("-")[0] == path.name
-    assert cached_key(tmp_path, fingerprint="a" * 16, channels=1, num_classes=2) is None
+    assert classifier_directory(tmp_path, "a" * 16, 1, 2, SHORT) == path
     written = (path / "model.safetensors").stat().st_mtime_ns
     second, again = cached(tmp_path)
     assert again == key

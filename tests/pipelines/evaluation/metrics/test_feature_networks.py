@@ -14,7 +14,6 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from pipelines.evaluation.metrics import feature_networks
 from pipelines.evaluation.metrics.feature_networks import (
     download_inception,
-    expected_inception_hash,
     inception_network,
     inception_weights,
 )
@@ -51,10 +50,8 @@ def test_weights_are_those_that_torch_fidelity_downloads():
 def test_weights_are_recognised_by_their_hash(publish):
     path = publish(b"weights")
     assert inception_weights() is None
-    assert expected_inception_hash() is None
     path.write_bytes(b"weights")
     assert inception_weights() == path
-    assert expected_inception_hash() == hashlib.sha256(b"weights").hexdigest()[:8]
 
 
 def test_weights_with_another_hash_are_refused(checkpoints):
@@ -86,7 +83,6 @@ def test_failed_download_says_where_the_file_belongs(checkpoints, monkeypatch):
 def test_weights_are_no_use_without_torch_fidelity(publish, monkeypatch):
     publish(b"weights").write_bytes(b"weights")
     monkeypatch.setattr(feature_networks, "has_torch_fidelity", lambda: False)
-    assert expected_inception_hash() is None
     with pytest.raises(RuntimeError, match="run pip install torch-fidelity"):
         download_inception()
 
