@@ -15,7 +15,7 @@ from pipelines.files.images import save_grid
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.both_stages import train_all
 from pipelines.runs.options import TrainOptions
-from pipelines.runs.recipes import folder_64
+from pipelines.runs.recipes import RECIPES
 from stage1_vqvae import EMAQuantizerConfig
 from stage2_prior import SamplingSettings
 
@@ -44,7 +44,7 @@ def main(
         batch_size: Images per optimizer step.
         num_samples: Images in the grid.
     """
-    recipe = folder_64()
+    recipe = RECIPES["folder-64"]
     run = replace(
         recipe,
         data=replace(recipe.data, source=source, image_size=(image_size, image_size)),

@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, measured in a process of its own.
+"""Peak memory of a call, measured in a process of its own.
 
 The peak of a process never falls, and its libraries take memory when they are first used. So a new
 process prepares, does the call once on little, forgets its peak, and then does what is measured.
@@ -25,8 +25,8 @@ def memory_of(prepare: Callable[..., Callable[[], object]], *numbers: int) -> fl
     """Megabytes by which the peak of a new process rises in a call.
 
     Args:
-        prepare: A function of a module, which gives the call to measure. What it allocates itself
-            does not count.
+        prepare: A function of a module, which returns the call to measure. Its own allocations do
+            not count.
         numbers: Its arguments.
 
     Raises:
@@ -50,7 +50,7 @@ def rise_of_peak(call: Callable[[], object]) -> float:
 
 
 def _peak() -> float:
-    """Megabytes. Not from getrusage where there is another way: Linux counts the parent's in it."""
+    """Peak memory in megabytes. On Linux not from getrusage, which counts the parent's memory."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1e3
@@ -61,7 +61,7 @@ def _peak() -> float:
 
 
 def _forget_peak() -> None:
-    """So that no earlier peak hides what follows; on Linux only."""
+    """Resets the recorded peak; on Linux only."""
     references = Path("/proc/self/clear_refs")
     if references.exists():
         references.write_text("5", encoding="utf-8")

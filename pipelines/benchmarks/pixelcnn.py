@@ -1,4 +1,4 @@
-"""How much faster a PixelCNN draws from its caches than by running the network for every code."""
+"""How much faster a PixelCNN samples with its caches than with a whole pass for every code."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def benchmark_pixelcnn(
     load shows; its median counts.
 
     Args:
-        device: Where both draw.
-        batch: Grids drawn at once.
+        device: Where both sample.
+        batch: Grids sampled at once.
         repetitions: How often the cached sampler is timed on each side; the naive one once.
-        seed: Of the weights and the draws.
+        seed: Of the weights and the samples.
     """
     settings = SamplingSettings()
     for side in _SIDES:
@@ -82,7 +82,7 @@ def benchmark_pixelcnn(
 
 
 def _seconds(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    """How long a call takes, and what it gives."""
+    """Times a call; returns seconds and its result."""
     start = time.perf_counter()
     result = call()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""How fast priors sample, beside other software and beside the arithmetic alone."""
+"""How fast priors sample, compared with other software and with the arithmetic alone."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def benchmark_transformer_sampling(
     config: TransformerConfig | None = None,
     repetitions: int = 10,
 ) -> TransformerSamplingTimes:
-    """Times what samples codes, one after the other in turns, after one round that is not counted.
+    """Times samplers of codes in turns, after one round that is not counted.
 
     Args:
-        settings: The ways to sample that are timed beside each other.
+        settings: Settings that are compared.
         num_samples: How many samples, in one batch.
         grid: The codes; None takes 7x7 of 512.
         config: The network; None takes the default one, with random weights.
@@ -59,10 +59,10 @@ def benchmark_transformer_sampling(
     prior = build_prior(config, (grid,), 10).eval()
     labels = torch.arange(num_samples) % 10
     calls: dict[SamplingSettings | str, Callable[[], Any]] = {
-        way: partial(prior.sample, num_samples, labels, way, batch_size=num_samples)
-        for way in settings
+        setting: partial(prior.sample, num_samples, labels, setting, batch_size=num_samples)
+        for setting in settings
     }
-    precisions = {way.precision for way in settings}
+    precisions = {setting.precision for setting in settings}
     for precision in precisions:
         calls[precision] = matrix_products(config, grid, num_samples, precision)
     generate = gpt2_generate(config, grid, num_samples)
@@ -70,25 +70,25 @@ def benchmark_transformer_sampling(
         calls["gpt2"] = generate
     medians = _medians(calls, repetitions)
     return TransformerSamplingTimes(
-        samplers={way: medians[way] for way in settings},
+        samplers={setting: medians[setting] for setting in settings},
         matrix_products={precision: medians[precision] for precision in precisions},
         gpt2=medians.get("gpt2"),
     )
 
 
 def benchmark_transformers(repetitions: int) -> None:
-    """Says how fast the default transformer samples in all its ways, and what others take."""
+    """Prints how fast the default transformer samples with each setting, and other software."""
     precisions: tuple[Number, ...] = ("float32", "bfloat16")
-    ways = [SamplingSettings(precision=precision) for precision in precisions]
+    candidates = [SamplingSettings(precision=precision) for precision in precisions]
     if can_compile(torch.device("cpu")):
-        ways += [replace(way, compile="on") for way in ways]
-    times = benchmark_transformer_sampling(ways, repetitions=repetitions)
-    for way, seconds in times.samplers.items():
-        product = times.matrix_products[way.precision]
+        candidates += [replace(setting, compile="on") for setting in candidates]
+    times = benchmark_transformer_sampling(candidates, repetitions=repetitions)
+    for setting, seconds in times.samplers.items():
+        product = times.matrix_products[setting.precision]
         line = (
-            f"transformer, 64 samples of 49 codes of 512, {way.precision}, compile {way.compile}: "
-            f"{1000 * seconds:.0f} ms, {seconds / product:.1f} times its bare matrix products' "
-            f"{1000 * product:.0f} ms"
+            f"transformer, 64 samples of 49 codes of 512, {setting.precision}, "
+            f"compile {setting.compile}: {1000 * seconds:.0f} ms, {seconds / product:.1f} times "
+            f"its bare matrix products' {1000 * product:.0f} ms"
         )
         if times.gpt2 is not None:
             line += (
@@ -106,7 +106,7 @@ def benchmark_steps(
     config: TransformerConfig | None = None,
     repetitions: int = 10,
 ) -> dict[SamplingSettings, float]:
-    """Median seconds of drawing a batch in few steps and in many, measured in turns.
+    """Median seconds of sampling a batch in few steps and in many, measured in turns.
 
     Args:
         num_steps: Numbers of steps; None for one code after the other in raster order.
@@ -118,24 +118,24 @@ def benchmark_steps(
     grid = grid or GridSpec(7, 7, 512)
     torch.manual_seed(0)
     prior = build_prior(config or TransformerConfig(any_order=True), (grid,)).eval()
-    ways = [SamplingSettings(num_steps=number) for number in num_steps]
-    several_at_once = [way for way in ways if (way.num_steps or grid.num_codes) < grid.num_codes]
-    ways += [replace(way, step_order="confidence") for way in several_at_once]
+    candidates = [SamplingSettings(num_steps=number) for number in num_steps]
+    parallel = [c for c in candidates if (c.num_steps or grid.num_codes) < grid.num_codes]
+    candidates += [replace(c, step_order="confidence") for c in parallel]
     return _medians(
-        {way: partial(prior.sample, num_samples, None, way) for way in ways}, repetitions
+        {c: partial(prior.sample, num_samples, None, c) for c in candidates}, repetitions
     )
 
 
 def benchmark_parallel_decoding(repetitions: int) -> None:
-    """Says how much faster a prior of any order draws several codes at a time."""
+    """Prints how much faster a prior of any order samples several codes at a time."""
     for num_samples in (1, 64):
         seconds = benchmark_steps(
             (None, 49, 16, 8, 4), num_samples=num_samples, repetitions=repetitions
         )
         one_by_one = seconds[SamplingSettings()]
-        for way, taken in seconds.items():
-            steps = "one by one" if way.num_steps is None else f"{way.num_steps} steps"
-            order = "raster" if way.num_steps is None else way.step_order
+        for setting, taken in seconds.items():
+            steps = "one by one" if setting.num_steps is None else f"{setting.num_steps} steps"
+            order = "raster" if setting.num_steps is None else setting.step_order
             say(
                 f"transformer of any order, batch {num_samples}, 49 codes in {steps} ({order}): "
                 f"{1000 * taken:.1f} ms, {one_by_one / taken:.1f} times as fast as one by one"
@@ -150,7 +150,7 @@ def transformer_sampling(num_samples: int, batch_size: int) -> Callable[[], obje
 
 
 def benchmark_sampling_memory() -> None:
-    """Says how the memory of sampling grows with the batch and with the number of samples."""
+    """Prints how the memory of sampling grows with the batch and with the number of samples."""
     for num_samples, batch_size in ((64, 64), (256, 64), (1024, 64), (1024, 128), (1024, 256)):
         say(
             f"transformer, {num_samples} samples in batches of {batch_size}: "
@@ -164,8 +164,8 @@ def _medians(
 ) -> dict[Any, float]:
     """Seconds of each call, measured in turns after one round that is not counted.
 
-    A turn is two calls of which the second counts, as of somebody who draws batch after batch: the
-    first finds the processor's caches full of what others left.
+    A turn is two calls of which the second counts, as in sampling batch after batch: the first
+    finds the processor's caches full of other data.
     """
     seconds: dict[SamplingSettings | str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
@@ -181,7 +181,7 @@ def _medians(
 def matrix_products(
     config: TransformerConfig, grid: GridSpec, num_samples: int, precision: str
 ) -> Callable[[], None]:
-    """Every product of a weight matrix with the batch's features, for every code, and no more."""
+    """Only the products of weight matrices with the batch's features, for every code."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     width = config.width
     sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]

@@ -63,7 +63,7 @@ def quantizer_forward(count: int, size: int, dim: int) -> Callable[[], object]:
 
 
 def benchmark_quantizer_memory() -> None:
-    """Says how far the peak memory of a new process rises in one forward of a large codebook."""
+    """Prints how far the peak memory of a new process rises in a forward with a large codebook."""
     count, size, dim = _MEMORY_SIZE
     taken = memory_of(quantizer_forward, *_MEMORY_SIZE)
     say(

@@ -12,7 +12,7 @@ from pipelines.cli.echo import say
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.training.config import TrainingConfig
-from pipelines.training.optimizer import build_optimizer
+from pipelines.training.optimizer import ModuleOptimizer
 from pipelines.training.precision import resolve_precision
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import VQVAEObjective
@@ -30,15 +30,14 @@ def training_step(
     device: torch.device,
 ) -> Callable[[], None]:
     """One forward pass, backward pass and optimizer step as a function to time."""
-    optimizer = build_optimizer(objective, training)
+    optimizer = ModuleOptimizer(objective, training)
     precision = resolve_precision(training.precision, device)
 
     def step() -> None:
         with precision.autocast(device):
             loss = objective(*batch).loss
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        optimizer.update()
 
     return step
 
@@ -102,9 +101,9 @@ def _benchmark_training(
 def benchmark_sampling(
     vqvae: VQVAE, prior: CodePrior, repetitions: int, device: torch.device
 ) -> None:
-    """Times drawing and decoding one batch."""
+    """Times sampling and decoding one batch."""
     codes = prior.sample(_SAMPLES)
-    drawing = measure(lambda: prior.sample(_SAMPLES), min(repetitions, 5), device)
+    sampling = measure(lambda: prior.sample(_SAMPLES), min(repetitions, 5), device)
     decoding = measure(lambda: vqvae.decode(codes), repetitions, device)
-    say(f"sampling codes of {_SAMPLES} images: {drawing.milliseconds()} ms")
+    say(f"sampling codes of {_SAMPLES} images: {sampling.milliseconds()} ms")
     say(f"decoding {_SAMPLES} images: {decoding.milliseconds()} ms")

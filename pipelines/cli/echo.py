@@ -8,4 +8,4 @@ from pipelines.training.launch import process_rank
 def say(text: str) -> None:
     """Prints a line for the user, from one process of a run only."""
     if process_rank() == 0:
-        print(text, flush=True)  # noqa: T201 - the one place where commands talk
+        print(text, flush=True)  # noqa: T201 - commands print here and nowhere else

@@ -96,34 +96,19 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         parse_source(self.source)
-        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
-            raise ValueError(
-                f"data.image_size must be a height and a width of at least 1 pixel, got "
-                f"{self.image_size}: give for example --data.image-size 64 64"
-            )
-        if self.channels not in (None, 1, 3):
-            raise ValueError(
-                f"data.channels must be 1 (gray) or 3 (RGB), got {self.channels}: "
-                "leave it out to keep what the source has"
-            )
-        for name in ("validation_fraction", "test_fraction"):
-            value = getattr(self, name)
-            if not 0 < value < 1:
-                raise ValueError(
-                    f"data.{name} must lie strictly between 0 and 1, got {value}: "
-                    "every run needs a training, a validation and a test split"
-                )
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(
-                f"data.limit must be at least 1 image, got {self.limit}: "
-                "leave it out to take all images"
-            )
-        if self.max_memory_mib < 0:
-            raise ValueError(
-                f"data.max_memory_mib must be at least 0 MiB, got {self.max_memory_mib}: "
-                "0 always uses a temporary file"
-            )
-        if self.max_image_megapixels < 1:
-            raise ValueError(
-                f"data.max_image_megapixels must be at least 1, got {self.max_image_megapixels}"
-            )
+        size, limit = self.image_size, self.limit
+        rules = {
+            "image_size": (
+                size is None or min(size) >= 1,
+                "a height and a width of at least 1 pixel",
+            ),
+            "channels": (self.channels in (None, 1, 3), "1 (gray) or 3 (RGB)"),
+            "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
+            "test_fraction": (0 < self.test_fraction < 1, "between 0 and 1"),
+            "limit": (limit is None or limit >= 1, "at least 1 image"),
+            "max_memory_mib": (self.max_memory_mib >= 0, "at least 0 MiB"),
+            "max_image_megapixels": (self.max_image_megapixels >= 1, "at least 1"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f"data.{name} must be {rule}, got {getattr(self, name)}")

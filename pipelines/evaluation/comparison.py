@@ -99,7 +99,7 @@ def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
         if key not in _OF_THE_RUN and any(value != values[0] for value in values):
             each = ", ".join(f"{n} {v}" for n, v in zip(names, values, strict=True))
             warnings.append(f"{key.replace('_', ' ')} differs: {each}.")
-    for name in _metric_names(evaluations):
+    for name in _definitions([evaluation.metrics for evaluation in evaluations]):
         found = [evaluation.find(name) for evaluation in evaluations]
         numbers = {metric.num_images for metric in found if metric is not None}
         if len(numbers) > 1:
@@ -114,43 +114,58 @@ def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def to_markdown(evaluations: Sequence[Evaluation]) -> str:
-    """A table of a row per run and a column per metric, with what it takes to read it.
-
-    The best of a column are bold; the floor of a metric stands in brackets behind it.
-    """
+    """Formats `metrics_table` with warnings, and with an explanation of every metric."""
     names = run_names(evaluations)
-    keys = _metric_names(evaluations)
-    columns = [[evaluation.find(key) for evaluation in evaluations] for key in keys]
-    header = ["run"]
-    cells = [[escaped(name)] for name in names]
-    for metrics in columns:
-        first = next(metric for metric in metrics if metric is not None)
-        best = best_runs(metrics)
-        header.append(_heading(first))
-        for i, metric in enumerate(metrics):
-            cells[i].append("-" if metric is None else _cell(metric, bold=i in best))
-    lines = [_row(header), _row(["---", *("---:" for _ in columns)]), *map(_row, cells)]
-    parts = ["# Comparison of runs\n", "\n".join(lines) + "\n"]
-    warnings = different_conditions(evaluations)
-    if warnings:
+    labels = [{"run": escaped(name)} for name in names]
+    metrics = [evaluation.metrics for evaluation in evaluations]
+    parts = ["# Comparison of runs\n", metrics_table(labels, metrics)]
+    if differences := different_conditions(evaluations):
         parts.append("**Not measured alike:**\n")
-        parts.append("\n".join(f"- {escaped(warning)}" for warning in warnings) + "\n")
+        parts.append("".join(f"- {escaped(difference)}\n" for difference in differences))
     warnings = [
-        f"- **{escaped(f'{name}: {warning}')}**"
+        f"- **{escaped(f'{name}: {warning}')}**\n"
         for name, evaluation in zip(names, evaluations, strict=True)
         for warning in evaluation.warnings
     ]
     if warnings:
-        parts.append("\n".join(warnings) + "\n")
-    parts.append(_NOTES)
-    explained = {
-        metric.name: f"- **{escaped(_heading(metric))}**: {escaped(metric.explanation)}"
-        for metrics in columns
-        for metric in metrics
-        if metric is not None
-    }
-    parts.append("\n".join(explained[key] for key in keys) + "\n")
-    return "\n".join(parts)
+        parts.append("".join(warnings))
+    return "\n".join([*parts, _NOTES, explanations(metrics)])
+
+
+def metrics_table(labels: Sequence[Mapping[str, str]], metrics: Sequence[Sequence[Metric]]) -> str:
+    """Formats a Markdown table with a row per run and a column per metric, padded with spaces.
+
+    The best of a column are bold; the floor of a metric stands in brackets behind it.
+
+    Args:
+        labels: First cells of each run by heading, the same headings for all, as Markdown.
+        metrics: Metrics of each run; a missing one is a dash.
+    """
+    found = [{metric.name: metric for metric in of_run} for of_run in metrics]
+    lines = [[*labels[0]] if labels else [], *([*label.values()] for label in labels)]
+    num_labels = len(lines[0])
+    for name, definition in _definitions(metrics).items():
+        column = [of_run.get(name) for of_run in found]
+        best = best_runs(column)
+        lines[0].append(_heading(definition))
+        for i, metric in enumerate(column):
+            lines[i + 1].append("-" if metric is None else _cell(metric, bold=i in best))
+    widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
+    rule = ["-" * w if i < num_labels else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    pads = [str.ljust] * num_labels + [str.rjust] * (len(widths) - num_labels)
+    padded = [
+        [pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)]
+        for line in (lines[0], rule, *lines[1:])
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
+
+
+def explanations(metrics: Sequence[Sequence[Metric]]) -> str:
+    """Formats a Markdown list that explains every metric of several runs."""
+    return "".join(
+        f"- **{escaped(_heading(metric))}**: {escaped(metric.explanation)}\n"
+        for metric in _definitions(metrics).values()
+    )
 
 
 def to_csv(evaluations: Sequence[Evaluation]) -> str:
@@ -226,9 +241,12 @@ def _draw_bars(axes: Axes, metrics: Sequence[Metric | None]) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _metric_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Names of all metrics that any of them has, in the order of the first to have them."""
-    return list(dict.fromkeys(f.name for evaluation in evaluations for f in evaluation.metrics))
+def _definitions(metrics: Sequence[Sequence[Metric]]) -> dict[str, Metric]:
+    """Returns one metric of each name, in the order of the first run that has it."""
+    found: dict[str, Metric] = {}
+    for metric in (metric for of_run in metrics for metric in of_run):
+        found.setdefault(metric.name, metric)
+    return found
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -247,10 +265,6 @@ def _cell(metric: Metric, *, bold: bool) -> str:
     value, reference = format_with_std(metric.value, metric.std), floor(metric)
     value = f"**{value}**" if bold else value
     return value + (f" ({format_number(reference.value)})" if reference is not None else "")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 _NOTES = """\

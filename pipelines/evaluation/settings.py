@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from pipelines.cli.options import SampleSeed, check_seed
 from stage2_prior.config import SamplingSettings
 
 _QUICK_SAMPLES, _QUICK_CAS_SAMPLES = 2000, 4000
@@ -25,8 +26,7 @@ class EvaluationSettings:
     """Classifiers trained on samples, and on real images, for that score."""
     quick: bool = False
     """At most 2,000 samples per set, 4,000 for the classification accuracy score, and one seed."""
-    seed: int = 0
-    """Seed of the samples; in [0, 2^63)."""
+    seed: SampleSeed = 0
     sampling: Annotated[SamplingSettings, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SamplingSettings(compile="auto")
     )
@@ -44,8 +44,7 @@ class EvaluationSettings:
             raise ValueError(f"cas_samples must be at least 20 or None, got {self.cas_samples}")
         if self.cas_seeds < 1:
             raise ValueError(f"cas_seeds must be at least 1, got {self.cas_seeds}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
+        check_seed(self.seed)
 
     @property
     def side(self) -> int:

@@ -180,7 +180,7 @@ def refuse_unwritable(path: Path) -> None:
 
 @contextmanager
 def temporary_directory(path: Path) -> Iterator[Path]:
-    """Yields a new directory beside `path`, locked while it is used and removed at the end."""
+    """Yields a new directory next to `path`, locked while in use and removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     try:
         with _held(directory):

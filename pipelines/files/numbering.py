@@ -1,4 +1,4 @@
-"""New output files, and where nobody names one: the next free number of a folder."""
+"""New output files, named by the user or by the next free number of a folder."""
 
 from __future__ import annotations
 

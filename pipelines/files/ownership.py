@@ -1,4 +1,4 @@
-"""One writer at a time: a lock of the operating system, and beside it who holds it."""
+"""One writer at a time: a lock of the operating system, and a file that names its owner."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def owned(
         write_text(owner_file, f"{activity} by process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        for path in (owner_file, lock_file):  # while locked: whoever waits makes a file of its own
+        for path in (owner_file, lock_file):  # while locked: a waiting process makes its own
             with suppress(OSError):
                 path.unlink()
         lock.release()

@@ -1,4 +1,4 @@
-"""Images with unknown pixels: which codes are known, and what to encode in a hole's place."""
+"""Masks of known pixels, and of known codes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 def half_mask(part: str, height: int, width: int) -> Tensor:
-    """A mask bool (H, W) that hides one part of an image.
+    """A mask bool (H, W), False in one part of an image.
 
     Args:
-        part: right, left, top or bottom, half of the image each; or center, half of its height by
-            half of its width.
+        part: right, left, top or bottom: that half; or center: half of the height by half of the
+            width.
         height: H.
         width: W.
 
     Raises:
-        ValueError: There is no such part.
+        ValueError: `part` is none of these.
     """
     half_height, half_width = -(-height // 2), -(-width // 2)
     top, left = (height - half_height) // 2, (width - half_width) // 2
@@ -37,11 +37,11 @@ def half_mask(part: str, height: int, width: int) -> Tensor:
 
 
 def check_mask(mask: Tensor, images: Tensor) -> Tensor:
-    """The mask as bool (B, H, W), one per image.
+    """Expands a mask to bool (B, H, W), one per image.
 
     Raises:
         TypeError: It is not bool.
-        ValueError: It does not have the images' shape.
+        ValueError: It does not fit the images.
     """
     batch, _, height, width = images.shape
     if mask.dtype != torch.bool:
@@ -55,27 +55,26 @@ def check_mask(mask: Tensor, images: Tensor) -> Tensor:
 
 
 def known_codes(mask: Tensor, shape: tuple[int, int], downsampling: int) -> Tensor:
-    """Which codes stand for known pixels only: bool (B, h, w).
+    """Marks the codes of squares without unknown pixels: bool (B, h, w).
 
     Args:
         mask: bool (B, H, W), True for a known pixel.
         shape: (h, w) of the code grid.
-        downsampling: Side of the square of pixels that a code stands for. Squares may reach beyond
-            the image, where nothing is missing.
+        downsampling: Side of the square of pixels of a code. Padding beyond the image is known.
     """
     height, width = shape
-    missing = (height * downsampling - mask.shape[1], width * downsampling - mask.shape[2])
-    whole = F.pad(mask, (0, missing[1], 0, missing[0]), value=True)
+    padding = (height * downsampling - mask.shape[1], width * downsampling - mask.shape[2])
+    padded = F.pad(mask, (0, padding[1], 0, padding[0]), value=True)
     return reduce(
-        whole.to(torch.uint8), "b (h i) (w j) -> b h w", "min", i=downsampling, j=downsampling
+        padded.to(torch.uint8), "b (h i) (w j) -> b h w", "min", i=downsampling, j=downsampling
     ).bool()
 
 
 def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
-    """Images uint8 (B, C, H, W) whose unknown pixels have the mean of the known ones.
+    """Replaces unknown pixels of uint8 (B, C, H, W) by the mean of the known ones.
 
-    Channel by channel and image by image; mid-gray where nothing is known. What the unknown pixels
-    held has no influence then, while codes beside a hole see something of a likely tone.
+    Per image and channel; mid-gray where nothing is known. So the values of unknown pixels have no
+    influence, and the codes at the border of the mask see a likely tone.
     """
     known = mask[:, None].double()  # (B, 1, H, W)
     count = known.sum(dim=(2, 3), keepdim=True)

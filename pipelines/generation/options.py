@@ -1,4 +1,4 @@
-"""Options of the commands that sample from a run's prior. Imports no torch."""
+"""Options of the commands that write images of a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stage2_prior.config import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Options:
-    """What both commands need to sample."""
+class _SamplingOptions:
+    """What is needed to sample."""
 
     run: Path = LATEST
     """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""
@@ -29,7 +29,7 @@ class _Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SampleOptions(_Options):
+class SampleOptions(_SamplingOptions):
     """Sample code grids from a run's prior, decode them, and write the images."""
 
     n: int = 64
@@ -52,7 +52,7 @@ class SampleOptions(_Options):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InpaintOptions(_Options):
+class InpaintOptions(_SamplingOptions):
     """Mask a part of images, fill it in several ways, and write all below each other.
 
     Needs a prior trained with --prior.any-order. Every column of the picture is an image: the
@@ -67,8 +67,8 @@ class InpaintOptions(_Options):
     num_images: int = 8
     """How many images, from the first on."""
     hide: Literal["right", "left", "top", "bottom", "center"] | None = None
-    """What is masked: a half, or in the center half the height by half the width. None masks the
-    right half where there is no mask file."""
+    """What is masked: a half, or in the center half the height by half the width. None without a
+    mask file masks the right half."""
     mask: Path | None = None
     """Image file of the size the run was trained on, instead of --hide: black pixels are unknown,
     all others known."""
@@ -80,3 +80,23 @@ class InpaintOptions(_Options):
     """Images completed at once; memory grows with it."""
     out: Path | None = None
     """New PNG file; None takes the next free RUN/inpainted/NUMBER.png."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconstructOptions:
+    """Encode and decode images with a run's VQ-VAE; write originals above reconstructions."""
+
+    run: Path = LATEST
+    """Run directory with a trained VQ-VAE."""
+    n: int = 32
+    """How many images are shown, from the first on; the metrics are over the whole split."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which split of the data."""
+    images: Path | None = None
+    """Your own images instead of a split: a file, or a folder of files. They are brought to the
+    size and channels the run was trained on."""
+    data: DataLocation = field(default_factory=DataLocation)
+    """Where the run's images are now."""
+    out: Path | None = None
+    """New PNG file; None takes the next free RUN/reconstructions/NUMBER.png."""
+    device: Device = "auto"

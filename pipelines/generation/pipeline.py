@@ -27,7 +27,7 @@ from stage2_prior.sampling.checks import (
 )
 
 # As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
-# which can turn the rounding of a pixel.
+# which can change the rounding of a pixel.
 _ROW_MULTIPLE = 16
 _CLASSES_FILE = "classes.json"
 _CLASSES_KIND, _CLASSES_VERSION = "classes", 1
@@ -38,9 +38,9 @@ class ClassesRecord:
     """The `classes.json` of a saved pipeline."""
 
     class_names: tuple[str, ...]
-    """What the labels mean; empty where that is not known."""
+    """Names by label; empty if unknown."""
     train_images_per_class: tuple[int, ...]
-    """By label; empty where that is not known."""
+    """By label; empty if unknown."""
 
 
 class GenerationPipeline:
@@ -52,12 +52,12 @@ class GenerationPipeline:
     Args:
         vqvae: Decodes.
         prior: Samples; its `vqvae_hash` must be that of this VQ-VAE, whose codes it was trained on.
-        class_names: What the labels mean; empty where that is not known.
-        train_images_per_class: By label; a class without any is not sampled unless it is asked for.
-            Empty where that is not known.
+        class_names: Names by label; empty if unknown.
+        train_images_per_class: By label; a class without any is only sampled by its label. Empty if
+            unknown.
 
     Raises:
-        ValueError: Prior and VQ-VAE do not belong together, or these are not the prior's classes.
+        ValueError: Prior and VQ-VAE do not belong together, or the classes are not the prior's.
     """
 
     def __init__(
@@ -112,11 +112,12 @@ class GenerationPipeline:
             n: How many.
             labels: Integers (n,), or one label for all; None goes through `trained_labels` in turn
                 where the prior knows classes.
-            settings: Temperature, top-k, top-p, guidance; None draws from the model as it is.
+            settings: Temperature, top-k, top-p, guidance; None samples from the unchanged
+                distribution.
             seed: Same seed, same images, whatever the batch size.
             first_index: Index of the first image.
-            batch_size: How many are made at once, which the networks' memory grows with. The codes
-                and images of all `n` are in memory besides, once.
+            batch_size: Images made at once; the memory of the networks grows with it. The codes and
+                images of all `n` are in memory, too.
 
         Returns:
             uint8 (n, C, H, W), on the CPU.
@@ -150,7 +151,7 @@ class GenerationPipeline:
         """Refuses what `__call__` or `inpaint` would refuse, before any image is read or made.
 
         Args:
-            settings: How to draw.
+            settings: How to sample.
             labels: As for `__call__` or `inpaint`.
             n: How many images.
             seed: Of their random numbers.
@@ -163,7 +164,7 @@ class GenerationPipeline:
         """
         n, *_ = check_numbers(n, seed, 0, batch_size)
         if inpainting or settings.num_steps is not None:
-            wanted = "completing known codes or drawing several codes at a time"
+            wanted = "completing known codes or sampling several codes at a time"
             check_any_order(self.prior.any_order, wanted)
         if not inpainting:
             labels = self.resolve_labels(n, labels)
@@ -187,22 +188,22 @@ class GenerationPipeline:
         first_index: int = 0,
         batch_size: int = 64,
     ) -> Tensor:
-        """Fills the holes of images with what the prior thinks likely, given the rest.
+        """Samples the unknown pixels of images from the prior, given the known ones.
 
-        A code is kept where every pixel of its square (downsampling x downsampling) is known; the
-        others are drawn given all kept ones, and the whole is decoded. So the known part comes back
-        as the VQ-VAE reconstructs it, not pixel by pixel. What unknown pixels hold has no
-        influence: they are filled with the image's mean tone before encoding.
+        A code is known where every pixel of its square (downsampling x downsampling) is known. The
+        other codes are sampled given the known ones, and all are decoded. So known pixels come back
+        as the VQ-VAE reconstructs them. The values of unknown pixels have no influence: they are
+        replaced by the image's mean before encoding.
 
         Args:
             images: uint8 (B, C, H, W), of the size the models were trained on.
-            mask: bool (H, W) for all images, or (B, H, W): True for a known pixel.
-            labels: Integers (B,), or one label for all; None completes without labels, which a
+            mask: bool (H, W) for all images, or (B, H, W); True for a known pixel.
+            labels: Integers (B,), or one label for all; None samples without labels, which a
                 prior with classes must have been trained for (label_dropout above 0).
-            settings: How to draw; None draws from the model as it is.
-            seed: Same seed, same images, whatever the batch size; another seed, another completion.
+            settings: How to sample; None samples from the unchanged distribution.
+            seed: Same seed, same images, whatever the batch size.
             first_index: Index of the first image.
-            batch_size: How many are made at once.
+            batch_size: Images made at once.
 
         Returns:
             uint8 (B, C, H, W), on the CPU.
@@ -210,7 +211,7 @@ class GenerationPipeline:
         Raises:
             TypeError: Images are not uint8, the mask is not bool, or a number or a label is no
                 integer.
-            ValueError: The prior draws in one order only, or something does not fit the models.
+            ValueError: The prior samples in raster order only, or an argument is out of range.
         """
         if tuple(images.shape[1:]) != tuple(self.vqvae.image_shape):
             raise ValueError(
@@ -223,7 +224,7 @@ class GenerationPipeline:
             known_codes(mask, shape, int(self.vqvae.config.downsampling))
             for shape in self.vqvae.grid_shapes
         )
-        drawn = self.prior.complete(
+        codes = self.prior.complete(
             self._encode_known(images, mask, batch_size),
             known,
             labels,
@@ -232,7 +233,7 @@ class GenerationPipeline:
             first_index=first_index,
             batch_size=batch_size,
         )
-        return self._decode_in_batches(drawn, batch_size)
+        return self._decode_in_batches(codes, batch_size)
 
     @property
     def trained_labels(self) -> Tensor:
@@ -244,7 +245,7 @@ class GenerationPipeline:
     def resolve_labels(
         self, n: int, labels: Labels | None, *, first_index: int = 0
     ) -> Tensor | None:
-        """The labels that `__call__` uses: int64 (n,), or None for a prior without classes.
+        """Labels as `__call__` uses them: int64 (n,), or None for a prior without classes.
 
         Raises:
             TypeError: The labels are not integers.
@@ -258,13 +259,12 @@ class GenerationPipeline:
         return turn[torch.arange(first_index, first_index + n) % len(turn)]
 
     def _encode_known(self, images: Tensor, mask: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-        """Codes of images with their holes filled evenly: int64 (B, h, w) per grid."""
+        """Codes of images whose unknown pixels are replaced: int64 (B, h, w) per grid."""
         batches = []
         for start in range(0, len(images), batch_size):
             batch = slice(start, start + batch_size)
             filled = fill_unknown(images[batch], mask[batch])
-            missing = -len(filled) % _ROW_MULTIPLE
-            codes = self.vqvae.encode(F.pad(filled, (0, 0, 0, 0, 0, 0, 0, missing)))
+            codes = self.vqvae.encode(_pad_rows(filled))
             batches.append(tuple(grid[: len(filled)] for grid in codes))
         return tuple(torch.cat(grids) for grids in zip(*batches, strict=True))
 
@@ -273,15 +273,9 @@ class GenerationPipeline:
         images = torch.empty((len(codes[0]), *self.vqvae.image_shape), dtype=torch.uint8)
         for start in range(0, len(images), batch_size):
             batch = slice(start, start + batch_size)
-            images[batch] = self._decode_filled(tuple(grid[batch] for grid in codes))
+            decoded = self.vqvae.decode(tuple(_pad_rows(grid[batch]) for grid in codes))
+            images[batch] = decoded[: len(images[batch])]
         return images
-
-    def _decode_filled(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """Decodes in a batch filled up to a multiple of `_ROW_MULTIPLE` images."""
-        count = len(codes[0])
-        missing = -count % _ROW_MULTIPLE
-        filled = tuple(F.pad(grid, (0, 0, 0, 0, 0, missing)) for grid in codes)
-        return self.vqvae.decode(filled)[:count]
 
     def to(self, device: torch.device | str) -> Self:
         """Moves both models to `device`."""
@@ -332,8 +326,13 @@ class GenerationPipeline:
         return cls(vqvae, prior, classes.class_names, classes.train_images_per_class)
 
 
+def _pad_rows(batch: Tensor) -> Tensor:
+    """Pads a batch with zeros to a multiple of `_ROW_MULTIPLE` rows."""
+    return F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, -len(batch) % _ROW_MULTIPLE))
+
+
 def _classes(directory: Path) -> ClassesRecord:
-    """From the pipeline's own file or a run's config; names are a comfort and may be missing."""
+    """Reads the pipeline's own file or a run's config; without either, the record is empty."""
     path, run = directory / _CLASSES_FILE, RunDirectory(directory)
     if not path.exists():
         if not run.config_file.exists():

@@ -16,6 +16,7 @@ from pipelines.data.config import parse_source
 from pipelines.data.data_record import DataRecord
 from pipelines.evaluation.record import EVALUATION_FILE, Evaluation
 from pipelines.report.formatting import format_size
+from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
@@ -129,10 +130,7 @@ class RunRecord:
     @property
     def grids(self) -> tuple[GridSpec, ...]:
         """Grids of the codes; empty before stage one is finished."""
-        if self.vqvae is None:
-            return ()
-        pairs = zip(self.vqvae.grid_shapes, self.vqvae.codebook_sizes, strict=True)
-        return tuple(GridSpec(height, width, size) for (height, width), size in pairs)
+        return () if self.vqvae is None else grid_specs(self.vqvae)
 
 
 def read_run(path: Path) -> RunRecord:

@@ -13,7 +13,7 @@ from pipelines.data.image_set import ImageSet
 from stage1_vqvae.code_dump import SplitCodes
 from stage1_vqvae.model import VQVAE
 
-# Images measured or encoded at once: enough to be fast, little enough for any memory.
+# Images measured or encoded at once: enough to be fast, few enough for little memory.
 _EVALUATION_BATCH = 256
 
 
@@ -26,7 +26,7 @@ def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
 def labelled_batches(
     images: ImageSet, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images as `image_batches` gives them, each batch with its labels int64 (B,) or None."""
+    """Batches of `image_batches`, each with its labels int64 (B,) or None."""
     starts = range(0, len(images), _EVALUATION_BATCH)
     for start, batch in zip(starts, image_batches(images, device), strict=True):
         labels = images.labels
@@ -40,7 +40,7 @@ def labelled_batches(
 
 @torch.no_grad()
 def reconstruct_images(model: VQVAE, images: ImageSet) -> NDArray[np.uint8]:
-    """What a VQ-VAE, on whatever device it is, keeps of images of any size: uint8 (N, C, H, W)."""
+    """Reconstructs images of any size with a VQ-VAE on any device: uint8 (N, C, H, W)."""
     _, height, width = images.image_shape
     device = next(model.parameters()).device
     batches = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from pipelines.cli.options import Device, check_seed
 from pipelines.data.config import DataConfig
 from pipelines.files.records import to_json
 from pipelines.runs.augmentation import AugmentationConfig
-from pipelines.training.config import FIELDS_WITHOUT_EFFECT, TrainingConfig
+from pipelines.training.config import FIELDS_WITHOUT_EFFECT, PrecisionChoice, TrainingConfig
 from pipelines.training.launch import num_processes
 from stage1_vqvae.config import VQVAEConfig
 from stage2_prior.config import PriorConfig, TransformerConfig
@@ -73,6 +73,24 @@ class RunConfig:
         count = num_processes()
         self.vqvae_training.check_processes(count, "--vqvae-training.batch-size")
         self.prior_training.check_processes(count, "--prior-training.batch-size")
+
+    def with_precision(
+        self, choice: PrecisionChoice | None, *, instead_of: str | None = None
+    ) -> RunConfig:
+        """The config with another number format of both stages.
+
+        Args:
+            choice: auto, fp32 or bf16; None changes nothing.
+            instead_of: Changes only a stage of this format; None changes both.
+        """
+
+        def changed(training: TrainingConfig) -> TrainingConfig:
+            if choice is None or instead_of not in (None, training.precision):
+                return training
+            return replace(training, precision=choice)
+
+        vqvae_training, prior_training = map(changed, (self.vqvae_training, self.prior_training))
+        return replace(self, vqvae_training=vqvae_training, prior_training=prior_training)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON values, which `convert` turns back into it."""

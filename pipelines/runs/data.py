@@ -48,21 +48,21 @@ def images_to_show(
     path: Path | None,
     location: DataLocation | None = None,
 ) -> tuple[ImageSet, str]:
-    """A split of a run's data, or a user's own files where there is a `path`.
+    """A split of a run's data, or a user's own files.
 
     Args:
         directory: The run.
         image_shape: (C, H, W) that it was trained on; files are brought to it.
-        split: train, validation or test; not looked at where there is a path.
-        path: An image file or a folder of them, or None.
+        split: train, validation or test; not used with a path.
+        path: An image file or a folder of them; None takes the split.
         location: Where the run's data are now; see `load_run_splits`.
 
     Returns:
-        The images, and what they are in words.
+        The images, and their description for a message.
 
     Raises:
-        ValueError: Files cannot have so many channels, or cannot be read, or the run's data are no
-            longer those.
+        ValueError: Files cannot have so many channels, or cannot be read, or the run's data have
+            changed.
         FileNotFoundError: There is no run or no such path.
     """
     if path is None:

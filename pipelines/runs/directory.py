@@ -1,12 +1,14 @@
-"""The directory of one training run: where everything lies, and which run is the latest.
+"""The directory of one training run, and `latest`, which names the newest one.
 
 config.json           every setting, resolved, with the data's shape and fingerprint
 vqvae/  prior/        the models
 codes/                the code dump
 checkpoints/          what --resume goes on from
-metrics.jsonl         all figures
-reconstructions.png  samples.png
-report.html           one page that shows the run
+metrics.jsonl         all metrics, one JSON object per line
+tensorboard/          the same for TensorBoard, if it is installed
+reconstructions.png   test images above their reconstructions
+samples.png           samples of the prior
+report.html           the report
 .lock  .lock.owner    while it is written
 """
 
@@ -50,6 +52,16 @@ class RunDirectory:
         elif path.name == LATEST.name and path.is_file():
             path = path.parent / os.fsdecode(path.read_bytes().strip())
         self.path = path
+        self.config_file = path / "config.json"
+        self.vqvae = path / "vqvae"
+        self.codes = path / "codes"
+        self.prior = path / "prior"
+        self.checkpoints = path / "checkpoints"  # one sub-directory per stage
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.reconstructions = path / "reconstructions.png"
+        self.samples = path / "samples.png"
+        self.report = path / "report.html"
 
     @property
     def option(self) -> str:
@@ -57,63 +69,13 @@ class RunDirectory:
         return f"--run {shlex.quote(self.path.as_posix())}"
 
     @property
-    def config_file(self) -> Path:
-        """`config.json`."""
-        return self.path / "config.json"
-
-    @property
-    def vqvae(self) -> Path:
-        """Stage one's model."""
-        return self.path / "vqvae"
-
-    @property
-    def codes(self) -> Path:
-        """The code dump."""
-        return self.path / "codes"
-
-    @property
-    def prior(self) -> Path:
-        """Stage two's model."""
-        return self.path / "prior"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One sub-directory per stage."""
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """All figures, one JSON object per line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's files, where that package is installed."""
-        return self.path / "tensorboard"
-
-    @property
-    def reconstructions(self) -> Path:
-        """Test images above their reconstructions."""
-        return self.path / "reconstructions.png"
-
-    @property
-    def samples(self) -> Path:
-        """Images drawn from the prior."""
-        return self.path / "samples.png"
-
-    @property
-    def report(self) -> Path:
-        """One page that shows the run."""
-        return self.path / "report.html"
-
-    @property
     def results(self) -> tuple[Path, ...]:
-        """All that `train_all` makes for good."""
+        """All final outputs of `train_all`."""
         models = (self.vqvae, self.codes, self.prior)
         return (*models, self.reconstructions, self.samples, self.report)
 
     def has_results(self) -> bool:
-        """Whether anything was trained that would be lost with the directory."""
+        """Whether anything was trained."""
         return any(path.exists() for path in self.results) or self._is_in_training("*")
 
     def owned(self, activity: str, *, take_turns: bool = False) -> AbstractContextManager[None]:
@@ -265,7 +227,7 @@ class RunDirectory:
         return changed
 
     def _training_further(self, changed: Sequence[str]) -> str:
-        """How to train a finished run for longer, where that is what was wanted."""
+        """How to train a finished run for longer, if the number of epochs has changed."""
         wants_more = any(".epochs was" in difference for difference in changed)
         if not wants_more or not self.prior.exists():
             return ""

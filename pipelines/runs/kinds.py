@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.cli.command import expand_user
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import LATEST, RunDirectory
-from pipelines.runs.recipes import RECIPES, fashion_mnist_mini
+from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.quantizer_config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
@@ -53,16 +53,14 @@ def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
 
 
 def recipe_defaults(argv: Sequence[str]) -> RunConfig:
-    """The config that `argv` starts from: its recipe, with the kinds it names swapped in.
+    """The recipe that `argv` names, with the kinds that it names.
 
-    The kind of a part decides which options there are, so it has to be known before the options
-    can be read. A recipe that does not exist is left to the parser to refuse.
+    The parser refuses a recipe that does not exist.
 
     Raises:
         ValueError: A kind does not exist, or an option belongs to other kinds of quantizers.
     """
-    named = option_value(argv, "--recipe")
-    config = next((make() for name, make in RECIPES.items() if name == named), fashion_mnist_mini())
+    config = RECIPES.get(option_value(argv, "--recipe") or "", RECIPES["fashion-mnist-mini"])
     quantizer = _with_quantizer_kind(config.vqvae.quantizer, argv)
     _refuse_options_of_other_kinds(quantizer, argv)
     return replace(
@@ -73,7 +71,7 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
 
 
 def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
-    """`config` as the kind of prior that `argv` names; what was chosen for it keeps its value.
+    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value.
 
     Raises:
         ValueError: The kind does not exist.

@@ -19,16 +19,26 @@ from pipelines.training.result import TrainingResult
 from stage1_vqvae.model import VQVAE
 from stage2_prior.pretrained import build_prior
 
-# Of all steps; best weights later than that are nothing to speak of.
-_WELL_BEFORE_THE_END = 0.8
+_OVERFIT_FRACTION = 0.8  # of all steps; best weights before it mean that a training overfits
 
 
 def plan(config: RunConfig, splits: DataSplits) -> str:
-    """What will be trained on what, in a few lines; builds both models without memory.
+    """Describes data and models in a few lines; raises as `plan_models`."""
+    return "\n".join([plan_data(config, splits), *plan_models(config, splits)])
+
+
+def plan_data(config: RunConfig, splits: DataSplits) -> str:
+    """Describes the images, their splits and classes in a few lines."""
+    sentences = (*splits.notes, *_describe_classes(splits))
+    lines = [f"data:  {_describe_data(config, splits)}", *(f"       {s}" for s in sentences)]
+    return "\n".join(lines)
+
+
+def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
+    """Describes the VQ-VAE and the prior in a line each; builds both on the meta device.
 
     Raises:
-        ValueError: The settings do not go with the images' size, or with the run that one of the
-            models starts from.
+        ValueError: The settings do not fit the images, or the run that a model starts from.
         FileNotFoundError: There is no such run.
     """
     config.augmentation.check_fits(splits.image_shape)
@@ -42,16 +52,12 @@ def plan(config: RunConfig, splits: DataSplits) -> str:
     if config.prior_from is not None:
         start_prior_from(prior, config.prior_from)
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
-    return "\n".join(
-        [
-            f"data:  {_describe_data(config, splits)}",
-            *(f"       {sentence}" for sentence in (*splits.notes, *_describe_classes(splits))),
-            f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, "
-            f"{_count(vqvae)}, {_length(config.vqvae_training, len(splits.train))}",
-            f"prior: {config.prior.kind}, {_count(prior)}, "
-            f"{_length(config.prior_training, len(splits.train))}"
-            + (f", {seen}" if (seen := also_seen(config.augmentation.names)) else ""),
-        ]
+    views = also_seen(config.augmentation.names)
+    return (
+        f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, {_count(vqvae)}, "
+        f"{_length(config.vqvae_training, len(splits.train))}",
+        f"prior: {config.prior.kind}, {_count(prior)}, "
+        f"{_length(config.prior_training, len(splits.train))}" + (f", {views}" if views else ""),
     )
 
 
@@ -66,7 +72,7 @@ def _describe_data(config: RunConfig, splits: DataSplits) -> str:
 
 
 def _describe_classes(splits: DataSplits) -> Iterator[str]:
-    """Sentences on how many training images there are of each class."""
+    """Yields sentences on the numbers of training images per class."""
     counts = dict(zip(splits.class_names, splits.train_images_per_class, strict=True))
     if counts:
         seen = (tallied(name, count) for name, count in counts.items() if count)
@@ -88,27 +94,26 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
     )
 
 
-def describe_fit(phase: str, result: TrainingResult, figure: str) -> str:
-    """Says how a figure of the best weights differs between training and validation images.
+def describe_fit(phase: str, result: TrainingResult, metric: str) -> str:
+    """Compares a metric of the best weights on training and validation images.
 
-    And whether validation turned up: the best weights are well before the last.
+    Reports overfitting where the best weights come well before the last.
 
     Args:
-        phase: Which training.
-        result: How it ended, with `figure` and `train_` + `figure` among its metrics.
-        figure: The monitored one.
+        phase: Name of the training.
+        result: Of the training; its metrics have `metric` and `train_` + `metric`.
+        metric: The monitored one.
     """
-    best, last, training = result.best_metrics, result.last_metrics, f"train_{figure}"
-    said = (
-        f"{phase}: {figure} of the best weights {best[figure]:.4g} on the validation split, "
+    best, last, training = result.best_metrics, result.last_metrics, f"train_{metric}"
+    fit = (
+        f"{phase}: {metric} of the best weights {best[metric]:.4g} on the validation split, "
         f"{best[training]:.4g} on as many training images"
     )
-    if result.best_step > _WELL_BEFORE_THE_END * result.step:
-        return said
+    if result.best_step > _OVERFIT_FRACTION * result.step:
+        return fit
     return (
-        f"{said}; validation has turned up since step {result.best_step:,}, to {last[figure]:.4g} "
-        f"at step {result.step:,} ({last[training]:.4g} on training images): more training only "
-        "learns these by heart"
+        f"{fit}; it has overfitted since step {result.best_step:,}: {last[metric]:.4g} on the "
+        f"validation split at step {result.step:,}, {last[training]:.4g} on training images"
     )
 
 

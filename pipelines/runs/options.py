@@ -18,6 +18,22 @@ from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.runs.kinds import recipe_defaults
 from pipelines.training.config import PrecisionChoice
 
+BothPrecisions = Annotated[
+    PrecisionChoice | None,
+    tyro.conf.arg(
+        help="Number format of both stages' convolutions and matrix products: auto takes bf16 "
+        "where a short test at the start shows it to be right and faster, and fp32 elsewhere. None "
+        "leaves it to vqvae-training.precision and prior-training.precision."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Read (and, if need be, download) the data, print every setting and what would be "
+        "trained, and write nothing else."
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
@@ -34,19 +50,17 @@ class TrainOptions:
     start_from: Path | None = None
     """Finished run whose weights both stages start from, for example to train it further: with the
     same models, a new schedule, in a new directory. None leaves it to vqvae-from and prior-from."""
-    precision: PrecisionChoice | None = None
-    """Number format of both stages' convolutions and matrix products: auto takes bf16 where a short
-    test at the start shows it to be right and faster, and fp32 elsewhere. None leaves it to
-    vqvae-training.precision and prior-training.precision."""
-    dry_run: bool = False
-    """Read (and, if need be, download) the data, print every setting and what would be trained,
-    and write nothing else."""
+    precision: BothPrecisions = None
+    dry_run: DryRun = False
 
-    def check(self, results: Sequence[Path]) -> None:
+    def check(self, results: Sequence[Path]) -> bool:
         """Refuses what cannot be trained or written, before any work is done.
 
         Args:
-            results: What the command makes; where all of it is there, nothing will be written.
+            results: What the command makes.
+
+        Returns:
+            Whether anything will be written: not by a dry run, nor where all results exist.
 
         Raises:
             FileExistsError: The directory holds a run and `resume` is False, or something else.
@@ -61,21 +75,12 @@ class TrainOptions:
                     "does not exist: check the path"
                 )
         if self.dry_run:
-            return
-        self.directory.check(self.run, resume=self.resume)
-        if self.writes(results):
-            refuse_unwritable(self.directory.path)
-
-    def writes(self, results: Sequence[Path]) -> bool:
-        """Whether anything is left to write, once `check` has accepted the directory.
-
-        Args:
-            results: What the command makes.
-        """
-        if self.dry_run:
             return False
-        is_finished = all(path.exists() for path in results)
-        return not is_finished or self.directory.config() != self.run
+        self.directory.check(self.run, resume=self.resume)
+        if all(path.exists() for path in results) and self.directory.config() == self.run:
+            return False
+        refuse_unwritable(self.directory.path)
+        return True
 
     @property
     def directory(self) -> RunDirectory:
@@ -90,20 +95,14 @@ def read_train_options(description: str) -> TrainOptions:
         default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
         description=description,
     )
-    run = options.run
-    if options.precision is not None:
-        run = replace(
-            run,
-            vqvae_training=replace(run.vqvae_training, precision=options.precision),
-            prior_training=replace(run.prior_training, precision=options.precision),
-        )
+    run = options.run.with_precision(options.precision)
     if options.start_from is not None:
         run = replace(run, vqvae_from=options.start_from, prior_from=options.start_from)
     return replace(options, run=resolve_paths(run))
 
 
 def resolve_paths(run: RunConfig) -> RunConfig:
-    """`run` with absolute paths, so that what it records holds in any working directory."""
+    """`run` with absolute paths, which are valid in any working directory."""
     vqvae_from, prior_from = (
         path and path.expanduser().resolve() for path in (run.vqvae_from, run.prior_from)
     )

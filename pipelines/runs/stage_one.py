@@ -63,13 +63,9 @@ def open_run(
     options.run.check_processes()
     config, directory, resume = options.run, options.directory, options.resume
 
-    def check() -> bool:
-        options.check(results)
-        return options.writes(results)
-
     device = choose_device(config.device)
     with process_group(device), ExitStack() as stack:
-        writes = on_main(check)
+        writes = on_main(lambda: options.check(results))
         agree({**settings_of_all(config.to_dict()), "resume": resume})
         if writes:
             require_shared(directory.path)

@@ -12,7 +12,7 @@ _PRIOR_TRAITS = ("config", "grids", "num_classes", "num_views", "context_grids")
 
 
 def start_vqvae_from(model: VQVAE, run: Path) -> None:
-    """Copies the weights of a run's VQ-VAE into `model`; on the meta device it only checks them.
+    """Copies the weights of a run's VQ-VAE into `model`; on the meta device only checks them.
 
     Raises:
         FileNotFoundError: The run has none.

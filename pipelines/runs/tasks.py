@@ -31,7 +31,7 @@ class VQVAETask:
         train: Images to train on.
         validation: Images to measure on.
         batch_size: Images of a forward pass, over all processes.
-        has_codebook: Whether the model's codebook is one to go on with, and not to be begun anew.
+        has_codebook: Whether the model's codebook is trained already.
     """
 
     name = "vqvae"
@@ -62,7 +62,7 @@ class VQVAETask:
         """Starts the codebook from the z_e of random training images, the same on every process."""
         if not self._has_codebook:
             order = torch.randperm(len(self._train))
-            # Over and over: a small data set still gives as many batches as the quantizer takes.
+            # In a cycle: the quantizer may take more batches than a small data set has.
             batches = itertools.cycle(torch.split(order, min(len(order), 64)))
             self.objective.initialise(self._images(indices, device) for indices in batches)
         self.objective.scale_usage(self._batch_size)
@@ -79,12 +79,12 @@ class VQVAETask:
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss, PSNR, and the codes' usage and perplexity on the whole validation split."""
         batches = image_batches(self._validation, device)
-        figures = measure_reconstruction(self.objective.model, batches)
+        metrics = measure_reconstruction(self.objective.model, batches)
         return {
-            "loss": figures.loss,
-            "psnr": figures.psnr,
-            "usage": min(figures.usage),
-            "perplexity": min(figures.perplexity),
+            "loss": metrics.loss,
+            "psnr": metrics.psnr,
+            "usage": min(metrics.usage),
+            "perplexity": min(metrics.perplexity),
         }
 
     def _images(self, indices: Tensor, device: torch.device) -> Tensor:

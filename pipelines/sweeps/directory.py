@@ -11,33 +11,37 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 from pipelines.files.atomic import is_empty, remove_partial
 from pipelines.files.ownership import LOCK_FILES, owned
 from pipelines.files.records import read_record, write_record
 from pipelines.runs.config import RunConfig, deciding, differences
 from pipelines.runs.directory import RunDirectory
-from pipelines.sweeps.table import SweepRow
+from pipelines.sweeps.row import SweepRow
 
 _T = TypeVar("_T")
 
 FORMAT_VERSION = 2
-_ROW_VERSION = 1
+_ROW_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepConfig:
     """Everything that decides the results of a sweep."""
 
-    quantizers: tuple[str, ...]
-    """Kinds of quantizers."""
-    codebook_sizes: tuple[int, ...]
-    """Sizes that each is tried with."""
-    with_prior: bool
-    """Whether the prior is trained, too."""
-    run: RunConfig
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
     """What is trained each time, but for the quantizer."""
+    quantizers: tuple[str, ...] = ("ema", "finite_scalar")
+    """Kinds of quantizers to try, each with its recommended settings: any of those that
+    vqvae.quantizer.kind names. The options of vqvae.quantizer itself must be left out."""
+    codebook_sizes: tuple[int, ...] = (64, 256, 1024)
+    """Codebook sizes K to try with every kind: a grid position takes log2(K) bits, over all grids
+    of a quantizer that has several."""
+    with_prior: bool = False
+    """Train the prior on the codes of every run too, and compare bits under it."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values by option, without the quantizer of `run`, which is not used."""
@@ -56,7 +60,7 @@ class _SweepFile:
     """What sweep.json holds."""
 
     precision: Literal["fp32", "bf16"] | None
-    """What the number format `auto` came to; None if no stage asks for it."""
+    """Number format in place of `auto`; None if no stage is set to it."""
     sweep: SweepConfig
 
 
@@ -78,11 +82,11 @@ class SweepRun:
     config: RunConfig
     """All its settings."""
     directory: RunDirectory
-    """Where it goes."""
+    """Its run directory."""
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return self.directory.path.name
 
     @property
@@ -102,7 +106,7 @@ class SweepRun:
         return read_record(self.row_file, "sweep-row", _ROW_VERSION, _RowFile, cure=cure).row
 
     def write_row(self, row: SweepRow) -> None:
-        """Keeps a measured row, replacing what was there."""
+        """Writes its row of the table; an older one is replaced."""
         write_record(self.row_file, "sweep-row", _ROW_VERSION, _RowFile(row=row))
 
 
@@ -111,26 +115,10 @@ class SweepDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def record_file(self) -> Path:
-        """`sweep.json`."""
-        return self.path / "sweep.json"
-
-    @property
-    def markdown(self) -> Path:
-        """The table, with what it means."""
-        return self.path / "sweep.md"
-
-    @property
-    def csv(self) -> Path:
-        """The table, unrounded."""
-        return self.path / "sweep.csv"
-
-    @property
-    def figure(self) -> Path:
-        """The table as a figure."""
-        return self.path / "sweep.png"
+        self.record_file = path / "sweep.json"
+        self.markdown = path / "sweep.md"
+        self.csv = path / "sweep.csv"
+        self.plot = path / "sweep.png"
 
     def run(self, kind: str, size: int) -> RunDirectory:
         """The run directory of a kind of quantizer and a codebook size."""
@@ -180,14 +168,14 @@ class SweepDirectory:
 
         Args:
             config: As for `check`, which must have passed.
-            precision: What the number format `auto` came to; None if no stage asks for it.
+            precision: Number format in place of `auto`; None if no stage is set to it.
         """
         remove_partial(self.path)
         content = _SweepFile(precision=precision, sweep=config)
         write_record(self.record_file, "sweep", FORMAT_VERSION, content)
 
     def precision(self) -> Literal["fp32", "bf16"] | None:
-        """The `precision` given to `begin`; None too where no sweep has begun."""
+        """The `precision` given to `begin`; None before that."""
         if not self.record_file.exists():
             return None
         return self._read().precision

@@ -1,4 +1,4 @@
-"""A trained run's row of the sweep's table: from its metrics, and measured where they lack it."""
+"""Measures the runs of a sweep: from their metrics, and on the test split."""
 
 from __future__ import annotations
 
@@ -13,59 +13,67 @@ from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.metrics.ssim import structural_similarity
 from pipelines.runs.batches import image_batches
 from pipelines.sweeps.directory import SweepRun
-from pipelines.sweeps.table import SweepRow
+from pipelines.sweeps.row import SweepRow
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from stage1_vqvae.model import VQVAE
 
 
-def vqvae_row(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device) -> SweepRow:
-    """The row of a run whose stage one is finished.
+def measure_stage_one(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device) -> None:
+    """Writes the row of a run whose stage one is finished, if it has none.
 
     Args:
-        run: Its metrics hold the figures of stage one.
+        run: Its metrics have those of stage one on the test split.
         model: Its VQ-VAE, on `device`.
         test: The whole test split.
         device: Where to compute.
 
     Raises:
-        ValueError: The metrics lack the figures.
+        ValueError: The metrics are missing.
     """
-    record = _test_row(run, "vqvae", {"psnr", "usage", "perplexity", "entropy"})
-    figures = record.values
-    _, height, width = test.image_shape
-    bits = model.raw_bits_per_image
-    return SweepRow(
+    if run.read_row() is not None:
+        return
+    logged = _test_row(run, "vqvae", {"psnr", "usage", "perplexity", "entropy"})
+    bits, (_, height, width) = model.raw_bits_per_image, test.image_shape
+    values = {
+        "bits_per_position": bits / max(h * w for h, w in model.grid_shapes),
+        "bits_per_image": bits,
+        "bits_per_pixel": bits / (height * width),
+        "psnr": logged.values["psnr"],
+        "ssim": measure_ssim(model, image_batches(test, device)),
+        "usage": logged.values["usage"],
+        "perplexity": logged.values["perplexity"],
+        "order_0_entropy": logged.values["entropy"],
+        "vqvae_seconds": logged.seconds,
+        "images_per_second": logged.images_seen / logged.seconds if logged.seconds else None,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    known = {name: value for name, value in values.items() if value is not None}
+    # The log has null for what JSON cannot hold: every reconstruction is exact.
+    row = SweepRow(
         kind=run.kind,
         codebook_size=run.size,
         codebook_sizes=model.codebook_sizes,
-        bits_per_position=bits / max(h * w for h, w in model.grid_shapes),
-        bits_per_image=bits,
-        bits_per_pixel=bits / (height * width),
-        # The metrics hold null for what JSON cannot hold: every reconstruction is exact.
-        psnr=math.inf if figures["psnr"] is None else figures["psnr"],
-        ssim=measure_ssim(model, image_batches(test, device)),
-        usage=figures["usage"],
-        perplexity=figures["perplexity"],
-        order_0_entropy=figures["entropy"],
-        vqvae_seconds=record.seconds,
-        images_per_second=record.images_seen / record.seconds if record.seconds else None,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        values={"psnr": math.inf} | known,
     )
+    run.write_row(row)
 
 
-def with_prior_figures(row: SweepRow, run: SweepRun) -> SweepRow:
-    """The row of stage one with what the run's finished prior came to.
+def measure_prior(run: SweepRun) -> None:
+    """Adds the metrics of a run's finished prior to its row.
 
     Raises:
-        ValueError: The metrics lack the prior's figures.
+        ValueError: The row or the metrics are missing.
     """
-    record = _test_row(run, "prior", {"bits_per_code", "bits_per_image"})
-    return replace(
-        row,
-        bits_per_code=record.values["bits_per_code"],
-        prior_bits_per_image=record.values["bits_per_image"],
-        prior_seconds=record.seconds,
-    )
+    row = run.read_row()
+    assert row is not None, "stage one is measured first"
+    logged = _test_row(run, "prior", {"bits_per_code", "bits_per_image"})
+    values = {
+        "bits_per_code": logged.values["bits_per_code"],
+        "prior_bits_per_image": logged.values["bits_per_image"],
+        "prior_seconds": logged.seconds,
+    }
+    known = {name: value for name, value in values.items() if value is not None}
+    run.write_row(replace(row, values={**row.values, **known}))
 
 
 def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
@@ -78,23 +86,23 @@ def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
     Returns:
         In [-1, 1]; None for images smaller than its window.
     """
-    # A loaded model laid out in memory as a trained one gives the same to the last bit.
+    # A loaded model in the memory format of a trained one has the same results to the last bit.
     model.eval().to(memory_format=torch.channels_last)
     return structural_similarity((images, model.decode(model.encode(images))) for images in batches)
 
 
-def _test_row(run: SweepRun, phase: str, figures: set[str]) -> MetricsRow:
-    """What a phase wrote to the run's metrics about the test split.
+def _test_row(run: SweepRun, phase: str, names: set[str]) -> MetricsRow:
+    """The metrics of a phase on the test split, from the run's log.
 
     Raises:
-        ValueError: There is nothing, or one of `figures` is missing.
+        ValueError: They are missing, or one of `names` is.
     """
     path = run.directory.metrics
     rows = read_metrics(path) if path.exists() else []
     found = [row for row in rows if (row.phase, row.kind) == (phase, "test")]
-    if not found or not figures <= found[-1].values.keys():
+    if not found or not names <= found[-1].values.keys():
         raise ValueError(
-            f"{path} must hold the {phase}'s figures on the test split, but they are missing: "
+            f"{path} must hold the metrics of {phase} on the test split, but they are missing: "
             f"restore it, or remove {run.directory.path} to train that run again"
         )
     return found[-1]

@@ -45,19 +45,11 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _TensorFile:
-    """Size and checksum of a file of tensors."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _StateFile:
     """The content of state.json."""
 
-    files: dict[str, _TensorFile]
-    """By group."""
+    hashes: dict[str, str]
+    """SHA-256 of each file of tensors, by group."""
     state: TrainingState
 
 
@@ -65,8 +57,8 @@ class CheckpointStore:
     """The newest checkpoints of one training run, each a directory `step-00000120`.
 
     A checkpoint is written under another name, flushed to the disk, and then renamed: whatever
-    interrupts the writing, the previous one stays valid. `state.json` records size and SHA-256 of
-    every tensor file and is sealed itself, so that no changed byte is trained on.
+    interrupts the writing, the previous one stays valid. `state.json` records the SHA-256
+    of every tensor file and is sealed itself, so that no changed byte is trained on.
 
     Args:
         directory: Created when the first checkpoint is written.
@@ -137,12 +129,14 @@ class CheckpointStore:
 
 
 def _write_files(directory: Path, tensors: TensorGroups, state: TrainingState) -> None:
-    files = {}
+    hashes = {}
     for group, members in tensors.items():
         content = safetensors.torch.save({n: _plain(tensor) for n, tensor in members.items()})
         (directory / f"{group}.safetensors").write_bytes(content)
-        files[group] = _TensorFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    record = record_bytes(_KIND, FORMAT_VERSION, _StateFile(files=files, state=state), sealed=True)
+        hashes[group] = hashlib.sha256(content).hexdigest()
+    record = record_bytes(
+        _KIND, FORMAT_VERSION, _StateFile(hashes=hashes, state=state), sealed=True
+    )
     (directory / "state.json").write_bytes(record)
 
 
@@ -167,17 +161,14 @@ def _read_files(directory: Path, step: int) -> Checkpoint:
         raise ValueError(f"{path} must be that of step {step}, got {record.state.run.step}")
     tensors = {
         group: _read_tensors(directory / f"{group}.safetensors", expected)
-        for group, expected in record.files.items()
+        for group, expected in record.hashes.items()
     }
     return Checkpoint(tensors=tensors, state=record.state)
 
 
-def _read_tensors(path: Path, expected: _TensorFile) -> dict[str, Tensor]:
-    size = path.stat().st_size
-    if size != expected.bytes:
-        raise ValueError(f"{path} must have {expected.bytes} bytes, got {size}")
+def _read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
     content = read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != expected.sha256:
+    if hashlib.sha256(content).hexdigest() != expected:
         raise ValueError(f"{path} was altered after it was written")
     try:
         return safetensors.torch.load(content)

@@ -1,12 +1,12 @@
-"""Muon for weights of any shape, with AdamW for all other parameters."""
+"""Muon for weights of any shape."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon
+from torch.optim import Muon
 
 from pipelines.training.config import TrainingConfig
 
@@ -34,64 +34,19 @@ def muon_weights(module: nn.Module) -> list[nn.Parameter]:
     return weights
 
 
-class MuonWithAdamW:
-    """Muon for some weights of a module and AdamW for the others, as one optimizer.
+def build_muon(matrices: Iterable[nn.Parameter], config: TrainingConfig) -> Muon:
+    """Builds Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks").
 
-    Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") sees each
-    weight as the matrix (out, everything else) and makes steps that are equally large in all
-    directions. Learning rate and decay are on AdamW's scale (Liu et al. 2025, "Muon is scalable for
-    LLM training", equation 4). torch's class takes matrices only: it is given views that share the
-    weights' memory.
-
-    Args:
-        weights: Weights for Muon, of two or more dimensions.
-        adamw: Optimizer of all other parameters; None without any.
-        config: Learning rate and weight decay.
+    It sees each weight as the matrix (out, everything else) and makes steps that are equally large
+    in all directions. Learning rate and decay are on AdamW's scale (Liu et al. 2025, "Muon is
+    scalable for LLM training", equation 4).
     """
-
-    def __init__(
-        self, weights: list[nn.Parameter], adamw: AdamW | None, config: TrainingConfig
-    ) -> None:
-        self._matrix_of = {w: nn.Parameter(as_matrix(w.detach(), w)) for w in weights}
-        self._muon = Muon(
-            self._matrix_of.values(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        self._adamw = adamw
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups of both optimizers."""
-        return self._muon.param_groups + (self._adamw.param_groups if self._adamw else [])
-
-    def is_matrix(self, parameter: nn.Parameter) -> bool:
-        """Returns whether Muon updates a parameter, so that its state is a matrix."""
-        return parameter in self._matrix_of
-
-    def state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
-        """Returns the optimizer state of a parameter, which may be written to."""
-        matrix = self._matrix_of.get(parameter)
-        optimizer = self._adamw if matrix is None else self._muon
-        state: dict[str, Any] = optimizer.state[parameter if matrix is None else matrix]  # type: ignore[union-attr]
-        return state
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Makes one step of both optimizers."""
-        for weight, matrix in self._matrix_of.items():
-            matrix.grad = None if weight.grad is None else as_matrix(weight.grad, weight)
-        self._muon.step()  # type: ignore[no-untyped-call]
-        if self._adamw:
-            self._adamw.step()
-
-    def zero_grad(self) -> None:
-        """Sets all gradients to None."""
-        for weight in self._matrix_of:
-            weight.grad = None
-        if self._adamw:
-            self._adamw.zero_grad()
+    return Muon(
+        matrices,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:

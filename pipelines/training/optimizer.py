@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.muon import MuonWithAdamW, as_matrix, as_weight, muon_weights
+from pipelines.training.muon import as_matrix, as_weight, build_muon, muon_weights
 from pipelines.training.schedule import learning_rate_factor
-
-Optimizer: TypeAlias = AdamW | MuonWithAdamW
 
 
 class ModuleOptimizer:
@@ -35,12 +33,19 @@ class ModuleOptimizer:
         self.config = config
         self._named = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.parameters = list(self._named.values())
-        self._optimizer = build_optimizer(module, config)
+        if not self.parameters:
+            raise ValueError("the objective must have at least one parameter to train, got none")
+        weights = muon_weights(module) if config.optimizer == "muon" else []
+        # torch's Muon takes matrices only: these share the weights' memory.
+        self._matrices = {w: nn.Parameter(as_matrix(w.detach(), w)) for w in weights}
+        others = [parameter for parameter in self.parameters if parameter not in self._matrices]
+        self._muon = build_muon(self._matrices.values(), config) if weights else None
+        self._adamw = _build_adamw(others, config) if others else None
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the last step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        return float(self._optimizers[0].param_groups[0]["lr"])
 
     def gradient_norm(self) -> Tensor:
         """Computes the L2 norm () of the gradient of all parameters."""
@@ -60,22 +65,29 @@ class ModuleOptimizer:
             warmup_fraction=self.config.warmup_fraction,
             final_factor=self.config.final_learning_rate,
         )
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * factor
         if self.config.clip_norm is not None:
             clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self.update()
+
+    def update(self) -> None:
+        """Updates the parameters without schedule and clipping, and clears the gradients."""
+        for weight, matrix in self._matrices.items():
+            matrix.grad = None if weight.grad is None else as_matrix(weight.grad, weight)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        for parameter in (*self.parameters, *self._matrices.values()):
+            parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the state as `<entry>/<parameter name>`, e.g. `exp_avg/encoder.stem.weight`."""
         return {
             # In the parameter's shape, not its memory format: another device has another.
-            f"{entry}/{name}": as_weight(value, parameter)
-            if _is_matrix(self._optimizer, parameter)
-            else value
+            f"{entry}/{name}": as_weight(value, parameter) if parameter in self._matrices else value
             for name, parameter in self._named.items()
-            for entry, value in _state_of(self._optimizer, parameter).items()
+            for entry, value in self._state_of(parameter).items()
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -92,8 +104,8 @@ class ModuleOptimizer:
                     f"the optimizer's state must belong to this model, got {key!r} of shape "
                     f"{tuple(value.shape)}: it was made with another model"
                 )
-            state = _state_of(self._optimizer, parameter)
-            if _is_matrix(self._optimizer, parameter):
+            state = self._state_of(parameter)
+            if parameter in self._matrices:
                 state[entry] = as_matrix(value.to(parameter.device), parameter).clone()
             elif value.shape == parameter.shape:
                 # The fused kernel walks raw memory: moments need their parameter's memory format.
@@ -101,25 +113,19 @@ class ModuleOptimizer:
             else:
                 state[entry] = value.to(parameter.device, copy=True)
 
+    @property
+    def _optimizers(self) -> list[Optimizer]:
+        return [optimizer for optimizer in (self._muon, self._adamw) if optimizer is not None]
 
-def build_optimizer(module: nn.Module, config: TrainingConfig) -> Optimizer:
-    """Builds the configured optimizer over every parameter of `module` that requires a gradient.
-
-    Raises:
-        ValueError: If the module has nothing to train.
-    """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError("the objective must have at least one parameter to train, got none")
-    weights = muon_weights(module) if config.optimizer == "muon" else []
-    if not weights:
-        return _adamw(parameters, config)
-    taken = set(weights)
-    others = [parameter for parameter in parameters if parameter not in taken]
-    return MuonWithAdamW(weights, _adamw(others, config) if others else None, config)
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
+        matrix = self._matrices.get(parameter)
+        optimizer = self._adamw if matrix is None else self._muon
+        assert optimizer is not None
+        state: dict[str, Any] = optimizer.state[parameter if matrix is None else matrix]
+        return state
 
 
-def _adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> AdamW:
+def _build_adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> AdamW:
     """Builds AdamW (Loshchilov and Hutter 2019).
 
     Matrices, convolution kernels and embeddings decay; biases, gains and other vectors do not,
@@ -136,14 +142,3 @@ def _adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-
-
-def _is_matrix(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
-    return isinstance(optimizer, MuonWithAdamW) and optimizer.is_matrix(parameter)
-
-
-def _state_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
-    if isinstance(optimizer, MuonWithAdamW):
-        return optimizer.state_of(parameter)
-    state: dict[str, Any] = optimizer.state[parameter]
-    return state

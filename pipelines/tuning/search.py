@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipelines.cli.echo import say
-from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.data.image_set import DataSplits
 from pipelines.evaluation.loaded_run import check_networks_folder, joined_sets, run_classifier
-from pipelines.evaluation.metrics.feature_networks import FeatureNetwork, classifier_network
+from pipelines.evaluation.metrics.feature_networks import classifier_network
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.files.atomic import refuse_unwritable
 from pipelines.generation.pipeline import GenerationPipeline
@@ -33,9 +32,6 @@ from pipelines.tuning.record import (
 from stage2_prior.artifact import weights_hash
 from stage2_prior.config import SamplingSettings
 from stage2_prior.sampling.checks import decide_compilation
-
-LabelAccuracy = Callable[[NDArray[np.uint8], NDArray[np.int64]], float]
-"""Share of images uint8 (N, C, H, W) that a classifier assigns to their labels, int64 (N,)."""
 
 
 def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None:
@@ -132,11 +128,14 @@ def measure_candidates(
 ) -> SamplingTuning:
     """Measures all candidates, and prints each when it is measured.
 
+    All sample with the same random numbers, so that their differences are less noisy than the
+    distances themselves. A set of samples has the size and the labels of the validation split.
+
     Args:
         directory: The run.
         options: How many samples.
         pipeline: The run's models, where to compute.
-        candidates: What is tried.
+        candidates: What is tried, each with `compile` decided.
         splits: The run's data, which `check_data` has accepted.
 
     Raises:
@@ -148,90 +147,44 @@ def measure_candidates(
     classifier, key = run_classifier(
         directory.path, splits, real, device, resolve_precision("auto", device)
     )
-    network = classifier_network(classifier, key)
-    floor = frechet_distance(
-        network.features(validation.images),
-        network.features(splits.train.images[: len(validation)]),
-    )
+    network, size = classifier_network(classifier, key), len(validation)
+    features = network.features(validation.images)
+    floor = frechet_distance(features, network.features(splits.train.images[:size]))
     say(
-        f"FD-classifier of {options.sets} x {len(validation):,} samples from the validation split "
+        f"FD-classifier of {options.sets} x {size:,} samples from the validation split "
         f"(of as many training images, which the classifier was trained on: {floor:.3f})"
     )
-    if len(validation) < 10 * network.num_features:
+    if size < 10 * network.num_features:
         say(
-            f"note: {len(validation):,} images are few for {network.num_features:,} features: the "
+            f"note: {size:,} images are few for {network.num_features:,} features: the "
             "distances are too high, and only to be compared with each other"
         )
     say(HEADING)
+    labels = None
+    if validation.labels is not None and pipeline.prior.num_classes is not None:
+        labels = np.tile(validation.labels, options.sets)
     measured = []
-    for result in measure_settings(
-        pipeline,
-        candidates,
-        validation,
-        network,
-        sets=options.sets,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        label_accuracy=classifier.accuracy,
-    ):
-        say(table_row(result))
-        measured.append(result)
+    for candidate in candidates:
+        images = pipeline(
+            options.sets * size,
+            None if labels is None else torch.from_numpy(labels),
+            settings=candidate,
+            seed=options.seed,
+            batch_size=options.batch_size,
+        ).numpy()
+        distances = tuple(
+            frechet_distance(features, network.features(part))
+            for part in np.array_split(images, options.sets)
+        )
+        accuracy = None if labels is None else classifier.accuracy(images, labels)
+        measured.append(MeasuredSettings(candidate, distances, accuracy))
+        say(table_row(measured[-1]))
     return SamplingTuning(
         vqvae=pipeline.vqvae.weights_hash(),
         prior=weights_hash(pipeline.prior.state_dict()),
         feature_network=key,
-        images_per_set=len(validation),
+        images_per_set=size,
         seed=options.seed,
         floor=floor,
         measured=tuple(measured),
     )
-
-
-def measure_settings(
-    pipeline: GenerationPipeline,
-    candidates: Sequence[SamplingSettings],
-    real: ImageSet,
-    network: FeatureNetwork,
-    *,
-    sets: int,
-    seed: int,
-    batch_size: int,
-    label_accuracy: LabelAccuracy | None = None,
-) -> Iterator[MeasuredSettings]:
-    """Measures one candidate after the other.
-
-    All sample with the same random numbers, so that their differences are less noisy than the
-    distances themselves.
-
-    Args:
-        pipeline: Samples.
-        candidates: The settings, each with `compile` decided.
-        real: Images to compare with. Each set of samples is as large, and its classes are as
-            frequent.
-        network: The feature space.
-        sets: How many sets of samples of each candidate.
-        seed: Of the samples.
-        batch_size: Samples made at once.
-        label_accuracy: Classifies samples; None leaves that out.
-    """
-    size = len(real)
-    features = network.features(real.images)
-    labels = None
-    if real.labels is not None and pipeline.prior.num_classes is not None:
-        labels = np.tile(real.labels, sets)
-    for candidate in candidates:
-        images = pipeline(
-            sets * size,
-            None if labels is None else torch.from_numpy(labels),
-            settings=candidate,
-            seed=seed,
-            batch_size=batch_size,
-        ).numpy()
-        yield MeasuredSettings(
-            candidate,
-            tuple(
-                frechet_distance(features, network.features(images[i * size : (i + 1) * size]))
-                for i in range(sets)
-            ),
-            None if label_accuracy is None or labels is None else label_accuracy(images, labels),
-        )

@@ -3,6 +3,22 @@
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import TINY, command, one_thread
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Tiny tensors do not wait for other threads, above all where other programs are busy."""
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    from tiny_runs import one_thread
+
+    with one_thread():
+        yield
 
 
 def two_kinds_of_images(count, height, width, channels):
@@ -48,8 +64,6 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def rgb_run(tmp_path_factory, rgb_file):
     """A finished run of `train_all` on `rgb_file`; copy it before changing anything."""
-    from tiny_runs import TINY, command
-
     run = tmp_path_factory.mktemp("trained") / "runs" / "rgb"
     command("train_all", *TINY, "--data.source", f"npz:{rgb_file}", "--out", run)
     return run

@@ -24,12 +24,6 @@ from stage1_vqvae.artifact import load_artifact
 SIDE = 6  # the size of the test split
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _no_inception(tmp_path_factory):
     """Weights that happen to lie in the cache would take minutes."""

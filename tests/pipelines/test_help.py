@@ -13,16 +13,16 @@ from tiny_runs import python
 
 from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
-from pipelines.generation.options import InpaintOptions, SampleOptions
+from pipelines.generation.options import InpaintOptions, ReconstructOptions, SampleOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
-from pipelines.reconstruct import ReconstructOptions
 from pipelines.runs.options import TrainOptions
-from pipelines.runs.recipes import fashion_mnist_mini
+from pipelines.runs.recipes import RECIPES
+from pipelines.sweeps.directory import SweepConfig
 from pipelines.sweeps.options import SweepOptions
 from pipelines.train_prior import TrainPriorOptions
 from pipelines.tuning.options import TuneSamplingOptions
 
-TRAIN = TrainOptions(run=fashion_mnist_mini())
+TRAIN = TrainOptions(run=RECIPES["fashion-mnist-mini"])
 PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
 OPTIONS = {
     "train_all": TRAIN,
@@ -33,11 +33,11 @@ OPTIONS = {
     "inpaint": InpaintOptions(),
     "reconstruct": ReconstructOptions(),
     "inspect_codebook": InspectCodebookOptions(),
-    "sweep": SweepOptions(run=fashion_mnist_mini()),
+    "sweep": SweepOptions(sweep=SweepConfig(run=RECIPES["fashion-mnist-mini"])),
     "evaluate": EvaluateOptions(),
     "tune_sampling": TuneSamplingOptions(),
 }
-WITHOUT_PREFIX = ("run", "settings", "sampling", "evaluation")
+WITHOUT_PREFIX = ("run", "sweep", "settings", "sampling", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
 
 SCRIPT = """
@@ -53,15 +53,6 @@ except SystemExit as leaving:
     status = leaving.code
 print(json.dumps([status, text.getvalue(), [m for m in heavy if m in sys.modules]]))
 """
-
-
-@pytest.fixture(scope="module", params=OPTIONS)
-def shown(request, tmp_path_factory):
-    """A command with its exit status, its help text and the heavy modules it imported."""
-    ended = python("-c", SCRIPT, request.param, *HEAVY, cwd=tmp_path_factory.mktemp("no-runs"))
-    assert ended.stderr == ""
-    status, text, imported = json.loads(ended.stdout)
-    return request.param, status, text, imported
 
 
 def leaves(options, prefix=""):
@@ -94,25 +85,14 @@ def letters(text):
     return "".join(text.replace("│", "").split())
 
 
-def test_help_exits_with_0(shown):
-    _, status, _, _ = shown
-    assert status == 0
-
-
-def test_help_imports_nothing_heavy(shown):
-    *_, imported = shown
-    assert imported == []
-
-
-def test_help_names_every_option(shown):
-    command, _, text, _ = shown
-    missing = [name for name, _ in leaves(OPTIONS[command]) if f"{name} " not in text]
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_and_explains_every_option_and_imports_nothing_heavy(command, tmp_path):
+    ended = python("-c", SCRIPT, command, *HEAVY, cwd=tmp_path)
+    assert ended.stderr == ""
+    status, text, imported = json.loads(ended.stdout)
+    assert (status, imported) == (0, [])
+    options = list(leaves(OPTIONS[command]))
     # A switch is named with its opposite: `--resume, --no-resume`.
-    assert [name for name in missing if f"{name}, --" not in text] == []
-
-
-def test_help_explains_every_option(shown):
-    command, _, text, _ = shown
-    text = letters(text)
-    unexplained = [name for name, what in leaves(OPTIONS[command]) if letters(what) not in text]
-    assert unexplained == []
+    unnamed = [n for n, _ in options if f"{n} " not in text and f"{n}, --" not in text]
+    unexplained = [name for name, what in options if letters(what) not in letters(text)]
+    assert (unnamed, unexplained) == ([], [])

@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, one_thread, status, tree
+from tiny_runs import TINY, command, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.files.images import image_grid
 from pipelines.generation.pipeline import GenerationPipeline
 from stage2_prior.config import SamplingSettings
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +123,9 @@ def test_own_images_are_brought_to_the_size_of_training(run, pipeline, tmp_path,
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
     # Two of three codes per row see pixels 5 to 9 of 10.
     assert capsys.readouterr().out.splitlines() == [
-        f"2 images of {tmp_path}/mine, completions of each: 1, codes drawn given the others: "
-        "4 of 6",
-        f"wrote originals, holes and completions below each other to {tmp_path}/a.png",
+        f"2 images of {tmp_path}/mine, 1 completions of each; sampled codes: 4 of 6, given the "
+        "others",
+        f"wrote originals, masked images and completions below each other to {tmp_path}/a.png",
     ]
 
 
@@ -154,9 +148,7 @@ def test_prior_of_one_order_is_refused_in_one_sentence(rgb_run, capsys):
     before = tree(rgb_run)
     assert status("inpaint", "--run", rgb_run, "--device", "cpu") == 1
     error = capsys.readouterr().err
-    assert error.startswith(
-        "error: completing known codes or drawing several codes at a time needs"
-    )
+    assert "needs a prior that was trained in any order" in error
     assert error.endswith("train a transformer with any_order (--prior.any-order)\n")
     assert tree(rgb_run) == before
 
@@ -188,11 +180,11 @@ def mask_files(tmp_path):
         ),
         (
             ("--mask", "whole.png"),
-            "the mask must be black where the hole is, but nothing in whole.png is",
+            "the mask must be black where pixels are unknown, but whole.png",
         ),
         (
             ("--mask", "whole.png", "--hide", "top"),
-            "either --hide or --mask says what is hidden, got both: leave one out",
+            "only one of --hide and --mask is possible, got both",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, edit_json, one_thread, status, tree
+from tiny_runs import TINY, command, edit_json, status, tree
 
 from pipelines.codebook import inspect as inspection
 from pipelines.data.config import DataConfig
@@ -19,12 +19,6 @@ from stage1_vqvae.quantizers.base import to_points
 
 FILES = ["codebook.json", "decoded.png", "entropy.png", "map.png", "usage.png"]
 K, FAR = 8, 100.0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

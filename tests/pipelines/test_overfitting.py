@@ -1,4 +1,4 @@
-"""A prior that learns its training images by heart is seen to, and stopped."""
+"""A prior that overfits is reported, and stopped."""
 
 import pytest
 import torch
@@ -74,12 +74,12 @@ def test_bits_of_training_images_fall_away_from_those_of_validation(stopped):
     assert stopped.result.last_metrics == last
 
 
-def test_end_says_both_figures_and_that_validation_turned_up(stopped):
+def test_end_reports_both_metrics_and_overfitting(stopped):
     best, last = stopped.result.best_metrics, stopped.result.last_metrics
     said = describe_fit("prior", stopped.result, "bits_per_code")
     assert f"{best['bits_per_code']:.4g} on the validation split" in said
     assert f"{best['train_bits_per_code']:.4g} on as many training images" in said
     assert (
-        f"has turned up since step {stopped.result.best_step}, to {last['bits_per_code']:.4g}"
+        f"since step {stopped.result.best_step}: {last['bits_per_code']:.4g} on the validation"
         in said
     )

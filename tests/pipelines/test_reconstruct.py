@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, one_thread, status, tree
+from tiny_runs import TINY, command, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.files.images import pair_grid
 from stage1_vqvae.model import VQVAE
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

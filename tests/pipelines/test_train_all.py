@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_runs import TINY, command, contents, one_thread, status, tree
+from tiny_runs import TINY, command, contents, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.data_record import SplitSizes
@@ -50,12 +50,6 @@ def run(request):
 @pytest.fixture
 def splits(run):
     return load_splits(run.config().data)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def test_run_directory_holds_what_the_design_says(run):
@@ -251,11 +245,10 @@ def test_run_says_its_plan_its_figures_and_where_to_look(tmp_path, gray_file, ca
     assert said[3].endswith("(fp32), best weights of step 10 of 10")
     assert said[5].startswith(f"prior: bits_per_code {prior['bits_per_code']:.4g}, order_0_entropy")
     assert said[6].startswith("prior: bits_per_code of the best weights ")
-    assert said[7:] == [
-        f"report: {run}/report.html",
-        f"images: {run}/samples.png (drawn by the prior), {run}/reconstructions.png (by stage one)",
-        f"next: python -m pipelines.sample --run {run} --n 64",
-    ]
+    assert said[7] == f"report: {run}/report.html"
+    assert f"{run}/samples.png" in said[8]
+    assert f"{run}/reconstructions.png" in said[8]
+    assert said[9:] == [f"next: python -m pipelines.sample --run {run} --n 64"]
 
 
 def test_images_of_four_channels_are_trained_on_and_shown(tmp_path):

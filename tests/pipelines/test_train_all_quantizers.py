@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_runs import TINY, command, one_thread
+from tiny_runs import TINY, command
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -11,6 +11,8 @@ from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS
 from stage2_prior.config import SamplingSettings
+
+pytestmark = pytest.mark.slow
 
 START = TINY.index("--vqvae.quantizer.codebook-size")
 WITHOUT_CODEBOOK = (*TINY[:START], *TINY[START + 4 :])
@@ -36,59 +38,31 @@ def options_of(kind, prior):
     return (*options, "--vqvae.quantizer.kind", kind, *size, *PRIORS[prior])
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
-def trained(request, tmp_path_factory, rgb_file):
-    kind, prior = request.param
-    path = tmp_path_factory.mktemp("quantizers") / "run"
-    source = ("--data.source", f"npz:{rgb_file}", "--out", path)
+@pytest.mark.parametrize(("kind", "prior"), CASES)
+def test_codes_priors_and_samples_of_every_quantizer_belong_together(
+    kind, prior, tmp_path, rgb_file
+):
+    source = ("--data.source", f"npz:{rgb_file}", "--out", tmp_path / "run")
     command("train_all", *options_of(kind, prior), *source)
-    return RunDirectory(path), GenerationPipeline.from_pretrained(path)
+    pipeline = GenerationPipeline.from_pretrained(tmp_path / "run")
+    vqvae, prior = pipeline.vqvae, pipeline.prior
 
+    dump = read_code_dump(RunDirectory(tmp_path / "run").codes)
+    images = load_splits(DataConfig(source=f"npz:{rgb_file}")).test.images
+    assert dump.codebook_sizes == vqvae.codebook_sizes
+    stored = tuple(grid.long() for grid in dump.splits["test"].codes)
+    torch.testing.assert_close(stored, vqvae.encode(torch.from_numpy(images)), rtol=0, atol=0)
+    assert tuple(grid.codebook_size for grid in prior.grids) == vqvae.codebook_sizes
+    assert tuple((grid.height, grid.width) for grid in prior.grids) == vqvae.grid_shapes
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
-
-
-def test_dump_holds_the_codes_that_the_model_gives(trained):
-    run, pipeline = trained
-    dump = read_code_dump(run.codes)
-    images = load_splits(DataConfig(source=run.config().data.source)).test.images
-    codes = pipeline.vqvae.encode(torch.from_numpy(images))
-    assert dump.codebook_sizes == pipeline.vqvae.codebook_sizes
-    assert len(dump.splits["test"].codes) == len(codes)
-    assert all(
-        torch.equal(stored.long(), grid)
-        for stored, grid in zip(dump.splits["test"].codes, codes, strict=True)
-    )
-
-
-def test_prior_is_over_the_grids_of_the_model(trained):
-    _, pipeline = trained
-    grids = pipeline.prior.grids
-    assert tuple(grid.codebook_size for grid in grids) == pipeline.vqvae.codebook_sizes
-    assert tuple((grid.height, grid.width) for grid in grids) == pipeline.vqvae.grid_shapes
-
-
-def test_samples_are_decoded_draws_of_the_prior(trained):
-    _, pipeline = trained
-    labels = torch.tensor([0, 1, 0])
-    settings = SamplingSettings(temperature=0.9)
-    images = pipeline(3, labels, settings=settings, seed=4)
-    codes = pipeline.prior.sample(3, labels, settings, seed=4)
+    labels, settings = torch.tensor([0, 1, 0]), SamplingSettings(temperature=0.9)
+    codes = prior.sample(3, labels, settings, seed=4)
     # Decoded in batches of another size, which can turn the rounding of a pixel.
-    difference = images.int() - pipeline.vqvae.decode(codes).int()
-    assert difference.abs().max() <= 1
-
-
-def test_log_prob_of_several_grids_is_finite_and_depends_on_each(trained):
-    _, pipeline = trained
-    codes = pipeline.prior.sample(2, torch.tensor([0, 1]), seed=1)
-    before = pipeline.prior.log_prob(codes, torch.tensor([0, 1]))
+    samples = pipeline(3, labels, settings=settings, seed=4)
+    assert (samples.int() - vqvae.decode(codes).int()).abs().max() <= 1
+    before = prior.log_prob(codes, labels)
     assert before.isfinite().all()
-    for i, size in enumerate(pipeline.vqvae.codebook_sizes):
+    for i, size in enumerate(vqvae.codebook_sizes):
         changed = [grid.clone() for grid in codes]
         changed[i][:, 0, 0] = (changed[i][:, 0, 0] + 1) % size
-        after = pipeline.prior.log_prob(tuple(changed), torch.tensor([0, 1]))
-        assert (after != before).all()
+        assert (prior.log_prob(tuple(changed), labels) != before).all()

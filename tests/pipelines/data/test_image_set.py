@@ -14,14 +14,11 @@ def test_image_set_image_shape_is_channels_height_width():
     assert make(shape=(3, 5, 7)).image_shape == (3, 5, 7)
 
 
-def test_take_gives_images_and_labels_in_the_asked_order():
+def test_take_gives_images_and_labels_in_the_given_order():
     images = make(labels=[0, 1, 2, 3])
     taken = images.take(np.array([2, 0]))
     assert taken.labels.tolist() == [2, 0]
     np.testing.assert_array_equal(taken.images, np.stack([images.images[2], images.images[0]]))
-
-
-def test_take_without_labels_gives_none():
     assert make().take(np.array([1])).labels is None
 
 
@@ -45,14 +42,10 @@ def test_image_set_refuses_a_label_too_many():
         make(4, labels=[0] * 5)
 
 
-def test_splits_without_classes_have_no_num_classes():
-    splits = DataSplits(make(), make(), make())
-    assert splits.num_classes is None
-
-
-def test_splits_num_classes_counts_the_names():
+def test_splits_count_their_classes():
     part = make(labels=[0, 1, 0, 1])
     assert DataSplits(part, part, part, ("a", "b", "c")).num_classes == 3
+    assert DataSplits(make(), make(), make()).num_classes is None
 
 
 def test_splits_refuse_an_empty_split():
@@ -65,27 +58,19 @@ def test_splits_refuse_different_shapes():
         DataSplits(make(), make(), make(shape=(3, 2, 3)))
 
 
-def test_splits_refuse_labels_without_class_names():
+def test_splits_refuse_labels_without_class_names_and_the_reverse():
     part = make(labels=[0, 0, 0, 0])
     with pytest.raises(ValueError, match="got 0 class names and the train split with labels"):
         DataSplits(part, part, part)
-
-
-def test_splits_refuse_class_names_without_labels():
     with pytest.raises(ValueError, match="got 1 class names and the train split without labels"):
         DataSplits(make(), make(), make(), ("a",))
 
 
-@pytest.mark.parametrize("label", [-1, 2])
-def test_splits_refuse_a_label_without_class(label):
-    part = make(labels=[0, 0, 1, label])
-    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\), got .* in the train split"):
-        DataSplits(part, part, part, ("a", "b"))
-
-
-def test_fingerprint_is_the_same_for_equal_content():
-    one = DataSplits(make(), make(2), make(3)).fingerprint
-    assert one == DataSplits(make(), make(2), make(3)).fingerprint
+def test_splits_refuse_a_label_without_class():
+    for label in (-1, 2):
+        part = make(labels=[0, 0, 1, label])
+        with pytest.raises(ValueError, match=r"\[0, 2\), got .* train"):
+            DataSplits(part, part, part, ("a", "b"))
 
 
 def test_fingerprint_is_stable_across_versions():
@@ -118,14 +103,9 @@ def change_split(train):
     return DataSplits(moved, make(2, [0, 0]), make(2, [0, 0]), ("a", "b"))
 
 
-def change_order(train):
-    backwards = train.take(np.array([3, 2, 1, 0]))
-    return DataSplits(backwards, make(2, [0, 0]), make(2, [0, 0]), ("a", "b"))
-
-
 @pytest.mark.parametrize(
     "change",
-    [change_pixel, change_label, change_class_name, change_shape, change_split, change_order],
+    [change_pixel, change_label, change_class_name, change_shape, change_split],
 )
 def test_fingerprint_changes_with(change):
     train = make(labels=[0, 1, 0, 0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from faulty_disks import PowerCut, full_disk, on_linux
-from tiny_runs import tree
+from tiny_runs import KilledError, tree
 
 from pipelines.files.atomic import (
     atomic_path,
@@ -18,10 +18,6 @@ from pipelines.files.atomic import (
     write_text,
     writing,
 )
-
-
-class KilledError(BaseException):
-    """Stands for a kill: nothing in the code under test catches it."""
 
 
 def write_half(path, error):

@@ -1,8 +1,14 @@
 import os
 
-import pytest
-
-from pipelines.files.names import counted, listed, printable, shortened, tallied, unicode_name
+from pipelines.files.names import (
+    counted,
+    listed,
+    one_line,
+    printable,
+    shortened,
+    tallied,
+    unicode_name,
+)
 
 
 def test_unicode_name_composes():
@@ -13,12 +19,8 @@ def test_unicode_name_keeps_bytes_that_are_not_utf_8():
     assert os.fsencode(unicode_name(os.fsdecode(b"caf\xe9"))) == b"caf\xe9"
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("café 日本", "café 日本"), ("a\nb", r"a\nb"), ("\x1b[1m", r"\x1b[1m"), ("\u2028", r"\u2028")],
-)
-def test_printable_escapes_what_breaks_a_line(text, shown):
-    assert printable(text) == shown
+def test_printable_escapes_what_breaks_a_line():
+    assert printable("café 日本 a\nb \x1b[1m \u2028") == r"café 日本 a\nb \x1b[1m \u2028"
 
 
 def test_printable_escapes_what_cannot_be_encoded():
@@ -41,3 +43,9 @@ def test_listed_says_how_many_more():
 
 def test_counted_has_a_plural():
     assert [counted(n, "file") for n in (0, 1, 1200)] == ["0 files", "1 file", "1,200 files"]
+
+
+def test_one_line_is_the_message_or_the_type_of_an_error():
+    assert one_line(ValueError("a\n  b \x1b.")) == r"a b \x1b"
+    assert one_line(ValueError("x" * 999)) == "x" * 300
+    assert one_line(EOFError()) == "EOFError"

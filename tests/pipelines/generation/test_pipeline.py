@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_runs import edit_json, one_thread, tree
+from tiny_runs import edit_json, tree
 
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
@@ -16,12 +16,6 @@ from stage1_vqvae.quantizer_config import EMAQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def tiny_vqvae(seed=0, codebook_size=8):
@@ -71,8 +65,9 @@ def test_images_are_the_decoded_samples_of_the_prior(pipeline):
     torch.testing.assert_close(images, pipeline.vqvae.decode(codes), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-@pytest.mark.parametrize("kind", ["pipeline", "unlabelled"])
+@pytest.mark.parametrize(
+    ("kind", "batch_size"), [("pipeline", 1), ("pipeline", 100), ("unlabelled", 3)]
+)
 def test_images_do_not_depend_on_the_batch_size(kind, batch_size, request):
     pipeline = request.getfixturevalue(kind)
     expected = pipeline(7, seed=3, batch_size=4)
@@ -135,11 +130,7 @@ def test_one_label_is_for_all_images(pipeline):
     assert pipeline(4, 2).equal(pipeline(4, torch.full((4,), 2)))
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [[0, 1, 2], (0, 1, 2), range(3), np.array([0, 1, 2]), np.array([0, 1, 2], np.uint8)],
-    ids=["list", "tuple", "range", "int64", "uint8"],
-)
+@pytest.mark.parametrize("labels", [[0, 1, 2], range(3), np.array([0, 1, 2], np.uint8)])
 def test_labels_may_be_any_sequence_of_integers(pipeline, labels):
     assert pipeline(3, labels).equal(pipeline(3, torch.tensor([0, 1, 2])))
 
@@ -150,7 +141,7 @@ def test_numbers_may_be_of_numpy(pipeline):
     assert pipeline(np.int64(3), np.int64(2), **wrapped).equal(pipeline(3, 2, **numbers))
 
 
-@pytest.mark.parametrize("labels", ["A", ["A", "B", "C"], [0.5, 1, 2], 1.0, [None] * 3, True])
+@pytest.mark.parametrize("labels", ["A", [0.5, 1, 2], [None] * 3, True])
 def test_labels_that_are_no_integers_are_refused(pipeline, labels):
     with pytest.raises(TypeError, match="labels must be"):
         pipeline(3, labels)
@@ -224,7 +215,7 @@ def test_saved_pipeline_gives_the_same_images(kind, request, tmp_path):
     assert loaded(5, seed=2).equal(pipeline(5, seed=2))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_default_dtype_does_not_matter(pipeline, tmp_path, dtype):
     pipeline.save_pretrained(tmp_path / "saved")
     expected = pipeline(5, seed=2)
@@ -295,7 +286,7 @@ def test_models_without_class_names_make_a_pipeline(pipeline, tmp_path):
     assert GenerationPipeline.from_pretrained(tmp_path / "saved").class_names == ()
 
 
-@pytest.mark.parametrize("text", ["", "3", '["a", "b"]', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[" * 100_000])
 def test_damaged_class_names_are_refused(pipeline, tmp_path, text):
     pipeline.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "classes.json").write_text(text)
@@ -390,7 +381,7 @@ def test_known_pixels_have_an_influence(inpainting):
     assert not inpainting.inpaint(images, left_half(), 1).equal(expected)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("batch_size", [1, 64])
 def test_completion_does_not_depend_on_the_batch_size(inpainting, batch_size):
     masks = left_half().expand(5, 8, 10).clone()
     masks[1], masks[3, :4] = True, False  # images with other numbers of known codes

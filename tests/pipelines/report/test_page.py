@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from sealing import edit_record
-from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree, write_metrics
+from tiny_runs import TINY, KilledError, command, edit_json, tree, write_metrics
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -31,12 +31,6 @@ from stage1_vqvae.model import VQVAE
 from stage2_prior.config import SamplingSettings
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,17 @@ def through_json(config):
     return json.loads(json.dumps(config.to_dict()))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipe_survives_json(name):
-    config = RECIPES[name]()
-    assert convert(through_json(config), RunConfig) == config
+def test_recipes_survive_json():
+    read = {name: convert(through_json(run), RunConfig) for name, run in RECIPES.items()}
+    assert read == RECIPES
 
 
-@pytest.mark.parametrize("prior", [TransformerConfig(dropout=0.2), PixelCNNConfig(kernel_size=7)])
 @pytest.mark.parametrize(
-    "quantizer", [EMAQuantizerConfig(cosine=True), GradientQuantizerConfig(codebook_weight=2.0)]
+    ("prior", "quantizer"),
+    [
+        (TransformerConfig(dropout=0.2), EMAQuantizerConfig(cosine=True)),
+        (PixelCNNConfig(kernel_size=7), GradientQuantizerConfig(codebook_weight=2.0)),
+    ],
 )
 def test_each_kind_survives_json(prior, quantizer):
     config = RunConfig(prior=prior, vqvae=VQVAEConfig(quantizer=quantizer))
@@ -69,10 +71,7 @@ def edited(path, value):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        *("seed", "data.limit", "vqvae.width", "vqvae_training.betas", "prior.width"),
-        *("prior.kind", "augmentation", "vqvae_training.optimizer"),
-    ],
+    ["seed", "data.limit", "vqvae_training.betas", "prior.kind", "augmentation"],
 )
 def test_missing_field_is_refused_by_name(path):
     with pytest.raises(ValueError, match=path.replace(".kind", "").replace(".", r"\.")):
@@ -83,9 +82,8 @@ def test_missing_field_is_refused_by_name(path):
     ("path", "value"),
     [
         *(("vqvae_training.betas", {}), ("vqvae.fine_width", float("inf"))),
-        *(("augmentation.flip", "finite_scalar"), ("data", 3), ("seed", True), ("device", 0)),
-        *(("vqvae.quantizer.decay", float("nan")), ("prior.num_layers", 2.0)),
-        *(("data.colour", "red"), ("recipe", "mnist2"), ("data.image_size", [[[[[[2]]]]]])),
+        *(("data", 3), ("seed", True), ("device", 0), ("prior.num_layers", 2.0)),
+        *(("data.colour", "red"), ("recipe", "mnist2")),
     ],
 )
 def test_value_that_does_not_fit_is_refused_by_name(path, value):

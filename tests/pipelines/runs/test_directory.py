@@ -13,10 +13,10 @@ from pipelines.files.ownership import LOCK_FILE
 from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RunDirectory
-from pipelines.runs.recipes import smoke
+from pipelines.runs.recipes import RECIPES
 from stage2_prior.config import PixelCNNConfig
 
-CONFIG = smoke()
+CONFIG = RECIPES["smoke"]
 DATA = DataRecord(
     image_shape=(1, 4, 4),
     num_images=SplitSizes(train=8, validation=2, test=3),

@@ -9,15 +9,15 @@ import pytest
 from tiny_runs import edit_json
 
 from pipelines.data.data_record import DataRecord, SplitSizes
-from pipelines.runs.recipes import smoke
+from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
-from pipelines.sweeps.table import SweepRow
+from pipelines.sweeps.row import SweepRow
 
 SWEEP = SweepConfig(
     quantizers=("ema", "gumbel"),
     codebook_sizes=(64, 256),
     with_prior=True,
-    run=replace(smoke(), device="cpu"),
+    run=replace(RECIPES["smoke"], device="cpu"),
 )
 DATA = DataRecord(
     image_shape=(1, 4, 4),
@@ -42,7 +42,7 @@ def begun(directory):
 
 def train_something(directory):
     run = directory.run("ema", 64)
-    run.begin(smoke(), DATA, resume=False)
+    run.begin(RECIPES["smoke"], DATA)
     run.vqvae.mkdir()
 
 
@@ -94,7 +94,7 @@ def test_sweep_without_resume_is_refused(trained):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_sweep_in_which_nothing_was_trained_is_begun_anew(begun, resume):
-    begun.run("ema", 64).begin(smoke(), DATA, resume=False)
+    begun.run("ema", 64).begin(RECIPES["smoke"], DATA)
     corrected = replace(SWEEP, run=replace(SWEEP.run, seed=1))
     begun.check(corrected, resume=resume)
     begun.begin(corrected, None)
@@ -173,17 +173,24 @@ def test_record_that_does_not_fit_is_refused_by_name(begun, change, field):
 
 @pytest.fixture
 def run(directory):
-    return SweepRun(kind="ema", size=64, config=smoke(), directory=directory.run("ema", 64))
+    return SweepRun(
+        kind="ema", size=64, config=RECIPES["smoke"], directory=directory.run("ema", 64)
+    )
 
 
-ROW = SweepRow(kind="ema", codebook_size=64, codebook_sizes=(64,), psnr=math.inf, ssim=0.5)
+ROW = SweepRow(
+    kind="ema",
+    codebook_size=64,
+    codebook_sizes=(64,),
+    values={"psnr": math.inf, "ssim": 0.5},
+)
 
 
 def test_row_is_kept_and_replaced_in_the_run_directory(run, directory):
     assert run.read_row() is None
     run.write_row(ROW)
-    run.write_row(replace(ROW, ssim=0.75))
-    assert run.read_row() == replace(ROW, ssim=0.75)
+    run.write_row(replace(ROW, failure="no"))
+    assert run.read_row() == replace(ROW, failure="no")
     assert [path.name for path in (directory.path / "ema-64").iterdir()] == ["sweep_row.json"]
 
 
@@ -192,7 +199,7 @@ def test_row_is_kept_and_replaced_in_the_run_directory(run, directory):
     [
         (lambda record: record.pop("row"), "row"),
         (lambda record: record["row"].update(extra=1), r"row\.extra"),
-        (lambda record: record["row"].update(ssim="0.9"), r"row\.ssim"),
+        (lambda record: record["row"]["values"].update(ssim="0.9"), r"row\.values\.ssim"),
         (lambda record: record["row"].update(codebook_sizes=["512"]), r"row\.codebook_sizes\.0"),
     ],
 )

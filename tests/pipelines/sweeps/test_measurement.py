@@ -1,7 +1,6 @@
 """What a sweep measures itself: structural similarity and rates, against slow references."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +8,12 @@ from slow_similarity import slow_ssim, smooth_images
 from torch import nn
 
 from pipelines.data.image_set import ImageSet
-from pipelines.runs.recipes import smoke
+from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepDirectory, SweepRun
-from pipelines.sweeps.measurement import measure_ssim, vqvae_row, with_prior_figures
-from pipelines.sweeps.table import SweepRow
+from pipelines.sweeps.measurement import measure_prior, measure_ssim, measure_stage_one
+from pipelines.sweeps.row import SweepRow
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
+from stage1_vqvae.model import VQVAE
 
 
 class StandIn(nn.Module):
@@ -21,6 +21,7 @@ class StandIn(nn.Module):
 
     codebook_sizes = (4, 32)
     grid_shapes = ((2, 3), (4, 6))
+    raw_bits_per_image = VQVAE.raw_bits_per_image
 
     def __init__(self, image_shape):
         super().__init__()
@@ -46,79 +47,66 @@ def test_ssim_is_that_of_images_and_their_reconstructions():
 @pytest.fixture
 def run(tmp_path):
     directory = SweepDirectory(tmp_path / "sweep").run("residual", 128)
-    return SweepRun(kind="residual", size=128, config=smoke(), directory=directory)
+    return SweepRun(kind="residual", size=128, config=RECIPES["smoke"], directory=directory)
 
 
-def write_test_figures(run, phase, seconds, **values):
+def log(run, phase, seconds, **values):
     row = MetricsRow(
         phase=phase, kind="test", step=10, images_seen=640, seconds=seconds, values=values
     )
     MetricsLog(run.directory.metrics).write(row)
 
 
-VQVAE_FIGURES = {"psnr": 21.5, "l1": 9.0, "usage": 0.75, "perplexity": 3.5, "entropy": 2.25}
+LOGGED = {"psnr": 21.5, "l1": 9.0, "usage": 0.75, "perplexity": 3.5, "entropy": 2.25}
 
 
-def test_row_counts_the_bits_of_every_grid(run):
-    write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES)
+def measured(run):
+    """Its row after stage one was measured on 8x12 images, too small for SSIM."""
     images = ImageSet(smooth_images(5, 1, 8, 12))
-    row = vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
+    measure_stage_one(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
+    return run.read_row()
+
+
+def test_row_counts_the_bits_of_every_grid_and_gets_those_of_the_prior(run):
+    log(run, "vqvae", 4.0, **LOGGED)
     # 6 positions of 2 bits and 24 of 5 bits, over the 24 positions of the finest grid.
     bits = 6 * 2 + 24 * 5
+    expected = {
+        "bits_per_position": bits / 24,
+        "bits_per_image": bits,
+        "bits_per_pixel": bits / (8 * 12),
+        "psnr": 21.5,
+        "usage": 0.75,
+        "perplexity": 3.5,
+        "order_0_entropy": 2.25,
+        "vqvae_seconds": 4.0,
+        "images_per_second": 160.0,
+        "parameters": 15,
+    }
+    row = measured(run)
     assert row == SweepRow(
-        kind="residual",
-        codebook_size=128,
-        codebook_sizes=(4, 32),
-        bits_per_position=bits / 24,
-        bits_per_image=bits,
-        bits_per_pixel=bits / (8 * 12),
-        psnr=21.5,
-        ssim=None,
-        usage=0.75,
-        perplexity=3.5,
-        order_0_entropy=2.25,
-        vqvae_seconds=4.0,
-        images_per_second=160.0,
-        parameters=15,
+        kind="residual", codebook_size=128, codebook_sizes=(4, 32), values=expected
     )
+    assert (row.has("vqvae"), row.has("prior")) == (True, False)
+    log(run, "prior", 6.0, bits_per_code=1.5, bits_per_image=45.0)
+    measure_prior(run)
+    added = {"bits_per_code": 1.5, "prior_bits_per_image": 45.0, "prior_seconds": 6.0}
+    assert run.read_row().values == expected | added
+    assert run.read_row().has("prior")
+    assert measured(run).has("prior")  # a measured run is not measured again
 
 
-def test_exact_reconstruction_has_infinite_psnr(run):
-    write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES | {"psnr": math.inf})
-    images = ImageSet(smooth_images(5, 1, 8, 12))
-    row = vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
-    assert row.psnr == math.inf
+def test_exact_reconstruction_has_infinite_psnr_and_no_time_no_speed(run):
+    log(run, "vqvae", 0.0, **LOGGED | {"psnr": math.inf})
+    row = measured(run)
+    assert row.values["psnr"] == math.inf
+    assert "images_per_second" not in row.values
 
 
-def test_prior_figures_are_added_to_the_row(run):
-    write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES)
-    write_test_figures(run, "prior", 6.0, bits_per_code=1.5, bits_per_image=45.0)
-    row = SweepRow(kind="residual", codebook_size=128, psnr=21.5)
-    assert with_prior_figures(row, run) == replace(
-        row, bits_per_code=1.5, prior_bits_per_image=45.0, prior_seconds=6.0
-    )
-
-
-@pytest.mark.parametrize("exists", [False, True])
-def test_missing_figures_are_refused(exists, run):
-    if exists:
-        write_test_figures(run, "vqvae", 4.0, **VQVAE_FIGURES)
-    with pytest.raises(
-        ValueError, match=r"metrics\.jsonl must hold the prior's figures on the test split, but"
-    ):
-        with_prior_figures(SweepRow(kind="residual", codebook_size=128), run)
-
-
-@pytest.mark.parametrize("name", ["psnr", "entropy"])
-def test_row_of_the_metrics_without_a_figure_is_refused(name, run):
-    write_test_figures(run, "vqvae", 4.0, **{k: v for k, v in VQVAE_FIGURES.items() if k != name})
-    images = ImageSet(smooth_images(5, 1, 8, 12))
-    with pytest.raises(ValueError, match=r"metrics\.jsonl must hold the vqvae's figures"):
-        vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
-
-
-def test_training_that_took_no_time_has_no_speed(run):
-    write_test_figures(run, "vqvae", 0.0, **VQVAE_FIGURES)
-    images = ImageSet(smooth_images(5, 1, 8, 12))
-    row = vqvae_row(run, StandIn((1, 8, 12)), images, torch.device("cpu"))
-    assert row.images_per_second is None
+@pytest.mark.parametrize("name", ["psnr", "entropy", None])
+def test_missing_metrics_are_refused(name, run):
+    if name is not None:
+        log(run, "vqvae", 4.0, **{k: v for k, v in LOGGED.items() if k != name})
+    with pytest.raises(ValueError, match=r"metrics\.jsonl must hold the metrics of vqvae"):
+        measured(run)
+    assert run.read_row() is None

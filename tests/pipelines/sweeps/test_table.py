@@ -1,51 +1,44 @@
-"""The table of a sweep: the pareto front, and tables that say what the rows say."""
+"""The table of a sweep: the Pareto front, and tables that hold the rows."""
 
 import csv
 import io
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sweeps.table import (
-    SweepRow,
-    failures_to_markdown,
-    pareto_front,
-    prior_front,
-    rate_front,
-    to_csv,
-    to_markdown,
-)
+from pipelines.sweeps.row import DEFINITIONS, SweepRow
+from pipelines.sweeps.table import document, fronts, pareto_front, to_csv, to_markdown
 
-STAGE_ONE = SweepRow(
-    kind="residual",
-    codebook_size=256,
-    codebook_sizes=(16, 16),
-    bits_per_position=8.0,
+
+def row(kind, size, *, sizes=(), failure=None, **values):
+    return SweepRow(
+        kind=kind, codebook_size=size, codebook_sizes=sizes, values=values, failure=failure
+    )
+
+
+STAGE_ONE = row(
+    *("residual", 256),
+    sizes=(16, 16),
     bits_per_image=392.0,
-    bits_per_pixel=0.5,
     psnr=24.345678,
-    ssim=0.912345,
     usage=0.96875,
-    perplexity=12.3456,
-    order_0_entropy=3.625926,
-    vqvae_seconds=163.7,
-    images_per_second=735.4321,
     parameters=1234567,
 )
-WHOLE = replace(
-    STAGE_ONE,
-    kind="ema",
-    codebook_size=512,
-    codebook_sizes=(512,),
+WHOLE = row(
+    *("ema", 512),
+    sizes=(512,),
+    bits_per_image=441.0,
+    psnr=24.5,
     bits_per_code=5.5678,
     prior_bits_per_image=272.82,
-    prior_seconds=224.2,
 )
-FAILED = SweepRow(kind="gradient", codebook_size=64, failure="the loss is nan | at step 3")
+FAILED = row("gradient", 64, failure="the loss is nan | at step 3")
 FAILED_IN_PRIOR = replace(STAGE_ONE, kind="simvq", failure="training prior stopped")
+EXACT = replace(WHOLE, values={**WHOLE.values, "psnr": math.inf})
+ALL = [STAGE_ONE, WHOLE, FAILED, FAILED_IN_PRIOR, EXACT]
 
 # Few different values, so that ties are frequent.
 NUMBERS = st.one_of(st.none(), st.integers(0, 4).map(float), st.just(math.inf))
@@ -86,110 +79,71 @@ def test_pareto_front_of_small_cases(points, front):
 
 def test_fronts_take_raw_bits_and_bits_under_the_prior():
     # The first has fewer raw bits, the second fewer bits under its prior; PSNR is the same.
-    first = replace(WHOLE, bits_per_image=300.0, prior_bits_per_image=250.0)
-    second = replace(WHOLE, bits_per_image=400.0, prior_bits_per_image=200.0)
-    assert rate_front([first, second]) == [True, False]
-    assert prior_front([first, second]) == [False, True]
+    first = row("a", 4, psnr=9.0, bits_per_image=300.0, prior_bits_per_image=250.0)
+    second = row("b", 4, psnr=9.0, bits_per_image=400.0, prior_bits_per_image=200.0)
+    assert fronts([first, second]) == ([True, False], [False, True])
 
 
-def read_csv(text):
-    """Rows and both marks from a CSV file, by a reader written for this test."""
-    rows, marks = [], []
-    for record in csv.DictReader(io.StringIO(text)):
-        marks.append((record.pop("on_front") == "True", record.pop("on_prior_front") == "True"))
-        values = {name: None if cell == "" else cell for name, cell in record.items()}
-        for name in values.keys() - {"kind", "codebook_sizes", "failure"}:
-            if values[name] is not None:
-                whole = name in ("codebook_size", "parameters")
-                values[name] = int(values[name]) if whole else float(values[name])
-        if values["codebook_sizes"] is not None:
-            values["codebook_sizes"] = tuple(int(k) for k in values["codebook_sizes"].split("+"))
-        rows.append(SweepRow(**values))
-    return rows, marks
-
-
-ALL = [STAGE_ONE, WHOLE, FAILED, FAILED_IN_PRIOR, replace(WHOLE, psnr=math.inf, ssim=None)]
-
-
-def test_csv_gives_the_rows_back():
-    rows, marks = read_csv(to_csv(ALL))
-    assert rows == ALL
-    assert marks == [
-        (False, False),
-        (False, False),
-        (False, False),
-        (False, False),
-        (True, True),
-    ]
-
-
-def test_csv_has_every_field_and_both_marks_once():
-    header = to_csv([]).strip().split(",")
-    assert sorted(header) == sorted(
-        [*(f.name for f in fields(SweepRow)), "on_front", "on_prior_front"]
-    )
+def test_csv_gives_the_rows_back_with_their_fronts():
+    read, on_fronts = [], []
+    for cells in csv.DictReader(io.StringIO(to_csv(ALL))):
+        values = {d.name: cells.pop(d.name) for d in DEFINITIONS}
+        on_fronts.append((cells.pop("on_front"), cells.pop("on_prior_front")))
+        sizes = cells.pop("codebook_sizes")
+        read.append(
+            row(
+                cells.pop("kind"),
+                int(cells.pop("codebook_size")),
+                sizes=tuple(map(int, sizes.split("+"))) if sizes else (),
+                failure=cells.pop("failure") or None,
+                **{name: float(cell) for name, cell in values.items() if cell},
+            )
+        )
+        assert cells == {}
+    assert read == ALL
+    assert on_fronts == list(zip(*[map(str, front) for front in fronts(ALL)], strict=True))
 
 
 def read_markdown(text):
     """The cells of a Markdown table by heading."""
-    lines = [[cell.strip() for cell in line.strip("|\n").split(" | ")] for line in text.split("\n")]
-    heading, rule, *rows = lines[:-1]
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines()]
+    heading, rule, *rows = lines
     assert all(set(cell) <= set("-:") for cell in rule)
-    return [dict(zip(heading, row, strict=True)) for row in rows]
+    return [dict(zip(heading, cells, strict=True)) for cells in rows]
 
 
-def test_markdown_says_the_figures_rounded():
-    (row,) = read_markdown(to_markdown([WHOLE]))
-    assert row == {
-        "quantizer": "ema",
-        "size": "512",
-        "codes": "512",
-        "bits/position": "8",
-        "bits/image": "392",
-        "bits/pixel": "0.5000",
-        "PSNR dB": "24.35",
-        "SSIM": "0.9123",
+def test_markdown_has_rounded_metrics_and_marks_fronts_and_failures():
+    cells = read_markdown(to_markdown(ALL[:4], 100))
+    assert cells[0] == {
+        "quantizer": "residual",
+        "size": "256",
+        "codes": "16+16",
         "front": "*",
-        "usage": "96.9%",
-        "perplexity": "12.3",
-        "entropy": "3.626",
-        "prior bits/code": "5.568",
-        "prior bits/image": "272.8",
-        "prior front": "*",
-        "train s": "164",
-        "prior s": "224",
+        "prior front": "-",
+        "bits/image": "392",
+        "PSNR, dB": "24.35",
+        "usage, %": "96.88",
         "parameters": "1,234,567",
-        "images/s": "735",
+        "prior bits/code": "-",
+        "prior bits/image": "-",
     }
+    assert [c["front"] for c in cells] == ["*", "*", "failed", "*"]
+    assert [c["prior front"] for c in cells] == ["-", "*", "-", "failed"]
+    assert (cells[1]["PSNR, dB"], cells[1]["prior bits/image"]) == ("**24.5**", "272.8")
 
 
 def test_markdown_without_priors_has_no_columns_of_them():
-    (row,) = read_markdown(to_markdown([STAGE_ONE]))
-    assert [heading for heading in row if heading.startswith("prior")] == []
-    assert row["codes"] == "16+16"
+    (cells,) = read_markdown(to_markdown([STAGE_ONE], 100))
+    assert [heading for heading in cells if "prior" in heading] == []
 
 
-def test_markdown_says_where_a_run_failed():
-    failed, in_prior = read_markdown(to_markdown([FAILED, FAILED_IN_PRIOR]))
-    assert (failed["PSNR dB"], failed["prior bits/code"]) == ("failed", "-")
-    assert (in_prior["PSNR dB"], in_prior["prior bits/code"]) == ("24.35", "failed")
-    assert (failed["front"], in_prior["front"]) == ("-", "*")
+def test_document_has_head_table_failures_and_explanations():
+    text = document("Head.\n", ALL, 100)
+    assert text.startswith(f"Head.\n\n{to_markdown(ALL, 100)}\n")
+    assert "- gradient with 64 codes failed: the loss is nan | at step 3\n" in text
+    assert "- **PSNR, dB**: " in text
 
 
-def test_markdown_marks_the_fronts():
-    worse = replace(WHOLE, psnr=20.0, prior_bits_per_image=100.0)
-    first, second = read_markdown(to_markdown([WHOLE, worse]))
-    assert (first["front"], first["prior front"]) == ("*", "*")
-    assert (second["front"], second["prior front"]) == ("-", "*")
-
-
-def test_markdown_lines_are_of_one_width():
-    lines = to_markdown(ALL).splitlines()
-    assert len({len(line) for line in lines}) == 1
-
-
-def test_failures_are_listed_with_their_sentences():
-    assert failures_to_markdown(ALL) == (
-        "- gradient with 64 codes failed: the loss is nan | at step 3\n"
-        "- simvq with 256 codes failed: training prior stopped\n"
-    )
+def test_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="metrics of a sweep, got fid"):
+        row("ema", 4, fid=1.0)

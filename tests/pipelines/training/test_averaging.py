@@ -23,9 +23,7 @@ class State(nn.Module):
         self.count = torch.tensor(int(value))
 
 
-@pytest.mark.parametrize(
-    ("updates", "expected"), [(0, 0.1), (8, 0.5), (990, 0.991), (10**6, 0.999)]
-)
+@pytest.mark.parametrize(("updates", "expected"), [(8, 0.5), (10**6, 0.999)])
 def test_ramped_decay_grows_to_the_configured_one(updates, expected):
     assert ramped_decay(0.999, updates) == pytest.approx(expected)
 

@@ -41,10 +41,9 @@ def test_the_others_name_the_process_that_is_lost(mode, lost, message):
         assert re.fullmatch(f"error: {message}\n", error)
 
 
-@pytest.mark.parametrize("mode", ["die", "die while others compute"])
-def test_under_torchrun_the_others_name_the_process_that_is_lost(mode):
+def test_under_torchrun_the_others_name_the_process_that_is_lost():
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    ended = python(*launcher, SCRIPT, mode)
+    ended = python(*launcher, SCRIPT, "die while others compute")
     assert ended.returncode == 1
     assert re.search(r"^error: rank 1 \(on .*\) has ended .*--resume$", ended.stderr, re.MULTILINE)
     assert "gloo" not in ended.stderr
@@ -68,7 +67,7 @@ def test_a_process_may_work_longer_than_a_process_may_be_silent():
     [
         ("fail on main", "missing: No such file or directory"),
         ("lose the network", r"cannot be reached \(no route to host\): .*--resume"),
-        ("differ", r"data\.limit, which is 300 on rank 1 \(.*\) and 600 on rank 0 \(.*\): give"),
+        ("differ", r"data\.limit, which is 300 on rank 1 \(.*\) and 600 on rank 0"),
         ("old torch", r"torch, which is '2\.9\.0' on rank 1 \(.*\) and '.*' on rank 0"),
     ],
 )

@@ -65,12 +65,11 @@ ROW = (
     '"values": {"loss": 0.5}}'
 )
 DAMAGED = [
-    *(b"\0\0\0", b"[]", b"[" * 100_000, ROW.encode()[:-5]),
+    *(b"\0\0\0", ROW.encode()[:-5]),
     *(
         ROW.replace(written, altered).encode("latin-1")
         for written, altered in [
             *(("loss", "\xff"), ("train", "training"), ("0.5", "NaN"), ("10", "-10")),
-            *(("10", "9" * 400), ('"phase"', '"epoch": 1, "phase"')),
         ]
     ),
 ]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.optimizer import ModuleOptimizer, build_optimizer
+from pipelines.training.optimizer import ModuleOptimizer
 
 CONFIG = TrainingConfig(learning_rate=0.1, weight_decay=0.2, betas=(0.8, 0.95))
 
@@ -25,7 +25,7 @@ def adamw_in_numpy(value, gradients, *, weight_decay):
 def train(module, optimizer, gradients):
     for weight_gradient, bias_gradient in gradients:
         module.weight.grad, module.bias.grad = weight_gradient.clone(), bias_gradient.clone()
-        optimizer.step()
+        optimizer.update()
 
 
 def random_gradients(count):
@@ -41,7 +41,7 @@ def test_optimizer_is_adamw_that_decays_matrices_only(name, place, weight_decay)
     module = nn.Linear(3, 2)
     start = module.get_parameter(name).detach().numpy().copy()
     gradients = random_gradients(6)
-    train(module, build_optimizer(module, CONFIG), gradients)
+    train(module, ModuleOptimizer(module, CONFIG), gradients)
     expected = adamw_in_numpy(
         start, [pair[place].numpy() for pair in gradients], weight_decay=weight_decay
     )
@@ -52,13 +52,14 @@ def test_optimizer_is_adamw_that_decays_matrices_only(name, place, weight_decay)
 def test_optimizer_leaves_frozen_parameters_alone():
     module = nn.Linear(3, 2)
     module.weight.requires_grad_(False)
-    groups = build_optimizer(module, CONFIG).param_groups
-    assert [parameter is module.bias for group in groups for parameter in group["params"]] == [True]
+    assert [
+        parameter is module.bias for parameter in ModuleOptimizer(module, CONFIG).parameters
+    ] == [True]
 
 
 def test_optimizer_refuses_a_module_without_parameters():
     with pytest.raises(ValueError, match="at least one parameter to train, got none"):
-        build_optimizer(nn.ReLU(), CONFIG)
+        ModuleOptimizer(nn.ReLU(), CONFIG)
 
 
 def test_optimizer_tensors_take_on_the_memory_format_of_their_parameter():
@@ -84,7 +85,7 @@ def test_marked_parameters_do_not_decay():
     module = nn.Linear(3, 2, bias=False)
     module.weight.no_weight_decay = True
     before = module.weight.detach().clone()
-    optimizer = build_optimizer(module, TrainingConfig(weight_decay=0.5))
+    optimizer = ModuleOptimizer(module, TrainingConfig(weight_decay=0.5))
     module.weight.grad = torch.zeros_like(module.weight)
-    optimizer.step()  # without a gradient, decay is all that could move it
+    optimizer.update()  # without a gradient, decay is all that could move it
     torch.testing.assert_close(module.weight.detach(), before, rtol=0, atol=0)

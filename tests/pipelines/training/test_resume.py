@@ -81,9 +81,9 @@ def test_another_seed_gives_another_run(tmp_path, uninterrupted):
     assert not task.objective.head.weight.equal(uninterrupted[0]["head.weight"])
 
 
-# In prepare, step 1, between its two batches; the first step after a checkpoint; in a validation;
+# In prepare; between the two batches of step 1; the first step after a checkpoint; in a validation;
 # between log, validation and checkpoint; in the last step and the last validation.
-@pytest.mark.parametrize("call", [1, 2, 4, 11, 13, 17, 22, 33, 39, CALLS_OF_A_RUN])
+@pytest.mark.parametrize("call", [1, 4, 11, 17, 22, 33, 39, CALLS_OF_A_RUN])
 def test_resume_after_a_kill_at_any_call_equals_uninterrupted(tmp_path, uninterrupted, call):
     with pytest.raises(KilledError):
         fit(tmp_path, resume=False, on_call=kill_at(call))
@@ -97,7 +97,7 @@ def test_resume_after_many_kills_equals_uninterrupted(tmp_path, uninterrupted):
     assert_same(fit(tmp_path, resume=True), uninterrupted)
 
 
-@pytest.mark.parametrize("flushes", range(0, 28, 5))
+@pytest.mark.parametrize("flushes", range(0, 28, 7))
 def test_resume_after_a_kill_while_saving_equals_uninterrupted(
     tmp_path, monkeypatch, uninterrupted, flushes
 ):
@@ -116,18 +116,12 @@ def test_resume_after_a_kill_while_saving_equals_uninterrupted(
     assert_same(fit(tmp_path, resume=True), uninterrupted)
 
 
-@pytest.mark.parametrize(
-    ("name", "written", "altered"),
-    [("optimizer-main.safetensors", b"\0", b"\1"), ("state.json", b'"step": 12', b'"step": 10')],
-)
 def test_resume_from_the_checkpoint_before_an_altered_one_equals_uninterrupted(
-    tmp_path, uninterrupted, name, written, altered
+    tmp_path, uninterrupted
 ):
     fit(tmp_path, resume=False)
-    path = tmp_path / "checkpoints" / "step-00000012" / name
-    content = path.read_bytes()
-    assert written in content
-    path.write_bytes(content.replace(written, altered))
+    path = tmp_path / "checkpoints" / "step-00000012" / "optimizer-main.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"\0", b"\1"))
     assert_same(fit(tmp_path, resume=True), uninterrupted)
 
 

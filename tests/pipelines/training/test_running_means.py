@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from pipelines.training.running_means import RunningMeans
@@ -19,11 +18,10 @@ def test_window_gives_the_mean_of_each_metric():
     assert window.take_means() == {"loss": 3.0, "other": 5.0}
 
 
-@pytest.mark.parametrize("folds", [(3, 4), range(40)])
-def test_window_means_do_not_depend_on_where_it_was_folded(folds):
+def test_means_do_not_depend_on_when_they_were_folded():
     values = torch.rand(40, generator=torch.Generator().manual_seed(0)).tolist()
     whole = window_over(values, folds=()).take_means()
-    assert window_over(values, folds).take_means() == whole
+    assert window_over(values, folds=(3, 4, 39)).take_means() == whole
 
 
 def test_window_starts_empty_after_taking_the_means():

@@ -50,8 +50,8 @@ def test_copy_into_writes_nothing_when_it_refuses():
     assert targets["a"].item() == 0
 
 
-@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
-def test_first_non_finite_names_the_tensor(bad):
+def test_first_non_finite_names_the_tensor():
+    bad = -float("inf")
     tensors = {"ids": torch.tensor([1]), "good": torch.ones(2), "bad": torch.tensor([0.0, bad])}
     assert first_non_finite(tensors) == "bad"
 

@@ -66,10 +66,10 @@ def test_training_follows_warm_up_and_cosine(tmp_path):
 @pytest.mark.parametrize(("clip_norm", "moved"), [(1.0, 0.1), (30.0, 0.3)])
 def test_gradient_is_clipped_to_the_norm(tmp_path, monkeypatch, clip_norm, moved):
     # Plain gradient descent at a rate of 0.1 shows the gradient's size, which is 3.
-    def build_sgd(module, _):
-        return torch.optim.SGD(module.parameters(), lr=0.1)
+    def build_sgd(parameters, _):
+        return torch.optim.SGD(parameters, lr=0.1)
 
-    monkeypatch.setattr("pipelines.training.optimizer.build_optimizer", build_sgd)
+    monkeypatch.setattr("pipelines.training.optimizer._build_adamw", build_sgd)
     task = QuadraticTask(VALUES, target=3.0)
     trainer_for(task, quadratic_config(epochs=1.0, clip_norm=clip_norm), tmp_path).fit(resume=False)
     assert task.objective.weight.item() == pytest.approx(moved)
@@ -232,8 +232,7 @@ def test_progress_is_told_images_and_metrics(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_forward_and_validation_run_under_autocast_of_the_precision(tmp_path, name, dtype):
+def test_forward_and_validation_run_under_autocast_of_the_precision(tmp_path):
     dtypes = set()
 
     class Watched(nn.Linear):
@@ -244,8 +243,8 @@ def test_forward_and_validation_run_under_autocast_of_the_precision(tmp_path, na
 
     task = NetTask()
     task.objective.head = Watched(4, 1)
-    trainer_for(task, small_config(precision=name), tmp_path).fit(resume=False)
-    assert dtypes == {dtype}
+    trainer_for(task, small_config(precision="bf16"), tmp_path).fit(resume=False)
+    assert dtypes == {torch.bfloat16}
     assert {tensor.dtype for tensor in task.objective.parameters()} == {torch.float32}
 
 

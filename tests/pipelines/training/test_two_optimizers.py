@@ -1,5 +1,7 @@
 """Two optimizers that alternate or step together, on losses that share one graph."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,11 +40,10 @@ class AdamByHand:
         self.value -= self.rate * mean / (np.sqrt(square) + 1e-8)
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(("every", "accumulation"), [(1, 2), (2, 1)])
 def test_each_loss_moves_the_parameters_of_its_own_optimizer(tmp_path, every, accumulation):
     task = TwoPlayerTask(VALUES, every)
-    config = small_config(**(vars_of(CONFIG) | {"accumulation": accumulation}))
+    config = replace(CONFIG, accumulation=accumulation)
     trainer_for(task, config, tmp_path).fit(resume=False)
     g, d = AdamByHand(3.0, 0.3), AdamByHand(1.0, 0.03)
     norms = []
@@ -62,11 +63,7 @@ def test_each_loss_moves_the_parameters_of_its_own_optimizer(tmp_path, every, ac
     assert log[-1]["learning_rate/discriminator"] == pytest.approx(0.03)
 
 
-def vars_of(config):
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
-
-
-@pytest.mark.parametrize("killed_at", [2, 6, 9, 12])
+@pytest.mark.parametrize("killed_at", [2, 7])
 def test_resume_of_two_optimizers_equals_uninterrupted(tmp_path, killed_at):
     def fit(directory, last_step, *, resume):
         task = TwoPlayerTask(torch.arange(20.0), every=2)
@@ -83,9 +80,8 @@ def test_resume_of_two_optimizers_equals_uninterrupted(tmp_path, killed_at):
         return {path.relative_to(directory): path.read_bytes() for path in checkpoints}
 
     expected = fit(tmp_path / "whole", None, resume=False)
-    if killed_at < 12:
-        with pytest.raises(KilledError):
-            fit(tmp_path / "killed", killed_at, resume=False)
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", killed_at, resume=False)
     assert fit(tmp_path / "killed", None, resume=True) == expected
     names = {path.stem for path in expected}
     assert names == {"averaged", "best", "model", "optimizer-discriminator", "optimizer-generator"}

@@ -17,14 +17,6 @@ CPU, FP32 = torch.device("cpu"), Precision(name="fp32", reason="it was asked for
 SHORT = ClassifierTraining(min_steps=12, max_epochs=12, batch_size=16)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def two_classes(count, height=8, width=8, channels=1, seed=0):
     """Noise that is brighter above in class 1, below in class 0."""
     generator = np.random.default_rng(seed)
