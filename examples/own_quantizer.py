@@ -21,7 +21,7 @@ class SoftGradientQuantizer(Quantizer):
     with vectors instead of scalars. The gradient reaches encoder and codebook without a loss term.
     """
 
-    copies_gradient = False  # unlike a straight-through estimator
+    is_straight_through = False  # unlike a straight-through estimator
 
     def __init__(self, codebook_size: int, codebook_dim: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class SoftGradientQuantizer(Quantizer):
         self.codebook = nn.Parameter(torch.randn(codebook_size, codebook_dim))
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
-        """z_q, codes and loss terms of z_e, float32 (B, D, h, w)."""
+        """Quantizes z_e, float32 (B, D, h, w)."""
         logits = self._logits(z)
         codes = logits.argmax(dim=1)
         soft = logits.softmax(dim=1) @ self.codebook
@@ -38,19 +38,19 @@ class SoftGradientQuantizer(Quantizer):
         return QuantizerOutput(to_map(z_q, z.shape), (to_grid(codes, z.shape),), losses={})
 
     def assign(self, z: Tensor) -> tuple[Tensor, ...]:
-        """The codes of z_e, int64 (B, h, w)."""
+        """Returns the codes of z_e, int64 (B, h, w)."""
         return (to_grid(self._logits(z).argmax(dim=1), z.shape),)
 
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """The vectors of codes, float32 (B, D, h, w)."""
+        """Returns the vectors of codes, float32 (B, D, h, w)."""
         return self.codebook[codes[0]].movedim(-1, 1)
 
     def code_vectors(self) -> tuple[Tensor, ...]:
-        """The codebook, float32 (K, D)."""
+        """Returns the codebook, float32 (K, D)."""
         return (self.codebook,)
 
     def _logits(self, z: Tensor) -> Tensor:
-        """-||z - e||^2 without ||z||^2, which cancels in the softmax: float32 (N, K)."""
+        """Returns -||z - e||^2 without ||z||^2, which cancels in the softmax: float32 (N, K)."""
         return 2 * to_points(z) @ self.codebook.T - self.codebook.square().sum(dim=1)
 
 

@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stage1_vqvae.base import ImageTokenizer
     from stage1_vqvae.code_dump import CodeDump
     from stage1_vqvae.config import VQVAEConfig
     from stage1_vqvae.model import VQVAE
-    from stage1_vqvae.quantizer_config import (
+    from stage1_vqvae.pretrained import load_tokenizer
+    from stage1_vqvae.quantizers.config import (
         EMAQuantizerConfig,
         FiniteScalarConfig,
         GradientQuantizerConfig,
@@ -25,21 +27,6 @@ if TYPE_CHECKING:
         StochasticConfig,
     )
 
-_EXPORTS = {
-    "VQVAE": "model",
-    "VQVAEConfig": "config",
-    "EMAQuantizerConfig": "quantizer_config",
-    "FiniteScalarConfig": "quantizer_config",
-    "GradientQuantizerConfig": "quantizer_config",
-    "GumbelConfig": "quantizer_config",
-    "IndexBackpropConfig": "quantizer_config",
-    "LookupFreeConfig": "quantizer_config",
-    "ProductConfig": "quantizer_config",
-    "ResidualConfig": "quantizer_config",
-    "SimVQConfig": "quantizer_config",
-    "StochasticConfig": "quantizer_config",
-    "CodeDump": "code_dump",
-}
 __all__ = [
     "VQVAE",
     "CodeDump",
@@ -47,6 +34,7 @@ __all__ = [
     "FiniteScalarConfig",
     "GradientQuantizerConfig",
     "GumbelConfig",
+    "ImageTokenizer",
     "IndexBackpropConfig",
     "LookupFreeConfig",
     "ProductConfig",
@@ -54,10 +42,18 @@ __all__ = [
     "SimVQConfig",
     "StochasticConfig",
     "VQVAEConfig",
+    "load_tokenizer",
 ]
+_MODULES = {
+    "CodeDump": "code_dump",
+    "ImageTokenizer": "base",
+    "VQVAE": "model",
+    "VQVAEConfig": "config",
+    "load_tokenizer": "pretrained",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'quantizers.config')}"), name)

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from stage1_vqvae.artifact import read_config
 from stage1_vqvae.atomic_directory import atomic_directory, write_file
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump_record import SPLITS, CodeDumpRecord, require_view_name, view_file
 from stage1_vqvae.config_checks import MAX_POSITIONS, require_between
-from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
+from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
 from stage1_vqvae.records import encode_record
 from stage1_vqvae.safetensors_reader import Layout, read_tensors, require_layout
-from stage1_vqvae.safetensors_stream import SafetensorsWriter
+from stage1_vqvae.safetensors_stream import stream_safetensors
 
 FORMAT_VERSION = 2
 KIND = "code_dump"
@@ -54,7 +54,7 @@ class SplitCodes:
 
 @dataclass(frozen=True)
 class CodeDump:
-    """All code grids of a data set and what made them."""
+    """All code grids of a data set, and the model that made them."""
 
     splits: dict[str, SplitCodes]
     """By name: train, validation, test."""
@@ -63,9 +63,9 @@ class CodeDump:
     num_classes: int | None
     """Number of classes the labels come from; None without labels."""
     vqvae_hash: str
-    """`VQVAE.weights_hash()` of the model that made the codes."""
+    """`weights_hash()` of the model that made the codes."""
     other_views: tuple[str, ...] = ()
-    """Names of other views of the training images that were dumped too, for `read_other_views`."""
+    """Names of the other views of the training images, for `read_other_views`."""
 
     @property
     def grid_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -84,14 +84,14 @@ class CodeDump:
 
 def write_code_dump(
     directory: str | Path,
-    model: VQVAE,
+    model: ImageTokenizer,
     splits: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]],
     num_classes: int | None,
     other_views: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]] | None = None,
 ) -> None:
-    """Encodes every image and writes the codes to a new `directory`, whole or not at all.
+    """Encodes every image and writes the codes to a new `directory`, atomically.
 
-    Only one batch and its codes are in memory at a time.
+    One batch and its codes are in memory at a time.
 
     Args:
         directory: Must not exist yet.
@@ -104,8 +104,8 @@ def write_code_dump(
     Raises:
         FileExistsError: `directory` exists; nothing is ever overwritten.
         OSError: The disk is full or refuses.
-        ValueError: A split is missing, it or a view has more or fewer images than announced, or a
-            view's name is no part of a file's.
+        ValueError: A split is missing, it or a view has more or fewer images than announced, or
+            the name of a view cannot be part of a file's.
     """
     if set(splits) != set(SPLITS):
         raise ValueError(f"the splits {', '.join(SPLITS)} are required, got {sorted(splits)}")
@@ -133,7 +133,7 @@ def write_code_dump(
 
 
 def read_code_dump(directory: str | Path) -> CodeDump:
-    """Reads what `write_code_dump` wrote and checks that it is whole.
+    """Reads and checks what `write_code_dump` wrote.
 
     Raises:
         FileNotFoundError: The directory or one of its files is missing.
@@ -157,7 +157,7 @@ def read_code_dump(directory: str | Path) -> CodeDump:
 
 
 def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCodes]:
-    """The codes of the other views of the training images, in the order of `dump.other_views`.
+    """Yields the codes of the other views of the training images, as `dump.other_views`.
 
     Args:
         directory: Where `read_code_dump` read `dump`.
@@ -183,7 +183,7 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
 
 def _write_split(
     path: Path,
-    model: VQVAE,
+    model: ImageTokenizer,
     size: int,
     batches: Iterable[tuple[Tensor, Tensor | None]],
     num_classes: int | None,
@@ -193,14 +193,17 @@ def _write_split(
     }
     if num_classes is not None:
         layout["labels"] = (torch.int64, (size,))
-    with SafetensorsWriter(path, layout) as writer:
+
+    def rows() -> Iterator[dict[str, Tensor]]:
         for images, labels in batches:
-            rows = {f"codes.{i}": c.int().cpu() for i, c in enumerate(model.encode(images))}
+            tensors = {f"codes.{i}": c.int().cpu() for i, c in enumerate(model.encode(images))}
             if num_classes is not None:
                 if labels is None:
                     raise ValueError("labels are required where num_classes is given, got None")
-                rows["labels"] = labels
-            writer.append(rows)
+                tensors["labels"] = labels
+            yield tensors
+
+    stream_safetensors(path, layout, rows())
 
 
 def _read_record(directory: Path) -> CodeDumpRecord:

@@ -1,4 +1,4 @@
-"""What the `config.json` of a code dump holds. Imports no torch."""
+"""The `config.json` of a code dump. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ _VIEW_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeDumpRecord:
-    """The `config.json` of a code dump."""
+    """The `config.json` of a code dump.
+
+    Raises:
+        ValueError: A value is out of range, or names do not agree.
+    """
 
     vqvae_sha256: str
-    """`VQVAE.weights_hash()` of the model that made the codes."""
+    """`weights_hash()` of the model that made the codes."""
     codebook_sizes: tuple[int, ...]
     """Per grid."""
     num_classes: int | None
@@ -35,11 +39,6 @@ class CodeDumpRecord:
     """SHA-256 of each split's and view's file, by its name without `.safetensors`."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range, or names do not agree.
-        """
         require_between("the number of codebook_sizes", len(self.codebook_sizes), 1, MAX_GRIDS)
         for size in self.codebook_sizes:
             require_between("codebook_sizes", size, 1, MAX_CODEBOOK_SIZE)
@@ -51,25 +50,20 @@ class CodeDumpRecord:
         for name in self.other_views:
             require_view_name(name)
         expected = {*SPLITS, *map(view_file, self.other_views)}
-        require(
-            set(self.file_sha256) == expected, "file_sha256", f"of {sorted(expected)}", "others"
-        )
+        files = set(self.file_sha256)
+        require(files == expected, "file_sha256", f"of {sorted(expected)}", "others")
 
 
 def view_file(name: str) -> str:
-    """Name, without `.safetensors`, of the file of another view of the training images."""
+    """Returns the name, without `.safetensors`, of the file of a view of the training images."""
     return f"train-{name}"
 
 
 def require_view_name(name: str) -> None:
-    """Refuses a name that is no part of a file's.
+    """Checks that the name of a view can be part of a file's.
 
     Raises:
         ValueError: It has other characters, or too many or none.
     """
-    require(
-        _VIEW_NAME.fullmatch(name) is not None,
-        "the name of a view",
-        "of 1 to 64 letters, digits, hyphens and underscores",
-        repr(name),
-    )
+    rule = "of 1 to 64 letters, digits, hyphens and underscores"
+    require(_VIEW_NAME.fullmatch(name) is not None, "the name of a view", rule, repr(name))

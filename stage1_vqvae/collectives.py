@@ -1,4 +1,4 @@
-"""Collectives of torch.distributed that do nothing on one process."""
+"""Collectives of torch.distributed, which do nothing on one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Whether more than one process trains together."""
+    """Returns whether more than one process trains together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -40,7 +40,7 @@ def broadcast(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Gives every failure of a collective one type: gloo raises a plain RuntimeError."""
+    """Raises every failure of a collective as one type: gloo raises a plain RuntimeError."""
     try:
         yield
     except RuntimeError as error:

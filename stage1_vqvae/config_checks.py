@@ -1,4 +1,4 @@
-"""Refusing impossible settings: the rule, what came. Imports no torch."""
+"""Checks of settings, with messages that name the rule and the value. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_POSITIONS = 1 << 18  # of a code grid
 
 
 def require(holds: bool, name: str, requirement: str, value: object) -> None:
-    """Refuses a value with the rule it breaks.
+    """Raises an error that names the rule a value breaks.
 
     Raises:
         ValueError: `holds` is False.
@@ -28,7 +28,7 @@ def require(holds: bool, name: str, requirement: str, value: object) -> None:
 
 
 def require_between(name: str, value: int, least: int, most: int) -> None:
-    """Refuses a whole number out of its range.
+    """Checks the range of a whole number.
 
     Raises:
         ValueError: It is below `least` or above `most`.
@@ -37,22 +37,38 @@ def require_between(name: str, value: int, least: int, most: int) -> None:
     require(value <= most, name, f"at most {most:,}", value)
 
 
+def require_at_least_zero(config: object, *names: str) -> None:
+    """Checks that fields of `config` are not negative.
+
+    Raises:
+        ValueError: One is.
+    """
+    for name in names:
+        require(getattr(config, name) >= 0, name, "at least 0", getattr(config, name))
+
+
+def require_above_zero(config: object, *names: str) -> None:
+    """Checks that fields of `config` are positive.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for name in names:
+        require(getattr(config, name) > 0, name, "above 0", getattr(config, name))
+
+
 def require_directions(unit_length: bool, codebook_dim: int, name: str = "cosine") -> None:
-    """Refuses codes of unit length in one dimension.
+    """Checks that codes of unit length have more than one dimension.
 
     Raises:
         ValueError: There are only two directions.
     """
-    require(
-        not (unit_length and codebook_dim == 1),
-        "codebook_dim",
-        f"at least 2 with {name}=True (one dimension has only two directions)",
-        codebook_dim,
-    )
+    requirement = f"at least 2 with {name}=True (one dimension has only two directions)"
+    require(not unit_length or codebook_dim > 1, "codebook_dim", requirement, codebook_dim)
 
 
 def require_temperatures(start: float, end: float) -> None:
-    """Refuses temperatures that are not positive or that rise.
+    """Checks that temperatures are positive and do not rise.
 
     Raises:
         ValueError: They are not positive, or `end` is above `start`.

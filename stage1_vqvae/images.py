@@ -1,4 +1,4 @@
-"""The one place where images change between uint8 outside and float32 in [-1, 1] inside."""
+"""Conversion of images between uint8 outside and float32 in [-1, 1] inside, and padding."""
 
 from __future__ import annotations
 

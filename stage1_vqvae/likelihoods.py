@@ -1,4 +1,4 @@
-"""p(x | z): what the decoder's output means, as a loss to train with and an image to show."""
+"""Likelihoods p(x | z): a loss to train with and an image to show, from the decoder's output."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stage1_vqvae.config import Likelihood
 
 
 class ImageLikelihood(Protocol):
-    """The meaning of a decoder output of the image's own shape (B, C, H, W)."""
+    """Likelihood whose parameters are a decoder output of the image's shape (B, C, H, W)."""
 
     def loss(self, output: Tensor, images: Tensor) -> Tensor:
-        """-log p(x | z) up to constants, averaged over all elements.
+        """Computes -log p(x | z) up to constants, averaged over all elements.
 
         Args:
             output: The decoder's output, float32 (B, C, H, W).
@@ -26,7 +26,7 @@ class ImageLikelihood(Protocol):
         ...
 
     def mean(self, output: Tensor) -> Tensor:
-        """The image to show: E[x | z] (the median for Laplace) in [-1, 1], (B, C, H, W)."""
+        """Returns the image to show, E[x | z] (Laplace: the median) in [-1, 1], (B, C, H, W)."""
         ...
 
 
@@ -34,11 +34,11 @@ class GaussianLikelihood:
     """Gaussian of variance 1/2: the mean squared error of the VQ-VAE paper's experiments."""
 
     def loss(self, output: Tensor, images: Tensor) -> Tensor:
-        """Mean of (x - output)^2."""
+        """Computes the mean of (x - output)^2."""
         return F.mse_loss(output, images)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The output itself, clamped to the range of images."""
+        """Clamps the output to the range of images."""
         return output.clamp(-1, 1)
 
 
@@ -46,27 +46,27 @@ class LaplaceLikelihood:
     """Unit-scale Laplace: the mean absolute error."""
 
     def loss(self, output: Tensor, images: Tensor) -> Tensor:
-        """Mean of |x - output|."""
+        """Computes the mean of |x - output|."""
         return F.l1_loss(output, images)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The output itself, clamped to the range of images."""
+        """Clamps the output to the range of images."""
         return output.clamp(-1, 1)
 
 
 class BernoulliLikelihood:
-    """Pixels as intensities in [0, 1] under a Bernoulli whose logits the decoder gives.
+    """Bernoulli over intensities in [0, 1], with the decoder's output as logits.
 
     For pixels strictly between 0 and 1 the cross-entropy is no normalised likelihood, but its
     minimum is still at the mean intensity.
     """
 
     def loss(self, output: Tensor, images: Tensor) -> Tensor:
-        """Mean binary cross-entropy of (x + 1) / 2, in nats per element."""
+        """Computes the mean binary cross-entropy of (x + 1) / 2, in nats per element."""
         return F.binary_cross_entropy_with_logits(output, (images + 1) / 2)
 
     def mean(self, output: Tensor) -> Tensor:
-        """2 sigmoid(output) - 1."""
+        """Returns 2 sigmoid(output) - 1."""
         return 2 * output.sigmoid() - 1
 
 

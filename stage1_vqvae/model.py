@@ -1,25 +1,23 @@
-"""The VQ-VAE as one object: images to code grids and back."""
+"""The VQ-VAE: encoder, quantizer, decoder and likelihood in one module."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stage1_vqvae.artifact import ArtifactRecord, load_artifact, save_artifact, weights_hash
+from stage1_vqvae.artifact import ArtifactRecord
+from stage1_vqvae.base import ImageTokenizer, Reconstruction
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.config_checks import MAX_SIDE
-from stage1_vqvae.decoder import Decoder
-from stage1_vqvae.encoder import Encoder
 from stage1_vqvae.images import pad_to_multiple, to_float, to_uint8
 from stage1_vqvae.likelihoods import LIKELIHOODS
-from stage1_vqvae.quantizers import QuantizerOutput, build_quantizer
-
-ARTIFACT_KIND = "vqvae"
+from stage1_vqvae.networks.decoder import Decoder
+from stage1_vqvae.networks.encoder import Encoder
+from stage1_vqvae.quantizers.base import QuantizerOutput
+from stage1_vqvae.quantizers.build import build_quantizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,25 +32,21 @@ class VQVAERecord(ArtifactRecord):
 
 @dataclass(frozen=True)
 class VQVAEOutput:
-    """Everything one pass through a VQ-VAE computes."""
+    """Output of a VQ-VAE's forward pass."""
 
     output: Tensor
-    """(B, C, H, W): the decoder's output, whose meaning the likelihood knows."""
-    z_e: Tensor
-    """(B, D, h, w): the encoder's output."""
+    """(B, C, H, W): the decoder's output, the parameters of the likelihood."""
+    reconstruction_loss: Tensor
+    """float32 (): -log p(x | z_q) up to constants, averaged over elements."""
     quantized: QuantizerOutput
     """Codes, z_q and the quantizer's loss terms."""
 
 
-class VQVAE(nn.Module):
+class VQVAE(ImageTokenizer):
     """Vector-quantised variational autoencoder (van den Oord et al. 2017).
 
     Fully convolutional: it encodes images of any size, padding to a multiple of the downsampling
     and cropping back; `image_shape` is the size it was trained on and decodes to by default.
-
-        model = VQVAE.from_pretrained("runs/latest/vqvae")
-        codes = model.encode(images)       # uint8 (B, C, H, W) -> tuple of int64 (B, h, w)
-        images = model.decode(codes)       # and back
 
     Args:
         config: Networks, quantizer, likelihood.
@@ -61,6 +55,9 @@ class VQVAE(nn.Module):
     Raises:
         ValueError: A side of `image_shape` is below 1 or above 65,536.
     """
+
+    artifact_kind = "vqvae"
+    record_type = VQVAERecord
 
     def __init__(self, config: VQVAEConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -76,39 +73,36 @@ class VQVAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]
 
     @property
-    def grid_shapes(self) -> tuple[tuple[int, int], ...]:
-        """(h, w) of each code grid of an image of `image_shape`."""
-        _, height, width = self.image_shape
-        factor = self.config.downsampling
-        shape = (-(-height // factor), -(-width // factor))
-        return (shape,) * len(self.codebook_sizes)
-
-    @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """The number of codes of each grid."""
         return self.quantizer.codebook_sizes
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The downsampling of each grid."""
+        return (self.config.downsampling,) * len(self.codebook_sizes)
+
     def forward(self, images: Tensor) -> VQVAEOutput:
-        """Encodes, quantizes and decodes float images in [-1, 1], (B, C, H, W)."""
-        z_e = self.encode_features(images)
-        quantized = self.quantizer(z_e)
+        """Encodes, quantizes and decodes uint8 images (B, C, H, W)."""
+        floats = to_float(images)
+        quantized = self.quantizer(self._features(floats))
         output = self._crop(self.decoder(quantized.z_q), (images.shape[-2], images.shape[-1]))
-        return VQVAEOutput(output=output, z_e=z_e, quantized=quantized)
+        return VQVAEOutput(output, self.likelihood.loss(output.float(), floats), quantized)
 
     def encode_features(self, images: Tensor) -> Tensor:
-        """z_e, (B, D, h, w), of float images in [-1, 1], (B, C, H, W)."""
-        z_e: Tensor = self.encoder(pad_to_multiple(images, self.config.downsampling))
-        return z_e
+        """Computes z_e, (B, D, h, w), of uint8 images (B, C, H, W)."""
+        return self._features(to_float(images))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Reconstruction:
+        """Encodes and decodes uint8 images (B, C, H, W) in one forward pass."""
+        result = self(images)
+        decoded = to_uint8(self.likelihood.mean(result.output.float()))
+        return Reconstruction(decoded, result.quantized.codes, result.reconstruction_loss)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The code grids of images.
-
-        Args:
-            images: uint8 (B, C, H, W), any H and W.
-
-        Returns:
-            int64 (B, ceil(H / f), ceil(W / f)) per grid.
+        """Encodes uint8 images (B, C, H, W) of any size: int64 (B, ceil(H/f), ceil(W/f)) per grid.
 
         Raises:
             TypeError: The images are not a uint8 tensor, or the weights not float32.
@@ -122,20 +116,13 @@ class VQVAE(nn.Module):
                 f"images must have {self.image_shape[0]} channels as in training, got "
                 f"{images.shape[1]}: convert them or train a model on such images"
             )
-        return self.quantizer.encode(self.encode_features(floats))
+        return self.quantizer.encode(self._features(floats))
 
     @torch.no_grad()
     def decode(self, codes: tuple[Tensor, ...], size: tuple[int, int] | None = None) -> Tensor:
-        """The images of code grids.
+        """See `ImageTokenizer.decode`.
 
-        Args:
-            codes: int64 (B, h, w) per grid, each in [0, codebook_size). A residual quantizer also
-                decodes the first grids alone, coarser the fewer they are.
-            size: (H, W) to crop to; None takes the training size where the grids have its shape,
-                else the whole decoded area.
-
-        Returns:
-            uint8 (B, C, H, W).
+        A residual quantizer also decodes the first grids alone, coarser the fewer they are.
 
         Raises:
             TypeError: The codes are not int64 tensors, or the weights not float32.
@@ -153,39 +140,19 @@ class VQVAE(nn.Module):
         images = to_uint8(self.likelihood.mean(self._crop(output.float(), size)))
         return images.contiguous()  # neither a crop's strides nor channels last
 
-    @property
-    def raw_bits_per_image(self) -> float:
-        """Bits of an image's codes without entropy coding: the sum of h w log2 K over the grids."""
-        pairs = zip(self.grid_shapes, self.codebook_sizes, strict=True)
-        return sum(h * w * math.log2(size) for (h, w), size in pairs)
-
-    def weights_hash(self) -> str:
-        """SHA-256 of the weights: what a code dump and a prior remember this model by."""
-        return weights_hash(self.state_dict())
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors` to a new `directory`, atomically.
-
-        Raises:
-            FileExistsError: `directory` exists.
-            OSError: The disk is full or refuses.
-            ValueError: Weights are not float32.
-        """
-        fields = {"image_shape": self.image_shape, "model": asdict(self.config)}
-        save_artifact(directory, ARTIFACT_KIND, fields, self)
+    def record_fields(self) -> dict[str, Any]:
+        """See `ImageTokenizer.record_fields`."""
+        return {"image_shape": self.image_shape, "model": asdict(self.config)}
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path) -> Self:
-        """Loads what `save_pretrained` wrote, in evaluation mode, on the CPU.
+    def from_record(cls, record: VQVAERecord) -> Self:
+        """See `ImageTokenizer.from_record`."""
+        return cls(record.model, record.image_shape)
 
-        Raises:
-            FileNotFoundError: A file is missing.
-            ValueError: The files are damaged or do not belong together.
-        """
-        model = load_artifact(
-            directory, ARTIFACT_KIND, VQVAERecord, lambda saved: cls(saved.model, saved.image_shape)
-        )
-        return model.to(memory_format=torch.channels_last).eval()
+    def _features(self, floats: Tensor) -> Tensor:
+        """Computes z_e, (B, D, h, w), of float images in [-1, 1], (B, C, H, W)."""
+        z_e: Tensor = self.encoder(pad_to_multiple(floats, self.config.downsampling))
+        return z_e
 
     @property
     def _device(self) -> torch.device:

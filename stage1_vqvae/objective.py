@@ -1,4 +1,4 @@
-"""What one training step of stage one computes, and how a model is judged on a whole split."""
+"""The training objective of stage one, and the metrics of a model on a whole split."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.images import to_float, to_uint8
-from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits, perplexity, usage
+from stage1_vqvae.base import ImageTokenizer
+from stage1_vqvae.model import VQVAE, VQVAEOutput
+from stage1_vqvae.quantizers.usage import code_counts, entropy_bits, perplexity, usage
 
 
 @dataclass(frozen=True)
 class VQVAEStep:
-    """One training step's loss and figures."""
+    """Loss and metrics of one training step."""
 
     loss: Tensor
     """float32 (): reconstruction plus the quantizer's terms, each averaged over its elements."""
@@ -38,32 +38,29 @@ class VQVAEObjective(nn.Module):
 
     def forward(self, images: Tensor) -> VQVAEStep:
         """Computes the loss of uint8 images (B, C, H, W)."""
-        floats = to_float(images)
-        output = self.model(floats)
-        reconstruction = self.model.likelihood.loss(output.output.float(), floats)
-        terms = {"reconstruction": reconstruction, **output.quantized.losses}
+        output: VQVAEOutput = self.model(images)
+        terms = {"reconstruction": output.reconstruction_loss, **output.quantized.losses}
         loss = torch.stack(list(terms.values())).sum()
         return VQVAEStep(loss, {name: term.detach() for name, term in terms.items()})
 
     @torch.no_grad()
     def initialise(self, batches: Iterable[Tensor]) -> None:
-        """Fits the quantizer's start to batches of uint8 images; it takes as many as it needs."""
-        z_e = (self.model.encode_features(to_float(images)) for images in batches)
-        self.model.quantizer.initialise(z_e)
+        """Fits the quantizer's start to as many batches of uint8 images as it needs."""
+        self.model.quantizer.initialise(map(self.model.encode_features, batches))
 
     def scale_usage(self, batch_size: int) -> None:
-        """Says of how many images a forward pass in training will be, over all processes."""
+        """Sets the number of images of a forward pass in training, over all processes."""
         height, width = self.model.grid_shapes[0]
         self.model.quantizer.scale_usage(batch_size * height * width)
 
     def set_progress(self, fraction: float) -> None:
-        """Passes the fraction of training done on to what is annealed."""
+        """Sets the fraction of training that is done, for all that is annealed."""
         self.model.quantizer.set_progress(fraction)
 
 
 @dataclass(frozen=True)
-class ReconstructionFigures:
-    """How well a VQ-VAE reconstructs a whole split, over 8-bit images as they are saved."""
+class ReconstructionMetrics:
+    """Quality of the reconstructions of a whole split, over 8-bit images as they are saved."""
 
     loss: float
     """-log p(x | z) up to constants, averaged over pixels: what training minimises."""
@@ -80,7 +77,9 @@ class ReconstructionFigures:
 
 
 @torch.no_grad()
-def measure_reconstruction(model: VQVAE, batches: Iterable[Tensor]) -> ReconstructionFigures:
+def measure_reconstruction(
+    model: ImageTokenizer, batches: Iterable[Tensor]
+) -> ReconstructionMetrics:
     """Measures `model` on every image of `batches`.
 
     Args:
@@ -94,19 +93,17 @@ def measure_reconstruction(model: VQVAE, batches: Iterable[Tensor]) -> Reconstru
     loss, squared, absolute, elements = 0.0, 0.0, 0.0, 0
     counts = [torch.zeros(size, dtype=torch.int64) for size in model.codebook_sizes]
     for images in batches:
-        floats = to_float(images)
-        output = model(floats)
-        decoded = output.output.float()
-        loss += model.likelihood.loss(decoded, floats).item() * images.numel()
-        error = to_uint8(model.likelihood.mean(decoded)).int() - images.int()
+        reconstruction = model.reconstruct(images)
+        loss += reconstruction.loss.item() * images.numel()
+        error = reconstruction.images.int() - images.int()
         squared += error.square().sum().item()
         absolute += error.abs().sum().item()
         elements += images.numel()
-        for total, grid in zip(counts, output.quantized.codes, strict=True):
+        for total, grid in zip(counts, reconstruction.codes, strict=True):
             total += code_counts(grid, len(total)).cpu()
     if not elements:
         raise ValueError("at least one image is required to measure a reconstruction, got none")
-    return ReconstructionFigures(
+    return ReconstructionMetrics(
         loss=loss / elements,
         psnr=10 * math.log10(255**2 * elements / squared) if squared else math.inf,
         l1=absolute / elements,

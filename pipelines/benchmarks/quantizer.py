@@ -12,7 +12,7 @@ import torch
 from pipelines.benchmarks.peak_memory import memory_of
 from pipelines.benchmarks.timing import measure
 from pipelines.cli.echo import say
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig
 from stage1_vqvae.quantizers.ema import EMAQuantizer
 
 # (N, K, D) of the nearest-code search: two of a 28x28 batch of 128, one of a large codebook.

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.codebook.duplicates import find_duplicates
-from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizers.nearest import entropy_bits
+from stage1_vqvae.quantizers.usage import entropy_bits
 
 # Positions kept for the map of the codebook.
 _SAMPLE = 4096
@@ -199,7 +198,7 @@ def measure_codebook(
     whole = _Moments(torch.zeros(model.quantizer.codebook_dim, dtype=torch.float64))
     norms, largest, seen = 0.0, 0.0, 0
     for images in batches:
-        z_e = model.encode_features(to_float(images)).float()
+        z_e = model.encode_features(images).float()
         codes = model.quantizer.encode(z_e)
         t = _rows(model.quantizer.to_code_space(z_e))  # (N, D)
         if not grids:

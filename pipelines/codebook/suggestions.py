@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import QuantizerConfig
+from stage1_vqvae.quantizers.config import QuantizerConfig
 
 _MAX_CHANGES = 3  # per suggestion
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from pipelines.evaluation.record import EvaluationConditions
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.runs.directory import RunDirectory
-from stage1_vqvae.artifact import CONFIG_FILE, FORMAT_VERSION, read_config
-from stage1_vqvae.model import ARTIFACT_KIND as VQVAE_KIND
-from stage1_vqvae.model import VQVAERecord
-from stage2_prior.base import ARTIFACT_KIND as PRIOR_KIND
-from stage2_prior.base import PriorRecord
+from stage1_vqvae.pretrained import recorded_hash
+from stage2_prior.artifact import CONFIG_FILE, FORMAT_VERSION, read_config
+from stage2_prior.base import ARTIFACT_KIND, PriorRecord
 
 _HASH_DIGITS = 16
 
@@ -34,14 +32,13 @@ def conditions(
     return EvaluationConditions(
         settings=settings,
         data_fingerprint=directory.data().fingerprint,
-        vqvae=_weights_hash(directory.vqvae, VQVAE_KIND, VQVAERecord),
-        prior=_weights_hash(directory.prior, PRIOR_KIND, PriorRecord),
+        vqvae=recorded_hash(directory.vqvae)[:_HASH_DIGITS],
+        prior=_prior_hash(directory.prior)[:_HASH_DIGITS],
         feature_networks=dict(networks),
     )
 
 
-def _weights_hash(model: Path, kind: str, cls: type[VQVAERecord] | type[PriorRecord]) -> str:
-    """Returns the first digits of the hash in a saved model's config."""
-    cure = "restore it or train the model again"
-    record = read_config(model / CONFIG_FILE, kind, FORMAT_VERSION, cls, cure=cure)
-    return record.weights_sha256[:_HASH_DIGITS]
+def _prior_hash(prior: Path) -> str:
+    """Returns the hash in a saved prior's config."""
+    path, cure = prior / CONFIG_FILE, "restore it or train the model again"
+    return read_config(path, ARTIFACT_KIND, FORMAT_VERSION, PriorRecord, cure=cure).weights_sha256

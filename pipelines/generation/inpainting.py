@@ -63,10 +63,9 @@ def write_inpainted(options: InpaintOptions) -> None:
     ]
     rows = torch.cat([images, torch.where(mask, images, _GRAY), *completions]).numpy()
     out = save_new(options.out, folder, draw_grid(rows, len(images)).save)
-    downsampling = int(pipeline.vqvae.config.downsampling)
+    grids = zip(pipeline.vqvae.grid_shapes, pipeline.vqvae.strides, strict=True)
     num_unknown = sum(
-        int((~known_codes(mask[None], shape, downsampling)).sum())
-        for shape in pipeline.vqvae.grid_shapes
+        int((~known_codes(mask[None], shape, stride)).sum()) for shape, stride in grids
     )
     say(
         f"{len(images)} images of {what}, {options.n} completions of each; sampled codes: "

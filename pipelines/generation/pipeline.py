@@ -14,7 +14,8 @@ from pipelines.files.atomic import atomic_path
 from pipelines.files.records import read_record, record_bytes
 from pipelines.generation.masks import check_mask, fill_unknown, known_codes
 from pipelines.runs.directory import RunDirectory
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.base import ImageTokenizer
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.config import SamplingSettings
 from stage2_prior.sampling.checks import (
@@ -62,7 +63,7 @@ class GenerationPipeline:
 
     def __init__(
         self,
-        vqvae: VQVAE,
+        vqvae: ImageTokenizer,
         prior: CodePrior,
         class_names: tuple[str, ...] = (),
         train_images_per_class: tuple[int, ...] = (),
@@ -221,8 +222,8 @@ class GenerationPipeline:
         _, seed, first_index, batch_size = check_numbers(len(images), seed, first_index, batch_size)
         mask = check_mask(mask, images)
         known = tuple(
-            known_codes(mask, shape, int(self.vqvae.config.downsampling))
-            for shape in self.vqvae.grid_shapes
+            known_codes(mask, shape, stride)
+            for shape, stride in zip(self.vqvae.grid_shapes, self.vqvae.strides, strict=True)
         )
         codes = self.prior.complete(
             self._encode_known(images, mask, batch_size),
@@ -320,7 +321,7 @@ class GenerationPipeline:
                 f"a finished run is required, but {directory} does not exist: name one, or train "
                 "one with `python -m pipelines.train_all`"
             )
-        vqvae = VQVAE.from_pretrained(directory / "vqvae")
+        vqvae = load_tokenizer(directory / "vqvae")
         prior = CodePrior.from_pretrained(directory / "prior")
         classes = _classes(directory)
         return cls(vqvae, prior, classes.class_names, classes.train_images_per_class)

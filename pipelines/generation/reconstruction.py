@@ -12,8 +12,8 @@ from pipelines.runs.batches import image_batches, reconstruct_images
 from pipelines.runs.data import images_to_show
 from pipelines.runs.directory import RunDirectory
 from pipelines.training.device import choose_device
-from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction
+from stage1_vqvae.pretrained import load_tokenizer
 
 
 def write_reconstructions(options: ReconstructOptions) -> None:
@@ -30,7 +30,7 @@ def write_reconstructions(options: ReconstructOptions) -> None:
     check_png(options.out, folder)
     refuse_in_data(options.out, options.data.of(directory.config().data))
     device = choose_device(options.device)
-    model = VQVAE.from_pretrained(directory.vqvae).to(device)
+    model = load_tokenizer(directory.vqvae).to(device)
     images, what = images_to_show(
         directory, model.image_shape, options.split, options.images, options.data
     )

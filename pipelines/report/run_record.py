@@ -24,8 +24,9 @@ from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import TUNING_FILE, SamplingTuning
 from stage1_vqvae.artifact import weights_hash
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import read_code_dump
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
 
@@ -80,7 +81,7 @@ class RunRecord:
     """Shape, splits and classes of the data."""
     phases: dict[str, Phase]
     """By name, `vqvae` and `prior`."""
-    vqvae: VQVAE | None
+    vqvae: ImageTokenizer | None
     prior: CodePrior | None
     code_counts: tuple[NDArray[np.int64], ...] | None
     """Per grid (K,): how often each code occurs in the test split."""
@@ -147,7 +148,7 @@ def read_run(path: Path) -> RunRecord:
     directory = RunDirectory(path)
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
-    vqvae = VQVAE.from_pretrained(directory.vqvae) if directory.vqvae.exists() else None
+    vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
     prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
     evaluation, evaluation_problem = _read_measured(
         directory.path / EVALUATION_FILE,
@@ -178,7 +179,7 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
-def parameters(model: VQVAE | CodePrior) -> int:
+def parameters(model: ImageTokenizer | CodePrior) -> int:
     """Returns the number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
@@ -201,7 +202,7 @@ def _read_measured(
     path: Path,
     read: Callable[[Path], T],
     recorded: Callable[[T], tuple[str, str]],
-    models: tuple[VQVAE | None, CodePrior | None],
+    models: tuple[ImageTokenizer | None, CodePrior | None],
 ) -> tuple[T | None, str | None]:
     """Reads a record of measurements if there is one and it is of these models.
 

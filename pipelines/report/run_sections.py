@@ -29,7 +29,7 @@ from pipelines.report.run_record import (
 )
 from pipelines.runs.augmentation import also_seen
 from pipelines.training.config import TrainingConfig
-from stage1_vqvae.quantizers.nearest import entropy_bits
+from stage1_vqvae.quantizers.usage import entropy_bits
 
 TITLES = {"vqvae": "Stage one: VQ-VAE", "prior": "Stage two: prior"}
 _CHANNELS = {1: "gray", 3: "colour"}

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import SplitCodes
-from stage1_vqvae.model import VQVAE
 
 # Images measured or encoded at once: enough to be fast, few enough for little memory.
 _EVALUATION_BATCH = 256
@@ -39,7 +39,7 @@ def labelled_batches(
 
 
 @torch.no_grad()
-def reconstruct_images(model: VQVAE, images: ImageSet) -> NDArray[np.uint8]:
+def reconstruct_images(model: ImageTokenizer, images: ImageSet) -> NDArray[np.uint8]:
     """Reconstructs images of any size with a VQ-VAE on any device: uint8 (N, C, H, W)."""
     _, height, width = images.image_shape
     device = next(model.parameters()).device

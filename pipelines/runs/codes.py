@@ -24,12 +24,13 @@ from pipelines.training.distributed import (
     process_group,
     require_shared,
 )
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import CodeDump, read_code_dump, write_code_dump
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.grids import GridSpec
 
 
-def grid_specs(codes: VQVAE | CodeDump) -> tuple[GridSpec, ...]:
+def grid_specs(codes: ImageTokenizer | CodeDump) -> tuple[GridSpec, ...]:
     """The code grids of a model or of a dump, as stage two describes them."""
     return tuple(
         GridSpec(height, width, size)
@@ -37,7 +38,7 @@ def grid_specs(codes: VQVAE | CodeDump) -> tuple[GridSpec, ...]:
     )
 
 
-def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
+def read_own_codes(directory: RunDirectory, model: ImageTokenizer) -> CodeDump:
     """The run's code dump, if the run's VQ-VAE made it.
 
     Raises:
@@ -56,7 +57,7 @@ def read_own_codes(directory: RunDirectory, model: VQVAE) -> CodeDump:
 def dump_codes(
     directory: RunDirectory,
     splits: DataSplits,
-    model: VQVAE,
+    model: ImageTokenizer,
     device: torch.device,
     augmentation: AugmentationConfig,
 ) -> CodeDump:
@@ -121,7 +122,7 @@ def dump_codes_of_run(
         agree(settings_of_all(config.to_dict()))
         require_shared(directory.path)
         with enter_on_main(directory.owned("encoded")):
-            model = VQVAE.from_pretrained(directory.vqvae).to(device)
+            model = load_tokenizer(directory.vqvae).to(device)
             splits = load_run_splits(directory, location)
             on_main(lambda: directory.begin(config))
             dump_codes(directory, splits, model, device, config.augmentation)

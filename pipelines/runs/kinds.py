@@ -15,7 +15,7 @@ from pipelines.cli.command import expand_user
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import LATEST, RunDirectory
 from pipelines.runs.recipes import RECIPES
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     SINGLE_QUANTIZER_CONFIGS,
     ProductConfig,

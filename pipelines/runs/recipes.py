@@ -11,7 +11,7 @@ from pipelines.data.config import DataConfig
 from pipelines.runs.config import RunConfig
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GradientQuantizerConfig
 from stage2_prior.config import TransformerConfig
 
 # Muon with tuned rates; AdamW is only better in the first few hundred steps.

@@ -29,7 +29,7 @@ from pipelines.training.distributed import (
 from pipelines.training.launch import num_processes
 from pipelines.training.randomness import derive_seed
 from stage1_vqvae.code_dump import CodeDump, read_other_views
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.objective import measure_bits_per_code
 from stage2_prior.pretrained import build_prior
@@ -114,7 +114,7 @@ def train_prior_of_run(
         agree({**settings_of_all(config.to_dict()), "resume": resume})
         if writes:
             require_shared(directory.path)
-        dump = read_own_codes(directory, VQVAE.from_pretrained(directory.vqvae))
+        dump = read_own_codes(directory, load_tokenizer(directory.vqvae))
         require_views(dump, config.augmentation, directory)
         new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
         if writes:

@@ -15,10 +15,12 @@ from pipelines.runs.batches import image_batches
 from pipelines.sweeps.directory import SweepRun
 from pipelines.sweeps.row import SweepRow
 from pipelines.training.metrics_log import MetricsRow, read_metrics
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.base import ImageTokenizer
 
 
-def measure_stage_one(run: SweepRun, model: VQVAE, test: ImageSet, device: torch.device) -> None:
+def measure_stage_one(
+    run: SweepRun, model: ImageTokenizer, test: ImageSet, device: torch.device
+) -> None:
     """Writes the row of a run whose stage one is finished, if it has none.
 
     Args:
@@ -76,7 +78,7 @@ def measure_prior(run: SweepRun) -> None:
     run.write_row(replace(row, values={**row.values, **known}))
 
 
-def measure_ssim(model: VQVAE, batches: Iterable[Tensor]) -> float | None:
+def measure_ssim(model: ImageTokenizer, batches: Iterable[Tensor]) -> float | None:
     """`structural_similarity` of images and their 8-bit reconstructions.
 
     Args:

@@ -17,8 +17,9 @@ from pipelines.runs.directory import RUNS
 from pipelines.runs.options import BothPrecisions, DryRun
 from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
+from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.training.config import PrecisionChoice
-from stage1_vqvae.quantizer_config import QUANTIZER_CONFIGS, recommended_quantizer
+from stage1_vqvae.quantizers.config import QUANTIZER_CONFIGS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

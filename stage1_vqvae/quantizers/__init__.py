@@ -1,22 +1,18 @@
-"""Quantizers: z_e to codes and back, one file per kind behind the contract of `base`.
+"""Quantizers: z_e to codes and back, one file per kind behind the base class of `base`.
 
-base.py                     the contract
-codebook.py                 K vectors, the code with the best score is chosen
-  nearest_codebook.py       ... the nearest, with an estimated gradient
-    learned_codebook.py     ... from vectors that follow z_e: k-means, restarts, anchors
-      ema.py gradient.py
-    simvq.py
-  soft_codebook.py          ... from vectors near z_e, softly assigned: k-means, restarts
+base.py                       Quantizer
+codebook.py                   K vectors, the code with the highest score is chosen
+  simvq.py gumbel.py
+  restarting_codebook.py      ... of vectors near z_e: k-means, usage, restarts
     stochastic.py index_backprop.py
-  gumbel.py
+    learned_codebook.py       ... that follow z_e, with restarts or anchors
+      ema.py gradient.py
 finite_scalar.py lookup_free.py
-residual.py product.py      several grids, made of the above
-nearest.py estimators.py entropy.py kmeans.py restarts.py anchors.py annealing.py  (pure)
+composite.py                  several grids, made of the above
+  residual.py product.py
+
+config.py codebook_config.py  settings, free of torch; build.py makes a quantizer from them
+nearest_codebook.py           the VQ-VAE paper's equation 3
+search.py usage.py estimators.py entropy.py levels.py kmeans.py anchors.py
+                              pure functions
 """
-
-from __future__ import annotations
-
-from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
-from stage1_vqvae.quantizers.build import build_quantizer
-
-__all__ = ["Quantizer", "QuantizerOutput", "build_quantizer"]

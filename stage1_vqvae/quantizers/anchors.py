@@ -1,4 +1,4 @@
-"""Online clustering: unused codes are drawn to points of the batch.
+"""Online clustering: unused codes move to points of the batch.
 
 Zheng and Vedaldi 2023, "Online clustered codebook" (CVQ-VAE).
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stage1_vqvae.quantizers.nearest import half_squared_norms
+from stage1_vqvae.quantizers.search import half_squared_norms
 
 # Entries of a (codes, N) block of distances: 4 MiB of float32.
 _BLOCK_ENTRIES = 1 << 20
 
 
 def anchor_rates(usage: Tensor, decay: float) -> Tensor:
-    """How far each code goes to its anchor: a_k = exp(-10 N_k K / (1 - decay) - 0.001).
+    """Returns how far each code moves to its anchor: a_k = exp(-10 N_k K / (1 - decay) - 0.001).
 
     Equation 5 of the paper, N_k being the share of points that chose code k: a code used a
     hundredth as often as the average moves by exp(-10), one never used goes all the way.
 
     Args:
-        usage: float32 (K,), how often each code is used, in any unit; all 0 where none was yet.
-        decay: Of the moving average that gave `usage`.
+        usage: float32 (K,), how often each code is used, in any unit; all 0 at the start.
+        decay: Of the moving average `usage`.
 
     Returns:
         float32 (K,) in [0, 1).
@@ -32,11 +32,11 @@ def anchor_rates(usage: Tensor, decay: float) -> Tensor:
 
 
 def anchor_points(z: Tensor, vectors: Tensor, *, cosine: bool = False) -> Tensor:
-    """One point of the batch per code, the likelier the nearer.
+    """Samples one point of the batch per code, the likelier the nearer.
 
     The probabilistic random anchors of the paper's section 3.2: p(i | k) is the softmax over i of
-    -|z_i - e_k|^2, or of the cosine z_i . e_k, as in the authors' code. It is drawn from as the
-    argmax with Gumbel noise added, block by block of codes.
+    -|z_i - e_k|^2, or of the cosine z_i . e_k, as in the authors' code. The sample is the argmax
+    with Gumbel noise added, block by block of codes.
 
     Args:
         z: float32 (N, D).

@@ -1,11 +1,11 @@
-"""From a config to a quantizer of its kind."""
+"""Construction of a quantizer from its config."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from stage1_vqvae.quantizer_config import ProductConfig, QuantizerConfig, ResidualConfig
+from stage1_vqvae.quantizers import config as configs
 from stage1_vqvae.quantizers.base import Quantizer
 from stage1_vqvae.quantizers.ema import EMAQuantizer
 from stage1_vqvae.quantizers.finite_scalar import FiniteScalarQuantizer
@@ -18,25 +18,24 @@ from stage1_vqvae.quantizers.residual import ResidualQuantizer
 from stage1_vqvae.quantizers.simvq import SimVQQuantizer
 from stage1_vqvae.quantizers.stochastic import StochasticQuantizer
 
-_SINGLE: dict[str, Callable[[Any], Quantizer]] = {
-    "ema": EMAQuantizer,
-    "gradient": GradientQuantizer,
-    "simvq": SimVQQuantizer,
-    "finite_scalar": FiniteScalarQuantizer,
-    "lookup_free": LookupFreeQuantizer,
-    "gumbel": GumbelQuantizer,
-    "stochastic": StochasticQuantizer,
-    "index_backprop": IndexBackpropQuantizer,
+_QUANTIZERS: dict[type, Callable[[Any], Quantizer]] = {
+    configs.EMAQuantizerConfig: EMAQuantizer,
+    configs.GradientQuantizerConfig: GradientQuantizer,
+    configs.SimVQConfig: SimVQQuantizer,
+    configs.FiniteScalarConfig: FiniteScalarQuantizer,
+    configs.LookupFreeConfig: LookupFreeQuantizer,
+    configs.GumbelConfig: GumbelQuantizer,
+    configs.StochasticConfig: StochasticQuantizer,
+    configs.IndexBackpropConfig: IndexBackpropQuantizer,
 }
 
 
-def build_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The quantizer that `config` describes, with fresh weights."""
-    if isinstance(config, ResidualConfig):
+def build_quantizer(config: configs.QuantizerConfig) -> Quantizer:
+    """Returns a quantizer of the kind and settings of `config`, with fresh weights."""
+    if isinstance(config, configs.ResidualConfig):
         stages = [build_quantizer(config.base) for _ in range(config.num_quantizers)]
         return ResidualQuantizer(config, stages)
-    if isinstance(config, ProductConfig):
-        return ProductQuantizer(
-            config, [build_quantizer(config.base) for _ in range(config.groups)]
-        )
-    return _SINGLE[config.kind](config)
+    if isinstance(config, configs.ProductConfig):
+        groups = [build_quantizer(config.base) for _ in range(config.groups)]
+        return ProductQuantizer(config, groups)
+    return _QUANTIZERS[type(config)](config)

@@ -1,4 +1,4 @@
-"""Entropy regularisation: every z_e sure of its code, all codes in use."""
+"""Entropy regularisation: certain assignments of each z_e, all codes in use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizers.nearest import half_squared_norms
+from stage1_vqvae.quantizers.search import half_squared_norms
 
 
 def entropy_penalty(logits: Tensor) -> Tensor:
-    """E[H(p(c | z))] - H(E[p(c | z)]), the negative mutual information of code and z, in nats.
+    """Returns E[H(p(c | z))] - H(E[p(c | z)]), minus the mutual information of c and z, in nats.
 
     Yu et al. 2023, "Language model beats diffusion: tokenizer is key to visual generation",
     equation 4; the expectation is over the points of one process's batch.
@@ -28,13 +28,13 @@ def entropy_penalty(logits: Tensor) -> Tensor:
 
 
 def squared_distance_logits(z: Tensor, vectors: Tensor, temperature: float) -> Tensor:
-    """-||z - e_k||^2 / temperature, float32 (N, K), without the part that is equal for all k."""
+    """Returns -||z - e_k||^2 / temperature up to what is equal for all k: float32 (N, K)."""
     scale = 2 / temperature
     return torch.addmm(half_squared_norms(vectors), z, vectors.T, beta=-scale, alpha=scale)
 
 
 def binary_entropy_penalty(logits: Tensor) -> Tensor:
-    """`entropy_penalty` over all 2^D codes, from D independent bits, without an (N, 2^D) block.
+    """Returns `entropy_penalty` over all 2^D codes of D independent bits without an (N, 2^D) block.
 
     The entropy of independent bits is the sum of theirs. The mean distribution over codes does not
     factorise, but is a product of two matrices: with the bits cut in two halves of which A (N,
@@ -56,15 +56,15 @@ def binary_entropy_penalty(logits: Tensor) -> Tensor:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """-sum p ln p of one distribution of any shape, in nats: float32 ().
+    """Returns -sum p ln p of one distribution of any shape, in nats: float32 ().
 
-    Codes that nothing chooses give neither a value nor an infinite gradient.
+    A probability of 0 adds nothing and has a finite gradient.
     """
     return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()
 
 
 def _joint(p: Tensor) -> Tensor:
-    """Probabilities (N, 2^D) of all combinations of independent bits (N, D, 2)."""
+    """Returns the probabilities (N, 2^D) of all combinations of independent bits (N, D, 2)."""
     joint = p.new_ones(len(p), 1)
     for bit in p.unbind(dim=1):
         joint = (joint[:, :, None] * bit[:, None, :]).flatten(1)

@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import FiniteScalarConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
+from stage1_vqvae.quantizers.config import FiniteScalarConfig
 from stage1_vqvae.quantizers.estimators import straight_through
 
 # Widens the tanh a little, so that the outermost levels lie within its range. The authors' code
@@ -23,13 +23,12 @@ _MARGIN = 1e-3
 class FiniteScalarQuantizer(Quantizer):
     """z_e bounded by a tanh to L_d levels per dimension, rounded, and scaled to [-1, 1].
 
-    The codebook is the grid of all combinations: nothing is learned, there are no loss terms, and
-    nothing can collapse but the encoder. An even number of levels lies off centre by half a step,
-    and z_e is shifted so that 0 takes the middle one, as in the paper's appendix A.1. Two levels
-    have no middle one, and that shift would put their boundary at z_e = -3.8, where the tanh is
-    flat. They go without: their boundary is at 0, as with `preserve_symmetry` of
-    vector-quantize-pytorch. The code is the number whose digits are the levels, the first dimension
-    being the least significant.
+    The codebook is the grid of all combinations: nothing is learned, and there are no loss terms.
+    An even number of levels lies off centre by half a step, and z_e is shifted so that 0 takes the
+    middle level, as in the paper's appendix A.1. Two levels have no middle one, and that shift
+    would put their boundary at z_e = -3.8, where the tanh is flat: theirs stays at 0, as with
+    `preserve_symmetry` of vector-quantize-pytorch. The code is the number whose digits are the
+    levels, the first dimension being the least significant.
     """
 
     levels: Tensor
@@ -59,7 +58,7 @@ class FiniteScalarQuantizer(Quantizer):
         return (torch.tanh(z_e + shift) * half - offset) / (levels // 2)
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
-        """Rounds with a straight-through gradient."""
+        """Rounds, with a straight-through gradient."""
         digits = self._digits(z.detach())
         z_q = straight_through(z, self._values(digits))
         return QuantizerOutput(z_q, (self._codes(digits),), {})
@@ -69,26 +68,26 @@ class FiniteScalarQuantizer(Quantizer):
         return (self._codes(self._digits(z)),)
 
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """The level of each digit: float32 (B, D, h, w)."""
+        """Returns the level of each digit: float32 (B, D, h, w)."""
         (grid,) = codes
         digits = (grid[..., None] // self.basis) % self.levels.long()  # (B, h, w, D)
         return self._values(rearrange(digits, "b h w d -> b d h w"))
 
     def code_vectors(self) -> tuple[Tensor, ...]:
-        """All combinations of levels: float32 (K, D)."""
+        """Returns all combinations of levels: float32 (K, D)."""
         codes = torch.arange(self.codebook_sizes[0], device=self.basis.device)
         return (rearrange(self.decode((codes[None, None],)), "1 d 1 k -> k d"),)
 
     def residual_scale(self) -> Tensor:
-        """Half a step is left over at most: 1 / (2 (L // 2)) of z, per dimension (D,)."""
+        """Returns half a step, the largest residual, per dimension: 1 / (2 (L // 2)), (D,)."""
         return 1 / (2 * (self.levels // 2))
 
     def residual_offset(self) -> Tensor:
-        """Half a step where L is even, which centres the levels: 0 or 1 / (2 (L // 2)), (D,)."""
+        """Returns half a step where L is even, which centres the levels, else 0: (D,)."""
         return self.offset / (self.levels // 2)
 
     def _digits(self, z: Tensor) -> Tensor:
-        """The level of each element, int64 in [0, L)."""
+        """Returns the index of each element's level, int64 in [0, L)."""
         levels = self._per_channel(self.levels)
         digits = torch.round(z * (levels // 2)) + levels // 2
         return digits.clamp(torch.zeros_like(levels), levels - 1).long()

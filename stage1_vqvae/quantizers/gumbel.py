@@ -1,4 +1,4 @@
-"""Codes drawn from a categorical distribution that the encoder gives, by the Gumbel-softmax.
+"""Codes sampled from a categorical distribution of the encoder by the Gumbel-softmax.
 
 Jang et al. 2017, "Categorical reparameterization with Gumbel-softmax"; as a VQ-VAE's bottleneck
 Ramesh et al. 2021, "Zero-shot text-to-image generation", section 2.1.
@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import GumbelConfig
-from stage1_vqvae.quantizers.annealing import annealed_temperature
-from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.codebook import CodebookQuantizer, trained_codebook
+from stage1_vqvae.quantizers.config import GumbelConfig
 from stage1_vqvae.quantizers.entropy import entropy
-from stage1_vqvae.quantizers.estimators import index_through
-
-
-def gumbel_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """softmax((logits + g) / temperature) with Gumbel noise g: float32 (N, K).
-
-    Its largest entry is at a draw from softmax(logits) (Jang et al. 2017, equations 1 and 2).
-    """
-    noise = -torch.empty_like(logits).exponential_().log_()
-    return ((logits + noise) / temperature).softmax(dim=1)
+from stage1_vqvae.quantizers.estimators import annealed_temperature, straight_through_gumbel
 
 
 class GumbelQuantizer(CodebookQuantizer):
-    """p(c | z_e) = softmax(W z_e + b); a drawn code in training, the likeliest one afterwards.
+    """p(c | z_e) = softmax(W z_e + b): training samples a code, evaluation takes the likeliest.
 
     The decoder sees the vector of one code from the start (the straight-through Gumbel-softmax), so
     that training and use do not differ; the temperature only softens the gradient. Two divergences
@@ -37,32 +26,25 @@ class GumbelQuantizer(CodebookQuantizer):
     in play. Code vectors need not be near z_e.
     """
 
-    copies_gradient = False
+    is_straight_through = False
 
     def __init__(self, config: GumbelConfig) -> None:
-        super().__init__(config.codebook_size, config.codebook_dim)
+        super().__init__(config)
         self.config = config
-        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
-        self.codebook.no_weight_decay = True  # type: ignore[attr-defined]
+        self.codebook = trained_codebook(config)
         self.to_logits = nn.Linear(config.codebook_dim, config.codebook_size)
         self.outer_layers = (self.to_logits,)  # a classifier's head
         self.set_progress(0.0)
 
-    def vectors(self) -> Tensor:
-        """The code vectors, float32 (K, D)."""
-        return self.codebook
-
     def scores(self) -> tuple[Tensor, Tensor]:
-        """The logits' weights and bias."""
+        """Returns the weights and the bias of the logits."""
         return self.to_logits.weight, self.to_logits.bias
 
     def quantize_points(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Draws a code in training mode and takes the likeliest in evaluation mode."""
+        """Samples a code in training mode and takes the likeliest in evaluation mode."""
         logits = self.to_logits(z)  # (N, K)
         if self.training:
-            probabilities = gumbel_softmax(logits, self._temperature)
-            codes = probabilities.detach().argmax(dim=1)
-            z_q = index_through(codes, probabilities, self.codebook)
+            z_q, codes = straight_through_gumbel(logits, self.codebook, self._temperature)
         else:
             codes = logits.argmax(dim=1)
             z_q = F.embedding(codes, self.codebook)

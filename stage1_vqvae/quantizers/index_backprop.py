@@ -1,4 +1,4 @@
-"""Index back-propagation: every code vector gets a gradient from every choice.
+"""Index back-propagation: every choice has a gradient for every code vector.
 
 Shi et al. 2024, "Taming scalable visual tokenizer for autoregressive image generation" (IBQ).
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import IndexBackpropConfig
+from stage1_vqvae.quantizers.codebook import trained_codebook
+from stage1_vqvae.quantizers.config import IndexBackpropConfig
 from stage1_vqvae.quantizers.entropy import entropy_penalty
 from stage1_vqvae.quantizers.estimators import index_through
-from stage1_vqvae.quantizers.nearest import unit_length
-from stage1_vqvae.quantizers.soft_codebook import SoftCodebookQuantizer
+from stage1_vqvae.quantizers.restarting_codebook import RestartingCodebookQuantizer
 
 
-class IndexBackpropQuantizer(SoftCodebookQuantizer):
+class IndexBackpropQuantizer(RestartingCodebookQuantizer):
     """The code most similar to z_e, argmax z_e . e, with the softmax's gradient (equations 3, 4).
 
     The softmax has a temperature, 1 in the paper: similarities of unit vectors differ too little.
@@ -30,16 +30,14 @@ class IndexBackpropQuantizer(SoftCodebookQuantizer):
     """
 
     config: IndexBackpropConfig
+    is_straight_through = False
 
     def __init__(self, config: IndexBackpropConfig) -> None:
         super().__init__(config, cosine=config.cosine)
-
-    def vectors(self) -> Tensor:
-        """The code vectors, float32 (K, D); of unit length with `cosine`."""
-        return unit_length(self.codebook) if self.config.cosine else self.codebook
+        self.codebook = trained_codebook(config)
 
     def scores(self) -> tuple[Tensor, Tensor]:
-        """The similarity z_e . e."""
+        """Returns weights and bias of the similarity z_e . e."""
         vectors = self.vectors()
         return vectors, vectors.new_zeros(len(vectors))
 

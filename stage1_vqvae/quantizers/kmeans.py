@@ -1,4 +1,4 @@
-"""k-means, to start a codebook where the data is."""
+"""k-means, which starts a codebook where z_e is."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizers.nearest import (
-    code_statistics,
+from stage1_vqvae.quantizers.search import (
+    code_sums,
     half_squared_norms,
     nearest_codes,
     unit_length,
 )
+from stage1_vqvae.quantizers.usage import code_counts
 
 # More points than this per cluster no longer move the centres noticeably.
 _POINTS_PER_CLUSTER = 128
 
 
 def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
-    """Starting centres for k-means, far apart from each other.
+    """Draws starting centres for k-means, far apart from each other.
 
     Candidates are drawn with probability proportional to their squared distance to the centres so
     far (Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding", section
@@ -62,7 +63,7 @@ def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
 def kmeans(
     points: Tensor, num_clusters: int, iterations: int = 10, *, spherical: bool = False
 ) -> Tensor:
-    """Lloyd's algorithm from k-means++ centres; an empty cluster keeps its centre.
+    """Runs Lloyd's algorithm from k-means++ centres; an empty cluster keeps its centre.
 
     Args:
         points: float32 (N, D).
@@ -77,7 +78,9 @@ def kmeans(
     """
     centres = kmeans_plus_plus(points, num_clusters)
     for _ in range(iterations):
-        counts, sums = code_statistics(points, nearest_codes(points, centres), num_clusters)
+        codes = nearest_codes(points, centres)
+        counts = code_counts(codes, num_clusters).to(points.dtype)
+        sums = code_sums(points, codes, num_clusters)
         filled = counts > 0
         centres = torch.where(filled[:, None], sums / counts.clamp(min=1)[:, None], centres)
         if spherical:
@@ -85,26 +88,17 @@ def kmeans(
     return centres
 
 
-def kmeans_of_batches(
-    batches: list[Tensor], num_clusters: int, *, spherical: bool = False
-) -> Tensor:
-    """`kmeans` of a random part of several batches of points, the same on all processes.
+def kmeans_of_sample(points: Tensor, num_clusters: int, *, spherical: bool = False) -> Tensor:
+    """Runs `kmeans` on a random sample of the points, with the same result on all processes.
 
     Args:
-        batches: float32 (N_i, D) each.
+        points: float32 (N, D).
         num_clusters: K.
         spherical: As for `kmeans`.
 
     Returns:
         Centres, float32 (K, D), those of rank 0.
-
-    Raises:
-        ValueError: There are no batches.
     """
-    if not batches:
-        raise ValueError("at least one batch is required to initialise a codebook, got none")
-    points = torch.cat(batches)
     kept = torch.randperm(len(points), device=points.device)
-    points = points[kept[: _POINTS_PER_CLUSTER * num_clusters]]
-    with torch.autocast(points.device.type, enabled=False):
-        return broadcast(kmeans(points, num_clusters, spherical=spherical))
+    sample = points[kept[: _POINTS_PER_CLUSTER * num_clusters]]
+    return broadcast(kmeans(sample, num_clusters, spherical=spherical))

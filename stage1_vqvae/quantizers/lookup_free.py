@@ -1,4 +1,4 @@
-"""Lookup-free quantization: one bit, the sign, per dimension.
+"""Lookup-free quantization: one bit per dimension, the sign.
 
 Yu et al. 2023, "Language model beats diffusion: tokenizer is key to visual generation" (LFQ);
 spherical: Zhao et al. 2024, "Image and video tokenization with binary spherical quantization".
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import LookupFreeConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput, to_points
+from stage1_vqvae.quantizers.config import LookupFreeConfig
 from stage1_vqvae.quantizers.entropy import binary_entropy_penalty
 from stage1_vqvae.quantizers.estimators import straight_through
-from stage1_vqvae.quantizers.nearest import unit_length
+from stage1_vqvae.quantizers.search import unit_length
 
 
 class LookupFreeQuantizer(Quantizer):
@@ -39,11 +39,11 @@ class LookupFreeQuantizer(Quantizer):
         self.register_buffer("bits", torch.tensor(bits), persistent=False)
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
-        """z_e itself, or its direction if spherical."""
+        """Scales z_e to unit length if spherical."""
         return unit_length(z_e, dim=1) if self.config.spherical else z_e
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
-        """Takes the sign with a straight-through gradient."""
+        """Takes the sign, with a straight-through gradient."""
         signs = z.detach() >= 0
         z_q = self._values(signs)
         losses = {}
@@ -60,18 +60,18 @@ class LookupFreeQuantizer(Quantizer):
         return (self._codes(z >= 0),)
 
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """The signs that the bits of codes stand for: float32 (B, D, h, w)."""
+        """Returns the signs of the bits of codes: float32 (B, D, h, w)."""
         (grid,) = codes
         signs = (grid[..., None] & self.bits) != 0  # (B, h, w, D)
         return self._values(rearrange(signs, "b h w d -> b d h w"))
 
     def code_vectors(self) -> tuple[Tensor, ...]:
-        """The corners of the cube: float32 (K, D)."""
+        """Returns the corners of the cube: float32 (K, D)."""
         codes = torch.arange(self.codebook_sizes[0], device=self.bits.device)
         return (rearrange(self.decode((codes[None, None],)), "1 d 1 k -> k d"),)
 
     def residual_scale(self) -> float:
-        """Points near +-1 leave over about half as much."""
+        """Returns 1/2: the residual of points near +-1 is about half as large."""
         return 0.5
 
     def _values(self, signs: Tensor) -> Tensor:

@@ -1,54 +1,42 @@
-"""Quantizers that take the nearest code vector and train both sides by distances."""
+"""Vector quantization proper: the nearest code vector, its loss terms and its gradient.
+
+van den Oord, Vinyals, Kavukcuoglu 2017, "Neural Discrete Representation Learning", section 3.
+"""
 
 from __future__ import annotations
-
-from abc import abstractmethod
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.quantizer_config import NearestCodebookConfig
-from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.codebook_config import NearestCodebookConfig
 from stage1_vqvae.quantizers.entropy import entropy_penalty, squared_distance_logits
 from stage1_vqvae.quantizers.estimators import rotate_through, straight_through
-from stage1_vqvae.quantizers.nearest import nearest_codes
+from stage1_vqvae.quantizers.search import nearest_codes
 
 
-class NearestCodebookQuantizer(CodebookQuantizer):
-    """The nearest of K vectors, an estimated gradient to z, and loss terms of the kind.
+def quantize_nearest(
+    z: Tensor, vectors: Tensor, config: NearestCodebookConfig, codebook_weight: float = 0.0
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Quantizes points by equation 3 of the paper, every term averaged over its elements.
 
-    A kind says what the vectors are and, in `losses`, what draws z and them together. One that
-    learns from the points themselves does so before (`revive`) and after (`observe`) the choice.
+    Args:
+        z: float32 (N, D).
+        vectors: float32 (K, D).
+        config: The commitment weight beta, the gradient estimator and the entropy term.
+        codebook_weight: Weight of ||sg[z] - e||^2; 0 where no gradient moves the vectors.
+
+    Returns:
+        z_q (N, D), codes int64 (N,) and weighted loss terms by name.
     """
-
-    def __init__(self, config: NearestCodebookConfig) -> None:
-        super().__init__(config.codebook_size, config.codebook_dim, cosine=config.cosine)
-        self.config = config
-        self.copies_gradient = not config.rotation_trick
-
-    @abstractmethod
-    def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms from points and their code vectors, (N, D) each."""
-
-    def revive(self, z: Tensor) -> None:
-        """Moves unused code vectors to where points z (N, D) are, before the choice."""
-
-    def observe(self, z: Tensor, codes: Tensor) -> None:
-        """Learns from points z (N, D) and the codes (N,) that they chose."""
-
-    def quantize_points(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `CodebookQuantizer.quantize_points`."""
-        if self.training:
-            self.revive(z.detach())
-        vectors = self.vectors()
-        codes = nearest_codes(z.detach(), vectors.detach())  # (N,)
-        z_q = F.embedding(codes, vectors)  # (N, D)
-        losses = self.losses(z, z_q)
-        if self.config.entropy_weight:
-            # Of a copy: `observe` moves an EMA codebook before the gradient has passed.
-            logits = squared_distance_logits(z, vectors.clone(), self.config.entropy_temperature)
-            losses["entropy"] = self.config.entropy_weight * entropy_penalty(logits)
-        if self.training:
-            self.observe(z.detach(), codes)
-        estimator = rotate_through if self.config.rotation_trick else straight_through
-        return estimator(z, z_q), codes, losses
+    codes = nearest_codes(z.detach(), vectors.detach())
+    z_q = F.embedding(codes, vectors)
+    losses = {}
+    if codebook_weight:
+        losses["codebook"] = codebook_weight * F.mse_loss(z_q, z.detach())
+    losses["commitment"] = config.commitment_weight * F.mse_loss(z, z_q.detach())
+    if config.entropy_weight:
+        # Of a copy: an EMA codebook moves before the gradient has passed.
+        logits = squared_distance_logits(z, vectors.clone(), config.entropy_temperature)
+        losses["entropy"] = config.entropy_weight * entropy_penalty(logits)
+    estimator = rotate_through if config.rotation_trick else straight_through
+    return estimator(z, z_q), codes, losses

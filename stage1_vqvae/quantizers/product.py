@@ -5,18 +5,16 @@ Jégou et al. 2011, "Product quantization for nearest neighbor search", section 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
-
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import ProductConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
+from stage1_vqvae.quantizers.composite import CompositeQuantizer
+from stage1_vqvae.quantizers.config import ProductConfig
 
 
-class ProductQuantizer(Quantizer):
-    """G quantizers of D / G dimensions side by side, which have K^G combinations.
+class ProductQuantizer(CompositeQuantizer):
+    """G quantizers of D / G dimensions each, which have K^G combinations of codes.
 
     Loss terms are averaged over the groups, hence over all elements of z_e.
 
@@ -26,22 +24,18 @@ class ProductQuantizer(Quantizer):
     """
 
     def __init__(self, config: ProductConfig, quantizers: list[Quantizer]) -> None:
-        super().__init__()
+        super().__init__(quantizers)
         self.config = config
         self.groups = nn.ModuleList(quantizers)
         self.codebook_dim = config.codebook_dim
-        self.codebook_sizes = tuple(size for group in quantizers for size in group.codebook_sizes)
-        self.num_fit_batches = quantizers[0].num_fit_batches
-        self.copies_gradient = quantizers[0].copies_gradient
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
-        """Each group's."""
-        parts = self._split(z_e)
-        return torch.cat([g.to_code_space(z) for g, z in zip(self._all(), parts, strict=True)], 1)
+        """Maps each group's channels to its code space."""
+        return torch.cat([group.to_code_space(z) for group, z in self._split(z_e)], dim=1)
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
         """See `Quantizer.quantize`."""
-        outputs = [g.quantize(part) for g, part in zip(self._all(), self._split(z), strict=True)]
+        outputs = [group.quantize(part) for group, part in self._split(z)]
         return QuantizerOutput(
             z_q=torch.cat([output.z_q for output in outputs], dim=1),
             codes=tuple(grid for output in outputs for grid in output.codes),
@@ -53,37 +47,23 @@ class ProductQuantizer(Quantizer):
 
     def assign(self, z: Tensor) -> tuple[Tensor, ...]:
         """See `Quantizer.assign`."""
-        parts = self._split(z)
-        return tuple(
-            grid for g, part in zip(self._all(), parts, strict=True) for grid in g.assign(part)
-        )
+        return tuple(grid for group, part in self._split(z) for grid in group.assign(part))
 
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """The groups' vectors side by side: float32 (B, D, h, w)."""
-        return torch.cat([g.decode((c,)) for g, c in zip(self._all(), codes, strict=True)], dim=1)
+        """Concatenates the groups' vectors: float32 (B, D, h, w)."""
+        parts = zip(self._parts, codes, strict=True)
+        return torch.cat([group.decode((grid,)) for group, grid in parts], dim=1)
 
     def code_vectors(self) -> tuple[Tensor, ...]:
-        """Each group's, float32 (K, D / G)."""
-        return tuple(vectors for group in self._all() for vectors in group.code_vectors())
+        """Returns each group's code vectors, float32 (K, D / G)."""
+        return tuple(vectors for group in self._parts for vectors in group.code_vectors())
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Fits each group to its dimensions."""
-        kept = [self._split(z) for z in islice(batches, self.num_fit_batches)]
-        for i, group in enumerate(self._all()):
-            group.fit(parts[i] for parts in kept)
+    def fit(self, batches: list[Tensor]) -> None:
+        """Fits each group to its channels."""
+        split = [self._split(z) for z in batches]
+        for i, group in enumerate(self._parts):
+            group.fit([parts[i][1] for parts in split])
 
-    def scale_usage(self, num_points: int) -> None:
-        """Passes the number on."""
-        for group in self._all():
-            group.scale_usage(num_points)
-
-    def set_progress(self, fraction: float) -> None:
-        """Passes the fraction on."""
-        for group in self._all():
-            group.set_progress(fraction)
-
-    def _split(self, z: Tensor) -> tuple[Tensor, ...]:
-        return z.chunk(len(self.groups), dim=1)
-
-    def _all(self) -> list[Quantizer]:
-        return list(self.groups)  # type: ignore[arg-type] # ModuleList forgets what it holds
+    def _split(self, z: Tensor) -> list[tuple[Quantizer, Tensor]]:
+        """Pairs each group with its channels of (B, D, h, w)."""
+        return list(zip(self._parts, z.chunk(len(self._parts), dim=1), strict=True))

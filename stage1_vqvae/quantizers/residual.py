@@ -1,4 +1,4 @@
-"""Residual quantization: each grid of codes refines what the grids before it left over.
+"""Residual quantization: each grid of codes quantizes the residual of the grids before it.
 
 Lee et al. 2022, "Autoregressive image generation using residual quantization" (RQ-VAE); quantizer
 dropout: Zeghidour et al. 2021, "SoundStream: an end-to-end neural audio codec", section III.C.
@@ -6,33 +6,32 @@ dropout: Zeghidour et al. 2021, "SoundStream: an end-to-end neural audio codec",
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import reduce
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantizer_config import ResidualConfig
 from stage1_vqvae.quantizers.base import Quantizer, QuantizerOutput
+from stage1_vqvae.quantizers.composite import CompositeQuantizer
+from stage1_vqvae.quantizers.config import ResidualConfig
 
 
-class ResidualQuantizer(Quantizer):
+class ResidualQuantizer(CompositeQuantizer):
     """r_1 = z, r_{i+1} = r_i - q_i(r_i), z_q = sum_i q_i(r_i) (RQ-VAE, section 3.1).
 
     Fixed code vectors (levels, signs) cannot adapt to smaller residuals. There stage i > 1 takes
-    those of the base, moved by its `residual_offset` o and scaled by its `residual_scale` s:
+    those of the base, shifted by its `residual_offset` o and scaled by its `residual_scale` s:
 
         q_i(r) = s^(i-1) (q(r / s^(i-1) - o) + o)
 
-    The offset centres an even number of levels L, as residuals are centred: without it, what lies
-    above the top level would never be made good. Each stage then divides the largest error by L, or
+    The offset centres an even number of levels L, as residuals are centred: without it, no stage
+    would correct what lies above the top level. Each stage then divides the largest error by L, or
     by L - 1 where L is odd. The price: zero is no level of an even stage, which therefore adds an
-    error where nothing was left over.
+    error to a residual of zero.
 
     Loss terms of all stages are summed, as the paper's commitment loss is, and reach z_e. The
-    gradient of z_q reaches z_e once, by the first stage, where the base copies it, and through the
-    choice of each stage where the base assigns softly.
+    gradient of z_q reaches z_e through the first stage alone where the base is straight-through,
+    and through the choice of each stage where the base assigns softly.
 
     Args:
         config: How many stages, quantizer dropout.
@@ -42,88 +41,73 @@ class ResidualQuantizer(Quantizer):
     decodes_prefixes = True
 
     def __init__(self, config: ResidualConfig, stages: list[Quantizer]) -> None:
-        super().__init__()
+        super().__init__(stages)
         self.config = config
         self.stages = nn.ModuleList(stages)
         self.codebook_dim = config.codebook_dim
-        self.codebook_sizes = tuple(size for stage in stages for size in stage.codebook_sizes)
-        self.num_fit_batches = stages[0].num_fit_batches
-        self.copies_gradient = stages[0].copies_gradient
 
     def to_code_space(self, z_e: Tensor) -> Tensor:
-        """That of the base."""
-        z: Tensor = self._stage(0).to_code_space(z_e)
-        return z
+        """Maps z_e to the code space of the base."""
+        return self._parts[0].to_code_space(z_e)
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
-        """Quantizes in stages; in training mode, images may keep only the first of them."""
+        """Quantizes in stages; in training mode, dropout keeps only the first of an image's."""
         residual, z_q = z, torch.zeros_like(z)
         kept = self._kept_stages(z)
         codes: tuple[Tensor, ...] = ()
         losses: dict[str, Tensor] = {}
-        for i in range(len(self.stages)):
-            output = self._stage(i).quantize(self._to_stage(i, residual))
+        for i, stage in enumerate(self._parts):
+            output = stage.quantize(self._to_stage(i, residual))
             quantized = self._from_stage(i, output.z_q)
-            left_over = residual - quantized.detach()
-            if i and self.copies_gradient:
-                # A copy of the gradient to z, which the first stage has handed on already.
+            next_residual = residual - quantized.detach()
+            if i and self.is_straight_through:
+                # The first stage has copied the gradient to z already.
                 quantized = quantized - (residual - residual.detach())
             z_q = z_q + quantized * (i < kept)
             codes += output.codes
             for name, loss in output.losses.items():
                 losses[name] = losses[name] + loss if name in losses else loss
-            residual = left_over
+            residual = next_residual
         return QuantizerOutput(z_q, codes, losses)
 
     def assign(self, z: Tensor) -> tuple[Tensor, ...]:
         """See `Quantizer.assign`."""
         codes: tuple[Tensor, ...] = ()
-        for i in range(len(self.stages)):
+        for i in range(len(self._parts)):
             grids, z = self._step(i, z)
             codes += grids
         return codes
 
     def decode(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """The sum of the stages' vectors; of the first stages, where fewer grids are given."""
+        """Sums the stages' vectors; those of the first stages where fewer grids are given."""
         parts = [
-            self._from_stage(i, self._stage(i).decode((grid,))) for i, grid in enumerate(codes)
+            self._from_stage(i, self._parts[i].decode((grid,))) for i, grid in enumerate(codes)
         ]
         # One after the other, as `quantize` adds them: sums of torch round in another order.
         return reduce(torch.add, torch.stack(parts).unbind())
 
     def code_vectors(self) -> tuple[Tensor, ...]:
-        """Each stage's, in units of z: float32 (K, D)."""
+        """Returns each stage's code vectors in units of z: float32 (K, D)."""
         vectors = []
-        for i in range(len(self.stages)):
-            (own,) = self._stage(i).code_vectors()
+        for i, stage in enumerate(self._parts):
+            (own,) = stage.code_vectors()
             vectors.append(self._from_stage(i, own[:, :, None, None]).flatten(1))
         return tuple(vectors)
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Fits one stage after the other, each to what is left over."""
-        residuals = list(islice(batches, self.num_fit_batches))
-        for i in range(len(self.stages)):
-            self._stage(i).fit(self._to_stage(i, z) for z in residuals)
-            residuals = [self._step(i, z)[1] for z in residuals]
-
-    def scale_usage(self, num_points: int) -> None:
-        """Passes the number on."""
-        for i in range(len(self.stages)):
-            self._stage(i).scale_usage(num_points)
-
-    def set_progress(self, fraction: float) -> None:
-        """Passes the fraction on."""
-        for i in range(len(self.stages)):
-            self._stage(i).set_progress(fraction)
+    def fit(self, batches: list[Tensor]) -> None:
+        """Fits one stage after the other, each to the residuals of the stages before."""
+        for i, stage in enumerate(self._parts):
+            stage.fit([self._to_stage(i, z) for z in batches])
+            batches = [self._step(i, z)[1] for z in batches]
 
     def _step(self, i: int, residual: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Codes of stage i, and what they leave over."""
-        codes = self._stage(i).assign(self._to_stage(i, residual))
-        return codes, residual - self._from_stage(i, self._stage(i).decode(codes))
+        """Returns the codes of stage i and the residual after it."""
+        codes = self._parts[i].assign(self._to_stage(i, residual))
+        return codes, residual - self._from_stage(i, self._parts[i].decode(codes))
 
     def _kept_stages(self, z: Tensor) -> Tensor:
-        """How many stages each image keeps: int64 (B, 1, 1, 1)."""
-        stages, shape = len(self.stages), (len(z), 1, 1, 1)
+        """Draws how many stages each image keeps: int64 (B, 1, 1, 1)."""
+        stages, shape = len(self._parts), (len(z), 1, 1, 1)
         everything = torch.full(shape, stages, device=z.device)
         if not (self.training and self.config.quantizer_dropout):
             return everything
@@ -131,23 +115,19 @@ class ResidualQuantizer(Quantizer):
         prefix = torch.randint(1, stages + 1, shape, device=z.device)
         return torch.where(dropped, prefix, everything)
 
-    def _stage(self, i: int) -> Quantizer:
-        stage: Quantizer = self.stages[i]  # type: ignore[assignment] # ModuleList forgets
-        return stage
-
     def _to_stage(self, i: int, residual: Tensor) -> Tensor:
-        """(B, D, h, w) in the units of stage i; inverts `_from_stage`."""
+        """Maps (B, D, h, w) to the units of stage i; inverts `_from_stage`."""
         scale, offset = self._units(i)
         return residual / scale - offset
 
     def _from_stage(self, i: int, vectors: Tensor) -> Tensor:
-        """(B, D, h, w) in the units of z."""
+        """Maps (B, D, h, w) to the units of z."""
         scale, offset = self._units(i)
         return (vectors + offset) * scale
 
     def _units(self, i: int) -> tuple[Tensor | float, Tensor | float]:
-        """Scale and offset of stage i, for (B, D, h, w)."""
-        stage = self._stage(i)
+        """Returns scale and offset of stage i, for (B, D, h, w)."""
+        stage = self._parts[i]
         scale, offset = stage.residual_scale(), stage.residual_offset() if i else 0.0
         if isinstance(scale, Tensor):
             scale = scale[:, None, None]

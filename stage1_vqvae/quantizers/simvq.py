@@ -6,21 +6,18 @@ layer" (SimVQ).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizer_config import SimVQConfig
 from stage1_vqvae.quantizers.base import to_points
-from stage1_vqvae.quantizers.nearest import unit_length
-from stage1_vqvae.quantizers.nearest_codebook import NearestCodebookQuantizer
+from stage1_vqvae.quantizers.codebook import CodebookQuantizer
+from stage1_vqvae.quantizers.config import SimVQConfig
+from stage1_vqvae.quantizers.nearest_codebook import quantize_nearest
+from stage1_vqvae.quantizers.search import unit_length
 
 
-class SimVQQuantizer(NearestCodebookQuantizer):
+class SimVQQuantizer(CodebookQuantizer):
     """Code vectors e_k = W c_k + b with c_k drawn once, W and b learned (section 4.1).
 
     A gradient to any code moves W and with it all of them, so that none is left behind; restarts
@@ -31,12 +28,13 @@ class SimVQQuantizer(NearestCodebookQuantizer):
     """
 
     config: SimVQConfig
-    codebook: Tensor
-    """float32 (K, D), frozen normal vectors c."""
 
     def __init__(self, config: SimVQConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, cosine=config.cosine)
+        self.config = config
+        self.is_straight_through = not config.rotation_trick
         self.num_fit_batches = config.moment_batches
+        # The frozen normal vectors c.
         self.register_buffer("codebook", torch.randn(config.codebook_size, config.codebook_dim))
         self.transform = nn.Linear(config.codebook_dim, config.codebook_dim)
         nn.init.orthogonal_(self.transform.weight)
@@ -45,31 +43,19 @@ class SimVQQuantizer(NearestCodebookQuantizer):
         self.transform.weight.no_weight_decay = True  # type: ignore[attr-defined]
 
     def vectors(self) -> Tensor:
-        """The code vectors, float32 (K, D); of unit length with `cosine`."""
+        """Returns the code vectors, float32 (K, D); of unit length with `cosine`."""
         with torch.autocast(self.codebook.device.type, enabled=False):
             vectors: Tensor = self.transform(self.codebook)
         return unit_length(vectors) if self.config.cosine else vectors
 
-    def losses(self, z: Tensor, z_q: Tensor) -> dict[str, Tensor]:
-        """The codebook term moves the map only, the commitment term the encoder only."""
-        return {
-            "codebook": self.config.codebook_weight * F.mse_loss(z_q, z.detach()),
-            "commitment": self.config.commitment_weight * F.mse_loss(z, z_q.detach()),
-        }
+    def quantize_points(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Takes the nearest code; the codebook term moves W and b, the commitment term z."""
+        return quantize_nearest(z, self.vectors(), self.config, self.config.codebook_weight)
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Gives the codes the mean and the covariance of the points.
-
-        Raises:
-            ValueError: There are no batches.
-        """
-        if not self.config.moment_batches:
-            return
-        points = [to_points(z) for z in islice(batches, self.config.moment_batches)]
-        if not points:
-            raise ValueError("at least one batch is required to initialise a codebook, got none")
-        z = torch.cat(points)
+    def fit(self, batches: list[Tensor]) -> None:
+        """Gives the codes the mean and the covariance of the points of all batches."""
+        z = torch.cat([to_points(batch) for batch in batches])
         deviations = z - z.mean(dim=0)
         covariance = deviations.T @ deviations / len(z)
         values, axes = torch.linalg.eigh(covariance.cpu())  # older versions of MPS have no eigh

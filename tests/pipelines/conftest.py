@@ -13,14 +13,6 @@ def _one_thread():
         yield
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread():
-    from tiny_runs import one_thread
-
-    with one_thread():
-        yield
-
-
 def two_kinds_of_images(count, height, width, channels):
     """uint8 (N, H, W, C) of a noisy tone, the upper half brighter in class 1, and the classes."""
     generator = np.random.default_rng(height * width)

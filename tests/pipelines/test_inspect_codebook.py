@@ -13,7 +13,6 @@ from tiny_runs import TINY, command, edit_json, status, tree
 from pipelines.codebook import inspect as inspection
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers.base import to_points
 
@@ -37,7 +36,7 @@ def record(directory):
 def points_of(model, images):
     """float64 z_e of all positions, (N, 4)."""
     with torch.no_grad():
-        z_e = model.encode_features(to_float(torch.from_numpy(images)))
+        z_e = model.encode_features(torch.from_numpy(images))
     return to_points(z_e).double().numpy()
 
 

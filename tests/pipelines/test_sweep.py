@@ -31,10 +31,10 @@ from pipelines.sweeps import measurement as sweep_measurement
 from pipelines.sweeps import options as sweep_options
 from pipelines.sweeps import run_all
 from pipelines.sweeps.directory import SweepDirectory
+from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.precision import Precision
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import recommended_quantizer
 from stage2_prior.base import CodePrior
 
 KINDS, SIZES = ("ema", "residual"), (4, 16)
@@ -251,10 +251,10 @@ MOMENTS = {
     "before the record is written": (SweepDirectory, "begin", 1),
     "before the first run": (RunDirectory, "begin", 1),
     "before the second run": (RunDirectory, "begin", 2),
-    "in the second run's stage one": (VQVAETask, "batch", _STEPS + 5),
+    "in the second run's stage one": (VQVAETask, "set_progress", _STEPS + 5),
     "before the second run is measured": (run_all, "measure_stage_one", 2),
     "between the second run's stages": (run_all, "dump_codes", 2),
-    "in the second run's prior": (PriorTask, "batch", _STEPS + 8),
+    "in the second run's prior": (PriorTask, "set_progress", _STEPS + 8),
     "before the second run's prior is in its row": (run_all, "measure_prior", 2),
     "before the second run is in the table": (run_all, "document", 2),
     "in the table": (run_all, "to_csv", 2),
@@ -278,7 +278,7 @@ def test_resume_after_a_kill_equals_uninterrupted(moment, tmp_path, monkeypatch,
 
 def test_table_of_an_interrupted_sweep_has_the_finished_runs(tmp_path, monkeypatch, source):
     out = tmp_path / "sweep"
-    kill_at(monkeypatch, VQVAETask, "batch", 2 * _STEPS + 5)
+    kill_at(monkeypatch, VQVAETask, "set_progress", 2 * _STEPS + 5)
     with pytest.raises(KilledError):
         command("sweep", *options(source, out))
     assert list(table(out)) == NAMES[:2]
@@ -485,7 +485,7 @@ def test_failed_run_is_tried_again_and_its_failure_forgotten(tmp_path, monkeypat
 def test_run_whose_prior_fails_keeps_its_stage_one(tmp_path, monkeypatch, source, with_prior):
     out = tmp_path / "sweep"
     with monkeypatch.context() as patch:
-        kill_at(patch, PriorTask, "batch", _STEPS + 5, RuntimeError("the loss\n  is nan"))
+        kill_at(patch, PriorTask, "set_progress", _STEPS + 5, RuntimeError("the loss\n  is nan"))
         assert status("sweep", *options(source, out, "--with-prior")) == 1
     row, expected = table(out)["ema-16"], table(with_prior)["ema-16"]
     assert row["failure"] == "the loss is nan"
@@ -505,7 +505,7 @@ def test_failure_shows_its_traceback_where_that_is_asked_for(tmp_path, monkeypat
 
 
 def test_bug_is_not_noted_as_a_failure(tmp_path, monkeypatch, source):
-    kill_at(monkeypatch, VQVAETask, "batch", 1, KeyError("a bug"))
+    kill_at(monkeypatch, VQVAETask, "set_progress", 1, KeyError("a bug"))
     with pytest.raises(KeyError, match="a bug"):
         command("sweep", *options(source, tmp_path / "sweep"))
 

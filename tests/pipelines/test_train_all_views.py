@@ -81,14 +81,14 @@ def test_stages_one_by_one_give_the_run_of_all(tmp_path, run, rgb_file):
 @pytest.mark.parametrize(("share", "learned"), [("0", False), ("1", True)])
 def test_prior_learns_from_as_many_views_as_the_shares_say(dumped, monkeypatch, share, learned):
     seen = []
-    batch = PriorTask.batch
+    batch = PriorTask._batch
 
     def watched(*arguments):
         found = batch(*arguments)
         seen.extend(found[3].tolist())
         return found
 
-    monkeypatch.setattr(PriorTask, "batch", watched)
+    monkeypatch.setattr(PriorTask, "_batch", watched)
     shares = ("--augmentation.first-share", share, "--augmentation.last-share", share)
     command("train_prior", "--run", dumped, "--device", "cpu", *shares)
     assert set(seen) == ({1, 2, 3, 4, 5} if learned else {0})
@@ -133,7 +133,7 @@ def test_killed_prior_asks_for_its_own_options_first(tmp_path, run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(code_dump, "_write_split", 7), (PriorTask, "batch", 8)]
+    ("owner", "name", "call"), [(code_dump, "_write_split", 7), (PriorTask, "_batch", 8)]
 )
 def test_resume_after_a_kill_equals_uninterrupted(
     tmp_path, monkeypatch, run, rgb_file, owner, name, call

@@ -1,17 +1,12 @@
-"""Lets the tests import `tiny_vqvae` from this directory, and makes every draw repeatable."""
-
-import sys
-from pathlib import Path
+"""Makes every random number repeatable."""
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 
 @pytest.fixture(autouse=True)
 def seeded_single_thread():
-    """Every test draws the same, and tiny tensors do not wait for a second thread."""
+    """Every test has the same random numbers, and tiny tensors one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)

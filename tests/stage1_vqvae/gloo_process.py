@@ -19,7 +19,7 @@ from tiny_vqvae import (
 )
 
 from stage1_vqvae.collectives import all_reduce_sum, broadcast, is_distributed
-from stage1_vqvae.quantizers import build_quantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
 STEPS = 5
 POINTS = 2 * 5 * 5

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from tiny_vqvae import make_model
 
 from stage1_vqvae import VQVAE
-from stage1_vqvae.images import to_float
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -32,7 +31,7 @@ def make_golden():
     options = {"codebook_size": 5, "codebook_dim": 2, "kmeans_batches": 1}
     model = make_model((3, 10, 7), codebook=options, downsampling=4, width=4, fine_width=3)
     with torch.no_grad():
-        z_e = model.encode_features(to_float(golden_images()))
+        z_e = model.encode_features(golden_images())
         model.quantizer.initialise([z_e])
         distances = torch.cdist(z_e.permute(0, 2, 3, 1).reshape(-1, 2), model.quantizer.vectors())
         nearest, second = distances.sort(dim=1).values[:, :2].unbind(dim=1)

@@ -1,18 +1,15 @@
-"""Every kind and switch inside a whole VQ-VAE: saved, trained and measured."""
+"""Every kind of quantizer inside a whole VQ-VAE: saved, trained and measured."""
 
 import pytest
 import torch
-from tiny_vqvae import CASES, base_of, grids_of, make_model, random_images
+from tiny_vqvae import CASES, REPRESENTATIVE, base_of, grids_of, make_model, random_images
 
 from stage1_vqvae import VQVAE
 from stage1_vqvae.code_dump import read_code_dump, write_code_dump
-from stage1_vqvae.images import to_float, to_uint8
 from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
 
-LIKELIHOODS = ("mse", "l1", "bernoulli")
 
-
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=REPRESENTATIVE)
 def config(request):
     return CASES[request.param]
 
@@ -29,7 +26,7 @@ def images():
 
 def test_saved_model_gives_the_same_codes_and_images(tmp_path, model, images):
     VQVAEObjective(model.train()).initialise([images, images])
-    model(to_float(images))  # so that moving statistics are not those of a new model
+    model(images)  # so that moving statistics are not those of a new model
     model.eval().save_pretrained(tmp_path / "vqvae")
     loaded = VQVAE.from_pretrained(tmp_path / "vqvae")
     model.to(memory_format=torch.channels_last)
@@ -39,42 +36,34 @@ def test_saved_model_gives_the_same_codes_and_images(tmp_path, model, images):
     assert torch.equal(loaded.decode(codes), model.decode(codes))
 
 
-def test_encode_gives_one_grid_per_codebook(model, config, images):
+several_grids = pytest.mark.parametrize(
+    "config",
+    [CASES[name] for name in ("ema-all", "residual-finite_scalar", "product-lookup_free")],
+    ids=["one grid", "residual", "product"],
+)
+
+
+@several_grids
+def test_encode_returns_one_grid_per_codebook(model, config, images):
     codes = model.encode(images)
     assert [tuple(grid.shape) for grid in codes] == [(3, 5, 3)] * grids_of(config)
     assert model.grid_shapes == ((5, 3),) * grids_of(config)
+    assert model.strides == (2,) * grids_of(config)
     assert model.codebook_sizes == (base_of(config).codebook_size,) * grids_of(config)
 
 
-def test_decode_shows_what_forward_computes(model, images):
-    with torch.no_grad():
-        expected = to_uint8(model.likelihood.mean(model(to_float(images)).output)).int()
-    decoded = model.decode(model.encode(images)).int()
-    # The same convolutions, maybe summed in another order: a value may round to the next level.
-    assert (decoded - expected).abs().max() <= 1
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_gradient_of_the_loss_reaches_every_parameter(config, likelihood, images):
-    model = make_model((3, 9, 6), quantizer=config, likelihood=likelihood).train()
-    step = VQVAEObjective(model)(images)
-    assert step.loss.isfinite()
-    step.loss.backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert {name for name, g in gradients.items() if g is None or not g.any()} == set()
-    assert {name for name, g in gradients.items() if not g.isfinite().all()} == set()
-
-
-def test_loss_under_autocast_is_float32_and_has_finite_gradients(config, images):
+def test_loss_under_autocast_is_float32_and_reaches_every_parameter(config, images):
     model = make_model((3, 9, 6), quantizer=config, likelihood="bernoulli").train()
     with torch.autocast("cpu", torch.bfloat16):
         step = VQVAEObjective(model)(images)
     assert {step.loss.dtype, *(term.dtype for term in step.metrics.values())} == {torch.float32}
     step.loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(parameter.grad.any() for parameter in model.parameters())
 
 
-def test_measure_reconstruction_has_figures_of_every_grid(model, config, images):
+@several_grids
+def test_measure_reconstruction_has_metrics_of_every_grid(model, config, images):
     figures = measure_reconstruction(model, [images])
     assert len(figures.usage) == len(figures.perplexity) == len(figures.entropy) == grids_of(config)
     used = [len(grid.unique()) for grid in model.encode(images)]
@@ -82,6 +71,7 @@ def test_measure_reconstruction_has_figures_of_every_grid(model, config, images)
     assert list(figures.usage) == pytest.approx(expected, rel=1e-12)
 
 
+@several_grids
 def test_dump_holds_every_grid(tmp_path, model, config, images):
     splits = {name: (3, [(images, None)]) for name in ("train", "validation", "test")}
     write_code_dump(tmp_path / "codes", model, splits, num_classes=None)

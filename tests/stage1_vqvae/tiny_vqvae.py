@@ -6,12 +6,12 @@ import torch
 
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.build import build_quantizer
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
     QuantizerConfig,
 )
-from stage1_vqvae.quantizers import build_quantizer
 
 KINDS = tuple(QUANTIZER_CONFIGS)
 LEARNED = ("ema", "gradient")
@@ -114,6 +114,13 @@ CASES = {
     "product-lookup_free-spherical": product_config("lookup_free", spherical=True),
 }
 """Every kind with every switch, by a name for test reports; all of four dimensions."""
+
+REPRESENTATIVE = (
+    *("ema-all", "gradient-restarts", "simvq-moments", "finite_scalar", "lookup_free", "gumbel"),
+    *("stochastic-kmeans", "index_backprop", "residual-ema", "residual-finite_scalar"),
+    *("product-ema", "product-lookup_free"),
+)
+"""Names of a few cases for properties that do not depend on the switches; every kind is there."""
 
 
 def base_of(config):

@@ -18,7 +18,7 @@ from pipelines.evaluation.metrics.nearest_images import (
 )
 from pipelines.evaluation.record import Definition, Metric
 from pipelines.runs.batches import reconstruct_images
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.base import ImageTokenizer
 
 _MAX_SUMMARY_IMAGES = 2000  # enough for a first percentile
 _define = partial(Definition, "memorisation")
@@ -117,7 +117,7 @@ def memorisation_metrics(
     return MemorisationMetrics(tuple(metrics), warnings)
 
 
-def describe_memorisation(samples: Tensor, vqvae: VQVAE, splits: DataSplits) -> str:
+def describe_memorisation(samples: Tensor, vqvae: ImageTokenizer, splits: DataSplits) -> str:
     """Describes the distances of samples and of new images to the training images.
 
     Args:

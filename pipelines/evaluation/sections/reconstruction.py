@@ -12,7 +12,7 @@ from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.metrics.ssim import structural_similarity
 from pipelines.evaluation.record import Definition, Metric
 from pipelines.runs.batches import image_batches
-from stage1_vqvae.model import VQVAE
+from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.objective import measure_reconstruction
 
 _define = partial(Definition, "reconstruction")
@@ -40,7 +40,7 @@ _METRICS = (
 
 
 def reconstruction_metrics(
-    model: VQVAE,
+    model: ImageTokenizer,
     test: ImageSet,
     reconstructions: NDArray[np.uint8],
     prior_bits_per_image: float,

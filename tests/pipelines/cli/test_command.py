@@ -14,7 +14,7 @@ from pipelines.cli.echo import say
 from pipelines.runs.kinds import named_run, option_value, recipe_defaults, with_prior_kind
 from pipelines.runs.options import read_train_options
 from pipelines.runs.recipes import RECIPES
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
     FiniteScalarConfig,

@@ -10,7 +10,7 @@ from pipelines.codebook.diagnosis import diagnose
 from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
 from pipelines.codebook.suggestions import power_of_two_above, power_of_two_below
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
     EMAQuantizerConfig,
     FiniteScalarConfig,

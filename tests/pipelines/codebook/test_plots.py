@@ -19,10 +19,9 @@ from pipelines.codebook.plots import (
 )
 from pipelines.codebook.statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, ResidualConfig
 from stage1_vqvae.quantizers.base import to_points
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, ResidualConfig
 
 VERMILLION = (0xD5, 0x5E, 0x00)
 # 10 images of 8x12 in 4 rows of 3, enlarged 800 // (3 * (12 + 4)) = 16 times, framed by 2 pixels.
@@ -40,7 +39,7 @@ def model_and_statistics(image_shape=(3, 8, 12), quantizer=None, **options):
         0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
     with torch.no_grad():
-        points = to_points(model.encode_features(to_float(images)))
+        points = to_points(model.encode_features(images))
     for stage in getattr(model.quantizer, "stages", [model.quantizer]):
         stage.codebook[:7] = points[:: len(points) // 7][:7]
         stage.codebook[7:] += 100

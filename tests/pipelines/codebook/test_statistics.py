@@ -12,14 +12,15 @@ from pipelines.codebook import statistics as codebook_statistics
 from pipelines.codebook.duplicates import find_duplicates
 from pipelines.codebook.statistics import measure_codebook
 from stage1_vqvae.config import VQVAEConfig
+from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import (
+from stage1_vqvae.quantizers.build import build_quantizer
+from stage1_vqvae.quantizers.config import (
     EMAQuantizerConfig,
     FiniteScalarConfig,
     ProductConfig,
     ResidualConfig,
 )
-from stage1_vqvae.quantizers.build import build_quantizer
 
 # Sums of float64 in another order than numpy's.
 EXACT = 1e-12
@@ -36,7 +37,7 @@ class PixelsAsFeatures(torch.nn.Module):
             part.codebook.copy_(torch.as_tensor(codebook, dtype=torch.float32))
 
     def encode_features(self, images):
-        return images
+        return to_float(images)
 
 
 def ema(size, dim, **options):

@@ -10,9 +10,8 @@ from tiny_runs import edit_json, tree
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.images import to_float
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
@@ -318,7 +317,7 @@ def some_images(count=5):
 def inpainting():
     """A pipeline whose prior knows any order; codes stand for squares of 4x4 of the 8x10 pixels."""
     vqvae = tiny_vqvae()
-    z_e = vqvae.encode_features(to_float(some_images(8))).permute(0, 2, 3, 1).flatten(0, 2)
+    z_e = vqvae.encode_features(some_images(8)).permute(0, 2, 3, 1).flatten(0, 2)
     with torch.no_grad():  # so that images differ in their codes
         vqvae.quantizer.codebook.copy_(z_e[::6])
     config = TransformerConfig(num_layers=1, width=8, num_heads=2, any_order=True)

@@ -11,7 +11,7 @@ from pipelines.files.records import convert
 from pipelines.runs.config import RunConfig, differences
 from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GradientQuantizerConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GradientQuantizerConfig
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 
 

@@ -24,12 +24,12 @@ def test_stage_starts_from_the_weights_of_the_run(task, model, options, rgb_run,
     """Also from its codebook, which a new training would take from the data."""
     seen = {}
 
-    def first_batch(self, *_):
+    def first_step(self, *_):
         part = self.objective.model if model == "vqvae" else self.objective.prior
         seen.update({name: tensor.clone() for name, tensor in part.state_dict().items()})
         raise KilledError
 
-    monkeypatch.setattr(task, "batch", first_batch)
+    monkeypatch.setattr(task, "set_progress", first_step)
     with pytest.raises(KilledError):
         command("train_all", *options, "--start-from", rgb_run)
     expected = weights(rgb_run, model)

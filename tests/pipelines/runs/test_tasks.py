@@ -21,7 +21,7 @@ from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, GumbelConfig, SimVQConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GumbelConfig, SimVQConfig
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
@@ -150,9 +150,9 @@ def test_vqvae_that_goes_on_with_a_codebook_scales_its_usage():
 def test_vqvae_progress_ends_the_restarts():
     task = vqvae_task(9)
     task.set_progress(0.0)
-    assert task.objective.model.quantizer._reviving
+    assert task.objective.model.quantizer._restarts
     task.set_progress(1.0)
-    assert not task.objective.model.quantizer._reviving
+    assert not task.objective.model.quantizer._restarts
 
 
 def test_prior_progress_ends_the_random_orders():

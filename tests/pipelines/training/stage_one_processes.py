@@ -15,7 +15,7 @@ from pipelines.runs.tasks import VQVAETask
 from pipelines.training.distributed import process_group, rank
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
-from stage1_vqvae.quantizer_config import EMAQuantizerConfig, ProductConfig, ResidualConfig
+from stage1_vqvae.quantizers.config import EMAQuantizerConfig, ProductConfig, ResidualConfig
 
 BATCH = 24
 EMA = EMAQuantizerConfig(codebook_size=8, codebook_dim=4)

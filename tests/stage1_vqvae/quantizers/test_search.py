@@ -1,19 +1,9 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae.quantizers import nearest
-from stage1_vqvae.quantizers.nearest import (
-    code_counts,
-    code_statistics,
-    entropy_bits,
-    nearest_codes,
-    perplexity,
-    unit_length,
-    usage,
-)
+from stage1_vqvae.quantizers import search
+from stage1_vqvae.quantizers.search import code_sums, nearest_codes, unit_length
 
 
 def brute_force(z, codebook):
@@ -41,14 +31,14 @@ def recorded_blocks(monkeypatch):
 
 @pytest.mark.parametrize("entries", [1 << 20, 35, 1], ids=["whole", "five rows", "one row"])
 def test_nearest_codes_equals_brute_force(monkeypatch, entries):
-    monkeypatch.setattr(nearest, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", entries)
     z, codebook = torch.randn(53, 3), torch.randn(7, 3)
     np.testing.assert_array_equal(nearest_codes(z, codebook), brute_force(z, codebook))
 
 
 @pytest.mark.parametrize("entries", [1 << 20, 8], ids=["whole", "two rows"])
 def test_nearest_codes_takes_the_lowest_index_of_equally_near_codes(monkeypatch, entries):
-    monkeypatch.setattr(nearest, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", entries)
     # Small integers: every score is exact, so equally near codes tie exactly.
     codebook = torch.tensor([[5.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 1.0]])
     z = torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, -2.0], [5.0, 0.0], [-1.0, 0.0]])
@@ -56,14 +46,14 @@ def test_nearest_codes_takes_the_lowest_index_of_equally_near_codes(monkeypatch,
 
 
 def test_nearest_codes_never_holds_more_than_one_block_of_scores(monkeypatch, recorded_blocks):
-    monkeypatch.setattr(nearest, "_BLOCK_ENTRIES", 64)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", 64)
     nearest_codes(torch.randn(1000, 2), torch.randn(10, 2))
     assert max(rows * codes for rows, codes in recorded_blocks) <= 64
     assert sum(rows for rows, _ in recorded_blocks) == 1000
 
 
 def test_nearest_codes_of_a_codebook_above_the_block_goes_row_by_row(monkeypatch, recorded_blocks):
-    monkeypatch.setattr(nearest, "_BLOCK_ENTRIES", 64)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", 64)
     nearest_codes(torch.randn(5, 2), torch.randn(100, 2))
     assert recorded_blocks == [(1, 100)] * 5
 
@@ -86,49 +76,11 @@ def test_unit_length_keeps_the_direction():
     torch.testing.assert_close(unit_length(torch.tensor([[3.0, -4.0], [0.0, 0.01]])), expected)
 
 
-def test_code_statistics_equals_a_sum_over_points():
+def test_code_sums_equals_a_sum_over_points():
     z, codes = torch.randn(40, 3), torch.randint(0, 5, (40,))
-    counts, sums = code_statistics(z, codes, 6)
-    expected_counts, expected_sums = np.zeros(6), np.zeros((6, 3))
+    sums = code_sums(z, codes, 6)
+    expected_sums = np.zeros((6, 3))
     for point, code in zip(z.numpy().astype(np.float64), codes.tolist(), strict=True):
-        expected_counts[code] += 1
         expected_sums[code] += point
-    np.testing.assert_array_equal(counts, expected_counts)
     # About ten float32 additions per code.
     np.testing.assert_allclose(sums, expected_sums, rtol=1e-5, atol=1e-5)
-
-
-def test_code_counts_counts_every_code_of_a_grid():
-    assert code_counts(torch.tensor([[[0, 3], [3, 1]]]), 5).tolist() == [1, 1, 0, 2, 0]
-
-
-@pytest.mark.parametrize("size", [2, 7, 512])
-def test_perplexity_of_uniform_codes_is_their_number(size):
-    # The logarithm of K is rounded once and its exponential once, in float64.
-    assert perplexity(torch.full((size,), 13)) == pytest.approx(size, rel=1e-12)
-
-
-def test_perplexity_of_a_single_code_is_one():
-    assert perplexity(torch.tensor([0, 9, 0])) == 1.0
-
-
-def test_entropy_of_a_single_code_is_a_positive_zero():
-    entropy = entropy_bits(torch.tensor([0, 9, 0]))
-    assert (entropy, math.copysign(1, entropy)) == (0.0, 1.0)
-
-
-def test_entropy_of_dyadic_counts_is_their_mean_code_length():
-    # Shares 1/2, 1/4, 1/8, 1/8 have codes of 1, 2, 3 and 3 bits.
-    assert entropy_bits(torch.tensor([4, 0, 2, 1, 1])) == pytest.approx(1.75, rel=1e-12)
-
-
-def test_perplexity_is_the_exponential_of_the_entropy():
-    counts = np.array([3, 1, 0, 6])
-    shares = counts[counts > 0] / counts.sum()
-    expected = np.exp(-(shares * np.log(shares)).sum())
-    assert perplexity(torch.from_numpy(counts)) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(("counts", "expected"), [([1, 9, 3], 1.0), ([0, 9, 0, 1], 0.5)])
-def test_usage_is_the_fraction_of_codes_that_occur(counts, expected):
-    assert usage(torch.tensor(counts)) == expected

@@ -33,16 +33,17 @@ def all_code_logits(bit_logits):
     return np.asarray(bit_logits, dtype=np.float64) @ bits.T
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize("shape", [(1, 2), (5, 3), (40, 17)], ids=str)
+@pytest.mark.parametrize(("shape", "scale"), [((1, 2), 1.0), ((5, 3), 30.0), ((40, 17), 0.1)])
 def test_entropy_penalty_equals_a_sum_over_codes(shape, scale):
     logits = torch.randn(shape) * scale
     # Differences of float32 entropies of up to ln 17.
     assert entropy_penalty(logits).item() == pytest.approx(penalty_of(logits), abs=1e-6)
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize("shape", [(1, 1), (9, 1), (5, 2), (30, 5), (20, 8)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "scale"),
+    [((1, 1), 1.0), ((9, 1), 30.0), ((30, 5), 1.0), ((20, 8), 0.1), ((20, 8), 30.0)],
+)
 def test_binary_entropy_penalty_equals_a_sum_over_codes(shape, scale):
     logits = torch.randn(shape) * scale
     expected = penalty_of(all_code_logits(logits))
@@ -77,12 +78,10 @@ def test_binary_entropy_penalty_of_few_sure_points_is_minus_log_of_their_number(
     assert binary_entropy_penalty(logits).item() == pytest.approx(-math.log(8), abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("scale", [0.1, 3.0, 1000.0])
 @pytest.mark.parametrize("penalty", [entropy_penalty, binary_entropy_penalty])
-def test_entropy_penalty_stays_within_its_bounds(penalty, seed):
-    generator = torch.Generator().manual_seed(seed)
-    scale = 10 ** (4 * torch.rand((), generator=generator) - 1)
-    logits = scale * torch.randn(12, 6, generator=generator)
+def test_entropy_penalty_stays_within_its_bounds(penalty, scale):
+    logits = scale * torch.randn(12, 6)
     least = -6 * math.log(2) if penalty is binary_entropy_penalty else -math.log(6)
     # Rounding of entropies of up to 6 ln 2 in float32.
     assert least - 4e-6 <= penalty(logits).item() <= 4e-6

@@ -75,7 +75,7 @@ def pair_at(angle, dims, lengths=(2.0, 0.5)):
     return lengths[0] * u, lengths[1] * (math.cos(angle) * u + math.sin(angle) * v)
 
 
-@pytest.mark.parametrize("dims", [2, 3, 8, 64])
+@pytest.mark.parametrize("dims", [2, 8])
 @pytest.mark.parametrize("angle", [1e-3, 0.3, math.pi / 2, 2.5, math.pi - 0.05])
 def test_rotate_through_has_the_jacobian_of_a_scaled_rotation(dims, angle):
     e, q = pair_at(angle, dims)

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny_vqvae import make_quantizer, to_rows
 
-from stage1_vqvae.quantizers.annealing import annealed_temperature
-from stage1_vqvae.quantizers.gumbel import gumbel_softmax
+from stage1_vqvae.quantizers.estimators import annealed_temperature, gumbel_softmax
 
 # Of chi-square with 6 degrees of freedom: exceeded once in a million.
 CHI_SQUARE_LIMIT = 38.3

@@ -1,4 +1,4 @@
-"""z_q to the parameters of p(x | z): the convolutional decoder, a mirror of the encoder."""
+"""Convolutional decoder: z_q to the parameters of p(x | z), a mirror of the encoder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.layers import ResidualBlock, Upsample
+from stage1_vqvae.networks.layers import ResidualBlock, Upsample
 
 
 class Decoder(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_vqvae import KINDS, make_model, random_images, residual_config, to_rows
 
-from stage1_vqvae.quantizers import build_quantizer
+from stage1_vqvae.quantizers.build import build_quantizer
 
 BASES = [kind for kind in KINDS if kind not in ("gumbel", "residual", "product")]
 # What a stage's residual is divided by, of levels 5 4 3 2: half a step of 1 / (L // 2).
@@ -70,9 +70,8 @@ def loop(quantizer, base, z_e):
     return z_q, codes, losses
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_forward_equals_a_loop_over_stages(quantizer, base, z_e, training):
-    quantizer.train(training)
+def test_forward_equals_a_loop_over_stages(quantizer, base, z_e):
+    quantizer.train()
     torch.manual_seed(3)
     z_q, codes, losses = loop(quantizer, base, z_e)
     torch.manual_seed(3)
@@ -108,7 +107,7 @@ def test_finite_scalar_stages_refine_the_bounded_z(z_e):
     np.testing.assert_allclose(to_rows(quantizer(z_e).z_q), z - residual, atol=1e-6)
 
 
-@pytest.mark.parametrize("levels", [(2,), (3,), (4,), (5,), (6,), (7,), (8,), (3, 8, 2, 5)])
+@pytest.mark.parametrize("levels", [(2,), (3,), (4,), (7,), (3, 8, 2, 5)])
 def test_finite_scalar_stages_divide_the_largest_error(levels):
     # By L where it is even, and by L - 1 where it is odd: then two levels lie on the bounds.
     quantizer = build_quantizer(
@@ -144,9 +143,8 @@ def test_each_stage_has_a_codebook_of_its_own():
 # --- prefixes
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3])
-def test_prefix_decodes_to_the_sum_of_its_vectors(quantizer, z_e, stages):
-    codes, vectors = quantizer.encode(z_e), quantizer.code_vectors()
+def test_prefix_decodes_to_the_sum_of_its_vectors(quantizer, z_e):
+    stages, codes, vectors = 2, quantizer.encode(z_e), quantizer.code_vectors()
     expected = sum(
         v.detach().double()[grid].permute(0, 3, 1, 2)
         for v, grid in zip(vectors[:stages], codes[:stages], strict=True)
@@ -156,7 +154,7 @@ def test_prefix_decodes_to_the_sum_of_its_vectors(quantizer, z_e, stages):
     )
 
 
-@pytest.mark.parametrize("num_quantizers", [1, 2, 3, 5, 8, 12])
+@pytest.mark.parametrize("num_quantizers", [1, 2, 5, 12])
 def test_z_q_is_exactly_the_decoded_codes_of_any_number_of_stages(num_quantizers):
     quantizer = build_quantizer(residual_config("ema", num_quantizers=num_quantizers)).eval()
     for shape in [(1, 4, 1, 1), (2, 4, 3, 5), (1, 4, 16, 16)]:
@@ -233,8 +231,10 @@ def test_model_refuses_no_grid_and_too_many():
 # --- gradients
 
 
-@pytest.mark.parametrize("base", ["ema", "gradient", "simvq", "finite_scalar", "lookup_free"])
-@pytest.mark.parametrize("dropout", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("base", "dropout"),
+    [("ema", 0.0), ("simvq", 0.9), ("finite_scalar", 0.9), ("lookup_free", 0.0)],
+)
 def test_gradient_of_z_q_reaches_z_once(base, dropout, z_e):
     config = residual_config(base, num_quantizers=5, quantizer_dropout=dropout)
     quantizer = build_quantizer(config).train()

@@ -14,7 +14,7 @@ CHI_SQUARE_LIMIT = 38.3
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.fixture(params=[0.25, 1.0, 6.0], ids=lambda v: f"variance {v}")
+@pytest.fixture(params=[0.25, 6.0], ids=lambda v: f"variance {v}")
 def quantizer(request):
     quantizer = make_quantizer("stochastic", kl_weight=0.3, temperature=0.8, final_temperature=0.5)
     with torch.no_grad():

@@ -1,8 +1,6 @@
-"""Pure functions around the choice of a code: search, batch statistics, usage."""
+"""Search for the best and the nearest code of a point."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,7 @@ _BLOCK_ENTRIES = 1 << 20
 
 @torch.no_grad()
 def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """argmax_k (w_k . z + b_k), in memory bounded for any N and K.
+    """Returns argmax_k (w_k . z + b_k), in memory bounded for any N and K.
 
     In few dimensions the product is so little work that everything else counts. The bias is one
     more column of it: added to the scores, it would read and write them all once more. And torch's
@@ -46,7 +44,7 @@ def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 
 
 def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
-    """argmin_k ||z - e_k||^2 (VQ-VAE paper, equation 1), in memory bounded for any N and K.
+    """Returns argmin_k ||z - e_k||^2 (VQ-VAE paper, equation 1), in bounded memory.
 
     ||z||^2 is the same for every code and left out: argmax_k z . e_k - ||e_k||^2 / 2.
 
@@ -61,7 +59,7 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
 
 
 def half_squared_norms(vectors: Tensor) -> Tensor:
-    """||e_k||^2 / 2 of (K, D): float32 (K,)."""
+    """Returns ||e_k||^2 / 2 of vectors (K, D): float32 (K,)."""
     return vectors.square().sum(dim=1) / 2
 
 
@@ -70,46 +68,6 @@ def unit_length(z: Tensor, dim: int = -1) -> Tensor:
     return F.normalize(z, dim=dim)
 
 
-def code_statistics(z: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """How often each code was chosen and the sum of the vectors that chose it.
-
-    Args:
-        z: float32 (N, D).
-        codes: int64 (N,) in [0, codebook_size).
-        codebook_size: K.
-
-    Returns:
-        counts float32 (K,) and sums float32 (K, D).
-    """
-    counts = torch.bincount(codes, minlength=codebook_size).to(z.dtype)
-    sums = z.new_zeros(codebook_size, z.shape[1]).index_add_(0, codes, z)
-    return counts, sums
-
-
-def scaled_usage(usage: Tensor, num_points: int) -> Tensor:
-    """Moving counts (K,) in the same proportions, as of `num_points` points; 0 where all are."""
-    return usage * (num_points / usage.sum().clamp(min=1e-30))
-
-
-def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: int64 (K,)."""
-    return torch.bincount(codes.flatten(), minlength=codebook_size)
-
-
-def entropy_bits(counts: Tensor) -> float:
-    """Entropy of the empirical distribution of `counts` (K,), in bits per code (order 0)."""
-    p = counts.double() / counts.sum()
-    return float(torch.special.entr(p).sum()) / math.log(2)
-
-
-def perplexity(counts: Tensor) -> float:
-    """The effective number of codes, in [1, K]: exp of the entropy of `counts` (K,).
-
-    Meaningful over a whole data set only; over a batch it is bounded by the batch.
-    """
-    return float(2.0 ** entropy_bits(counts))
-
-
-def usage(counts: Tensor) -> float:
-    """Fraction of the K codes that occur at all."""
-    return (counts > 0).double().mean().item()
+def code_sums(z: Tensor, codes: Tensor, codebook_size: int) -> Tensor:
+    """Sums the points z (N, D) that chose each code, by codes int64 (N,): float32 (K, D)."""
+    return z.new_zeros(codebook_size, z.shape[1]).index_add_(0, codes, z)

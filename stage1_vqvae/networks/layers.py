@@ -1,4 +1,4 @@
-"""The three building blocks of the encoder and the decoder."""
+"""Building blocks of the encoder and the decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to z_e: the convolutional encoder q(z | x) before quantization."""
+"""Convolutional encoder: images to z_e."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.config import VQVAEConfig
-from stage1_vqvae.layers import Downsample, ResidualBlock
+from stage1_vqvae.networks.layers import Downsample, ResidualBlock
 
 
 class Encoder(nn.Module):

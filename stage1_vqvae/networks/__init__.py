@@ -1,0 +1,1 @@
+"""Convolutional encoder and decoder, and the layers they are made of."""
