@@ -21,30 +21,28 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": 
 
 def evaluation(record: RunRecord) -> str:
     """Returns the section of the metrics by group, or of the command that measures them."""
-    problems = [
-        paragraph(text(f"{record.shareable(problem)}."), class_="note")
-        for problem in record.problems
-    ]
+    problem = record.evaluation_problem
+    note = paragraph(text(f"{record.shareable(problem)}."), class_="note") if problem else ""
     found = record.evaluation
     if found is None:
         command = f"python -m pipelines.evaluate {record.option}"
         missing = paragraph(
-            "" if problems else "This run has not been evaluated. ",
+            "" if problem else "This run has not been evaluated. ",
             "Distances to real images, the accuracy of a classifier trained on samples, and "
             "distances to training images are measured by ",
             element("code", text(command)),
             ", which also renews this page.",
         )
-        return section("evaluation", "Evaluation", *problems, missing)
-    note = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
+        return section("evaluation", "Evaluation", note, missing)
+    plus_minus = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
     parts = [paragraph(text(f"{warning}."), class_="warning") for warning in found.warnings]
-    parts.append(paragraph(note, class_="note"))
+    parts.append(paragraph(plus_minus, class_="note"))
     for group, title in GROUPS.items():
         metrics = [metric for metric in found.metrics if metric.group == group]
         if metrics:
             parts += [element("h3", title), _table(title, metrics)]
     parts += _notes(found)
-    return section("evaluation", "Evaluation", *problems, *parts)
+    return section("evaluation", "Evaluation", *parts)
 
 
 def _table(title: str, metrics: list[Metric]) -> str:

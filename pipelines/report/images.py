@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,8 +51,8 @@ class ReportImages:
     guidance: tuple[Strip, ...] = ()
     temperatures: tuple[Strip, ...] = ()
     seed: int = 0
-    problems: tuple[str, ...] = ()
-    """Why images are missing, one sentence each."""
+    problem: str = ""
+    """Why reconstructions are missing, as a sentence."""
 
 
 def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
@@ -63,35 +63,31 @@ def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) 
         test: The test split, or None to load it.
         device: Where to compute.
     """
-    problems: list[str] = []
-    originals = reconstructions = None
-    if record.vqvae is not None:
-        try:
-            test = test or load_run_splits(RunDirectory(record.path)).test
-        except (OSError, ValueError) as error:  # models outlive their data
-            problems.append(f"Reconstructions need the test images: {error}.")
-        else:
-            originals = _whole_rows(test, columns_for(test.image_shape[2]))
-            reconstructions = reconstruct_images(record.vqvae.to(device), ImageSet(originals))
-    seed = record.config.seed
-    samples: tuple[Strip, ...] = ()
-    guidance: tuple[Strip, ...] = ()
-    temperatures: tuple[Strip, ...] = ()
-    if record.vqvae is not None and record.prior is not None:
-        pipeline = GenerationPipeline(
-            record.vqvae, record.prior, record.class_names, record.train_images_per_class
-        ).to(device)
-        samples = class_strips(pipeline, seed)
-        guidance = guidance_strips(pipeline, seed)
-        temperatures = temperature_strips(pipeline, seed)
-    return ReportImages(
-        originals=originals,
-        reconstructions=reconstructions,
-        samples=samples,
-        guidance=guidance,
-        temperatures=temperatures,
-        seed=seed,
-        problems=tuple(problems),
+    images = ReportImages(seed=record.config.seed)
+    if record.vqvae is None:
+        return images
+    vqvae = record.vqvae.to(device)
+    try:
+        test = test or load_run_splits(RunDirectory(record.path)).test
+    except (OSError, ValueError) as error:  # models outlive their data
+        images = replace(images, problem=f"Reconstructions need the test images: {error}.")
+    else:
+        originals = _whole_rows(test, columns_for(test.image_shape[2]))
+        reconstructions = reconstruct_images(vqvae, ImageSet(originals))
+        images = replace(images, originals=originals, reconstructions=reconstructions)
+    if record.prior is None:
+        return images
+    pipeline = GenerationPipeline(
+        vqvae, record.prior, record.class_names, record.train_images_per_class
+    ).to(device)
+    can_guide = record.prior.num_classes is not None and record.prior.config.label_dropout
+    guidance = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
+    temperatures = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
+    return replace(
+        images,
+        samples=class_strips(pipeline, images.seed),
+        guidance=_strips(pipeline, images.seed, guidance, "guidance_scale") if can_guide else (),
+        temperatures=_strips(pipeline, images.seed, temperatures, "temperature"),
     )
 
 
@@ -112,21 +108,6 @@ def class_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
     return tuple(Strip(class_name(pipeline, label), part) for label, part in parts)
 
 
-def guidance_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
-    """Samples a row per guidance scale; none from a prior trained without label dropout."""
-    prior = pipeline.prior
-    if prior.num_classes is None or not prior.config.label_dropout:
-        return ()
-    settings = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
-    return _strips(pipeline, seed, [f"{scale:g}" for scale in GUIDANCE_SCALES], settings)
-
-
-def temperature_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
-    """Samples a row per temperature."""
-    settings = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
-    return _strips(pipeline, seed, [f"{temperature:g}" for temperature in TEMPERATURES], settings)
-
-
 def columns_of(pipeline: GenerationPipeline) -> int:
     """Returns the number of images in a row."""
     columns = columns_for(pipeline.vqvae.image_shape[2])
@@ -140,16 +121,13 @@ def class_name(pipeline: GenerationPipeline, label: int) -> str:
 
 
 def _strips(
-    pipeline: GenerationPipeline,
-    seed: int,
-    names: Sequence[str],
-    settings: Sequence[SamplingSettings],
+    pipeline: GenerationPipeline, seed: int, settings: Sequence[SamplingSettings], option: str
 ) -> tuple[Strip, ...]:
-    """Samples rows with the same noise and labels."""
+    """Samples a row per setting, named by an option, with the same noise and labels."""
     columns = columns_of(pipeline)
     return tuple(
-        Strip(name, pipeline(columns, settings=setting, seed=seed).numpy())
-        for name, setting in zip(names, settings, strict=True)
+        Strip(f"{getattr(one, option):g}", pipeline(columns, settings=one, seed=seed).numpy())
+        for one in settings
     )
 
 

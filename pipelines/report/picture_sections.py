@@ -67,11 +67,10 @@ def strips(record: RunRecord, images: ReportImages) -> str:
 
 def reconstructions(record: RunRecord, images: ReportImages) -> str:
     """Returns test images above their reconstructions."""
-    notes = [
-        paragraph(text(record.shareable(problem)), class_="note") for problem in images.problems
-    ]
     if images.originals is None or images.reconstructions is None:
-        return section("reconstructions", "Reconstructions", *notes)
+        problem = text(record.shareable(images.problem))
+        note = paragraph(problem, class_="note") if problem else ""
+        return section("reconstructions", "Reconstructions", note)
     count, _, _, width = images.originals.shape
     columns = columns_for(width)
     rows = []
@@ -86,7 +85,7 @@ def reconstructions(record: RunRecord, images: ReportImages) -> str:
         class_="rows",
     )
     note = f"Images of the test split, encoded into {_codes(record)} and decoded."
-    return section("reconstructions", "Reconstructions", paragraph(text(note)), figure, *notes)
+    return section("reconstructions", "Reconstructions", paragraph(text(note)), figure)
 
 
 def _strips(strips: Sequence[Strip], what: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,9 @@ from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import load_prior
 
-# What each stage keeps its best weights by; lower is better.
+T = TypeVar("T")
+
+# The metric by which each stage keeps its best weights; lower is better.
 MONITORS = {"vqvae": "loss", "prior": "bits_per_code"}
 
 
@@ -82,12 +86,12 @@ class RunRecord:
     code_counts: tuple[NDArray[np.int64], ...] | None
     """Per grid (K,): how often each code occurs in the test split."""
     evaluation: Evaluation | None
-    problems: tuple[str, ...]
-    """Why the evaluation could not be used, one sentence each."""
+    evaluation_problem: str | None
+    """Why it could not be used."""
     tuning: SamplingTuning | None
     """Sampling settings that were measured."""
     tuning_problem: str | None
-    """Why they could not be used."""
+    """Why it could not be used."""
 
     @property
     def name(self) -> str:
@@ -146,27 +150,18 @@ def read_run(path: Path) -> RunRecord:
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
     vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
     prior = load_prior(directory.prior) if directory.prior.exists() else None
-    models: dict[str, ImageTokenizer | CodePrior | None] = {"vqvae": vqvae, "prior": prior}
-    evaluation, problems = None, []
-    file = directory.path / EVALUATION_FILE
-    if file.exists():
-        try:
-            evaluation = Evaluation.read(file)
-            made_with = evaluation.conditions
-            recorded = {"vqvae": made_with.vqvae, "prior": made_with.prior}
-            _check_models(EVALUATION_FILE, recorded, models)
-        except (OSError, ValueError) as error:  # the rest of the report is worth having
-            evaluation = None
-            problems.append(f"{error}")
-    tuning, tuning_problem = None, None
-    tuning_file = directory.path / TUNING_FILE
-    if tuning_file.exists():
-        try:
-            found = SamplingTuning.read(tuning_file)
-            _check_models(TUNING_FILE, {"vqvae": found.vqvae, "prior": found.prior}, models)
-            tuning = found
-        except (OSError, ValueError) as error:
-            tuning_problem = f"{error}"
+    evaluation, evaluation_problem = _read_measured(
+        directory.path / EVALUATION_FILE,
+        Evaluation.read,
+        attrgetter("conditions.vqvae", "conditions.prior"),
+        (vqvae, prior),
+    )
+    tuning, tuning_problem = _read_measured(
+        directory.path / TUNING_FILE,
+        SamplingTuning.read,
+        attrgetter("vqvae", "prior"),
+        (vqvae, prior),
+    )
     return RunRecord(
         path=directory.path,
         config=config,
@@ -178,7 +173,7 @@ def read_run(path: Path) -> RunRecord:
         prior=prior,
         code_counts=_code_counts(directory.codes) if directory.codes.exists() else None,
         evaluation=evaluation,
-        problems=tuple(problems),
+        evaluation_problem=evaluation_problem,
         tuning=tuning,
         tuning_problem=tuning_problem,
     )
@@ -203,21 +198,36 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
     return " + ".join(f"{n} times ({one})" if n > 1 else one for one, n in counted.items())
 
 
-def _check_models(
-    file: str, recorded: Mapping[str, str], models: Mapping[str, ImageTokenizer | CodePrior | None]
-) -> None:
-    """Checks that metrics were measured on these models.
+def _read_measured(
+    path: Path,
+    read: Callable[[Path], T],
+    recorded: Callable[[T], tuple[str, str]],
+    models: tuple[ImageTokenizer | None, CodePrior | None],
+) -> tuple[T | None, str | None]:
+    """Reads a record of measurements if there is one and it is of these models.
 
-    Raises:
-        ValueError: They were measured on others.
+    Args:
+        path: The file.
+        read: Reads it.
+        recorded: The first digits of the hashes of the measured VQ-VAE and prior.
+        models: The models of the run.
+
+    Returns:
+        The record, and why it cannot be used; the rest of the report does not depend on it.
     """
-    for name, model in models.items():
-        found = "" if model is None else model.weights_hash()
-        if not found.startswith(recorded[name]):
-            raise ValueError(
-                f"{file} is of another {name} than the run has now, so its metrics are left out: "
-                "measure the run again"
+    if not path.exists():
+        return None, None
+    try:
+        found = read(path)
+    except (OSError, ValueError) as error:
+        return None, f"{error}"
+    for name, digits, model in zip(("vqvae", "prior"), recorded(found), models, strict=True):
+        if model is None or not model.weights_hash().startswith(digits):
+            return None, (
+                f"{path.name} is of another {name} than the run has now, so its metrics are left "
+                "out: measure the run again"
             )
+    return found, None
 
 
 def _code_counts(path: Path) -> tuple[NDArray[np.int64], ...]:

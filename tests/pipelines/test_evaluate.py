@@ -77,7 +77,7 @@ def test_evaluation_has_every_metric(evaluated):
     ]
 
 
-def test_figures_of_both_stages_are_those_that_training_wrote(evaluated):
+def test_metrics_of_both_stages_are_those_that_training_wrote(evaluated):
     run, evaluation = evaluated
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row.kind == "test"]
     values = {row.phase: row.values for row in rows}
@@ -102,7 +102,7 @@ def test_rate_is_the_size_of_the_codes(evaluated):
     assert evaluation.find("rate_bits_per_pixel").value == 6 * 3 / 80
 
 
-def test_generation_figures_have_floor_and_spread(evaluated):
+def test_generation_metrics_have_floor_and_spread(evaluated):
     _, evaluation = evaluated
     for name in ("fd_classifier", "kd_classifier", "precision_classifier", "coverage_classifier"):
         metric = evaluation.find(name)
@@ -152,7 +152,7 @@ def test_evaluation_writes_record_table_and_report_alone(evaluated, rgb_run):
     assert "FD-classifier" in (run / "report.html").read_text()
 
 
-def test_second_evaluation_gives_the_same_figures_and_keeps_the_classifier(evaluated, tmp_path):
+def test_second_evaluation_gives_the_same_metrics_and_keeps_the_classifier(evaluated, tmp_path):
     run, first = evaluated
     copied_run = copied(run, tmp_path / "runs" / "rgb")
     shutil.copytree(run.parent / ".feature-networks", tmp_path / "runs" / ".feature-networks")
@@ -165,7 +165,7 @@ def test_second_evaluation_gives_the_same_figures_and_keeps_the_classifier(evalu
     assert weights.stat().st_mtime_ns == before
 
 
-def test_table_is_said(run, capsys):
+def test_table_is_printed(run, capsys):
     evaluation = evaluate(run, "--quick")
     said = capsys.readouterr().out
     for metric in evaluation.metrics:
@@ -174,7 +174,7 @@ def test_table_is_said(run, capsys):
         assert f"\nnote: {note}\n" in said
 
 
-def test_run_that_repeats_its_training_images_rings_the_warning(run, rgb_file, monkeypatch, capsys):
+def test_run_that_repeats_its_training_images_gives_a_warning(run, rgb_file, monkeypatch, capsys):
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
 
     def repeat(_, count, *__, **___):
@@ -293,7 +293,7 @@ def test_single_test_image_is_refused(gray_file, tmp_path, capsys):
     )
 
 
-def test_few_images_are_told_of(evaluated):
+def test_few_images_are_noted(evaluated):
     _, evaluation = evaluated
     sentence = "6 images per set are few for 128 features: FD-classifier"
     assert any(note.startswith(sentence) for note in evaluation.notes)

@@ -226,7 +226,6 @@ def test_several_grids_are_judged_one_by_one_and_the_error_as_a_whole():
         ),
         ({"restart_until": 0.1}, ("restart-until", "entropy-weight")),
         ({"codebook_dim": 64}, ("codebook-dim", "entropy-weight")),
-        ({"commitment_weight": 0.0}, ("commitment-weight", "entropy-weight")),
     ],
 )
 def test_collapse_suggests_first_what_the_run_has_switched_off(options, expected):

@@ -252,7 +252,7 @@ def test_plot_map_tells_used_and_dead_codes_and_z_e_apart(measured):
         (ResidualConfig(base=EMAQuantizerConfig(codebook_size=10, codebook_dim=3)), ["-0", "-1"]),
     ],
 )
-def test_one_png_file_of_each_figure_for_each_grid(quantizer, suffixes, tmp_path):
+def test_one_png_file_of_each_plot_for_each_grid(quantizer, suffixes, tmp_path):
     model, statistics = model_and_statistics(quantizer=quantizer)
     paths = save_plots(tmp_path, model, statistics)
     names = {f"{name}{s}.png" for name in ("usage", "decoded", "map", "entropy") for s in suffixes}

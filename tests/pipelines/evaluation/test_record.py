@@ -1,7 +1,6 @@
 """The record of an evaluation: what is written is what is read."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from tiny_evaluations import conditions
@@ -35,6 +34,7 @@ def evaluation(*metrics):
         conditions=conditions(),
         metrics=metrics,
         notes=("FID was not measured",),
+        warnings=("copies",),
         seconds={"samples": 1.5},
         environment={"torch": "2.9"},
     )
@@ -42,12 +42,6 @@ def evaluation(*metrics):
 
 def test_record_comes_back_as_it_was(tmp_path):
     written = evaluation(metric(), metric(name="psnr", std=None, references=()))
-    written.write(tmp_path / "evaluation.json")
-    assert Evaluation.read(tmp_path / "evaluation.json") == written
-
-
-def test_warnings_come_back(tmp_path):
-    written = replace(evaluation(metric()), warnings=("copies",))
     written.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == written
 
@@ -60,18 +54,15 @@ def test_conditions_by_name_have_the_options_among_them():
     assert "settings" not in values
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_infinite_figures_come_back(value, tmp_path):
-    references = (Reference(label="floor", value=value),)
-    written = evaluation(metric(value=value, references=references))
+def test_values_that_are_not_finite_come_back(tmp_path):
+    references = (Reference(label="floor", value=-math.inf),)
+    written = evaluation(
+        metric(value=math.inf, references=references), metric(name="nan", value=math.nan)
+    )
     written.write(tmp_path / "evaluation.json")
-    read = Evaluation.read(tmp_path / "evaluation.json").metrics[0]
-    assert (read.value, read.references) == (value, references)
-
-
-def test_figure_that_is_no_number_comes_back(tmp_path):
-    evaluation(metric(value=math.nan)).write(tmp_path / "evaluation.json")
-    assert math.isnan(Evaluation.read(tmp_path / "evaluation.json").metrics[0].value)
+    infinite, nan = Evaluation.read(tmp_path / "evaluation.json").metrics
+    assert (infinite.value, infinite.references) == (math.inf, references)
+    assert math.isnan(nan.value)
 
 
 def test_older_record_is_replaced_and_nothing_is_left_beside_it(tmp_path):
@@ -82,7 +73,7 @@ def test_older_record_is_replaced_and_nothing_is_left_beside_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_figure_is_found_by_name():
+def test_metric_is_found_by_name():
     record = evaluation(metric(), metric(name="psnr"))
     assert record.find("psnr") is record.metrics[1]
     assert record.find("ssim") is None
@@ -96,14 +87,11 @@ def test_missing_record_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda record: record.pop("format_version"), "format_version"),
         (lambda record: record.update(format_version=99), "version 3 is required, got 99"),
         (lambda record: record["metrics"][0].pop("explanation"), r"metrics\.0\.explanation"),
-        (lambda record: record.update(mood="good"), "mood"),
         (lambda record: record["metrics"][0].update(value="eight"), r"metrics\.0\.value"),
         (lambda record: record["metrics"][0].update(num_images=0), r"num_images .* got 0"),
         (lambda record: record["conditions"]["settings"].update(samples=1), "samples .* got 1"),
-        (lambda record: record.update(notes="none"), "notes"),
     ],
 )
 def test_damaged_record_is_refused(change, reason, tmp_path):
@@ -114,9 +102,8 @@ def test_damaged_record_is_refused(change, reason, tmp_path):
         Evaluation.read(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format_version": 3', "[" * 100_000])
-def test_file_that_is_no_record_is_refused(text, tmp_path):
+def test_file_that_is_no_record_is_refused(tmp_path):
     path = tmp_path / "evaluation.json"
-    path.write_text(text)
+    path.write_text('{"format_version": 3')
     with pytest.raises(ValueError, match=r"evaluation\.json cannot be read"):
         Evaluation.read(path)

@@ -9,7 +9,6 @@ from pipelines.evaluation.settings import EvaluationSettings
     ("options", "num_real", "expected"),
     [
         ({}, 60_000, (10_000, 60_000, 2)),
-        ({"cas_samples": 5000}, 60_000, (10_000, 5000, 2)),
         ({"cas_samples": 5000, "samples": 100}, 600, (100, 600, 2)),
         ({"quick": True}, 60_000, (2000, 4000, 1)),
         ({"quick": True, "samples": 100, "cas_samples": 50}, 60_000, (100, 50, 1)),

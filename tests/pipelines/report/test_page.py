@@ -94,7 +94,7 @@ def blocks_of(images):
     return [image_row(images[:half]), image_row(images[half:])]
 
 
-def test_training_leaves_a_report_and_says_where(rgb_run):
+def test_training_leaves_a_report_with_every_section(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text(encoding="utf-8"))
     keys = [section.get("id") for section in page.iter("section")]
     assert keys == [
@@ -256,7 +256,7 @@ def test_prior_without_label_dropout_has_no_guidance(run):
     assert part(report(run), "strips").find("h2").text == "Temperature"
 
 
-def test_run_with_stage_one_alone_is_reported_as_far_as_it_goes(run):
+def test_run_with_stage_one_alone_is_reported(run):
     shutil.rmtree(run / "prior")
     shutil.rmtree(run / "codes")
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row.phase == "vqvae"]
@@ -304,7 +304,7 @@ def test_damaged_and_doubled_metrics_leave_the_page_as_it_was(run):
     assert words(part(report(run), "curves")) == before
 
 
-def test_metrics_that_are_not_finite_leave_their_point_out(run):
+def test_points_that_are_not_finite_are_left_out(run):
     rows = read_metrics(run / "metrics.jsonl")
     write_metrics(run, [replace(row, values=dict.fromkeys(row.values)) for row in rows])
     page = report(run)
@@ -312,7 +312,7 @@ def test_metrics_that_are_not_finite_leave_their_point_out(run):
     assert page.find(".//header/dl") is None
 
 
-def test_run_that_was_not_evaluated_says_how_to(rgb_run):
+def test_run_that_was_not_evaluated_has_the_command(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
     command_ = "python -m pipelines.evaluate --run runs/rgb"
     assert command_ in [code.text for code in part(page, "evaluation").iter("code")]
@@ -338,7 +338,7 @@ def test_evaluation_is_shown_format_with_std_floor_and_explanation(run, evaluati
     assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.402" in tiles
 
 
-def test_warnings_stand_first_and_at_the_head(run, evaluation):
+def test_warnings_are_first_in_the_tiles_and_in_the_section(run, evaluation):
     evaluation(warnings=("memorisation warning: <copies>",)).write(run / "evaluation.json")
     page = report(run)
     tile = page.find(".//header/dl")[0]
@@ -356,7 +356,7 @@ def test_warnings_stand_first_and_at_the_head(run, evaluation):
 
 
 @pytest.mark.parametrize("name", ["vqvae", "prior"])
-def test_evaluation_of_another_model_is_left_out_and_said(name, run, evaluation):
+def test_evaluation_of_another_model_is_left_out_with_a_note(name, run, evaluation):
     made_with = replace(evaluation().conditions, **{name: "0" * 16})
     evaluation(conditions=made_with).write(run / "evaluation.json")
     page = report(run)
@@ -399,7 +399,7 @@ def test_infinite_metrics_is_shown(run, evaluation):
     assert "\u221e\u00a0dB" in "".join(part(report(run), "evaluation").itertext())
 
 
-def test_damaged_evaluation_is_said_and_does_not_lose_the_report(run):
+def test_damaged_evaluation_is_noted_in_the_report(run):
     (run / "evaluation.json").write_text("{")
     assert "evaluation.json cannot be read" in words(part(report(run), "evaluation"))
 
@@ -427,10 +427,9 @@ def test_directory_that_is_no_run_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("failure", [OSError, RuntimeError, ValueError])
-def test_report_that_fails_does_not_lose_a_finished_run(failure, rgb_file, tmp_path, capsys):
+def test_report_that_fails_does_not_lose_a_finished_run(rgb_file, tmp_path, capsys):
     run = tmp_path / "runs" / "run"
-    with mock.patch("pipelines.report.page.page", side_effect=failure("it failed")):
+    with mock.patch("pipelines.report.page.page", side_effect=RuntimeError("it failed")):
         command("train_all", *TINY, "--data.source", f"npz:{rgb_file}", "--out", run)
     said = capsys.readouterr().out
     assert "report: not written (it failed); the run is finished without it\n" in said

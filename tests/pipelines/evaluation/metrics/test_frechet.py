@@ -74,8 +74,10 @@ def test_kernel_distance_draws_subsets_by_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("measure", [frechet_distance, kernel_distance])
-@pytest.mark.parametrize("shapes", [((1, 3), (9, 3)), ((9, 3), (9, 4))])
+@pytest.mark.parametrize(
+    ("measure", "shapes"),
+    [(frechet_distance, ((1, 3), (9, 3))), (kernel_distance, ((9, 3), (9, 4)))],
+)
 def test_sets_that_cannot_be_compared_are_refused(measure, shapes):
     first, second = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match="two sets of at least two images each with features of"):

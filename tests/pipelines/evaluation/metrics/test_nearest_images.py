@@ -19,8 +19,7 @@ def slow_search(images, training):
     return squared.argmin(axis=1), np.sqrt(squared.min(axis=1) / images[0].size)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 24, 20), (1, 1, 1)])
-@pytest.mark.parametrize("chunk", [1024, 3])
+@pytest.mark.parametrize(("shape", "chunk"), [((1, 5, 7), 3), ((3, 24, 20), 1024)])
 def test_nearest_images_are_those_of_a_search_in_whole_numbers(shape, chunk, monkeypatch):
     monkeypatch.setattr(nearest_images, "_MAX_CHUNK", chunk)
     images, training = random_images(7, *shape), random_images(11, *shape, seed=1)
@@ -71,7 +70,7 @@ def training():
     return random_images(300, 1, 4, 4)
 
 
-def test_duplicated_training_images_ring_the_warning(training):
+def test_duplicated_training_images_give_a_warning(training):
     control = distances_of(random_images(200, 1, 4, 4, seed=1), training)
     samples = random_images(200, 1, 4, 4, seed=2)
     samples[:20] = training[:20]
@@ -80,13 +79,13 @@ def test_duplicated_training_images_ring_the_warning(training):
     assert 0.1 <= found.share <= 0.15
 
 
-def test_new_images_do_not_ring_the_warning(training):
+def test_new_images_give_no_warning(training):
     control = distances_of(random_images(1000, 1, 4, 4, seed=1), training)
     samples = distances_of(random_images(1000, 1, 4, 4, seed=2), training)
     assert not detect_memorisation(samples, (control,)).warning
 
 
-def test_few_samples_do_not_ring_the_warning_by_chance():
+def test_few_samples_give_no_warning_by_chance():
     control = torch.linspace(1, 2, 101)
     samples = torch.tensor([1.0] + [2.0] * 9)
     found = detect_memorisation(samples, (control,))

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from pipelines.evaluation.metrics.ssim import structural_similarity
 
 
-@pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 11, 17), (1, 11, 11)])
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 11, 17)])
 def test_it_is_that_of_the_paper_over_inner_pixels_of_all_images(channels, height, width):
     images = torch.from_numpy(smooth_images(7, channels, height, width))
     others = (images.float() / 2 + 30).round().to(torch.uint8)
@@ -25,10 +25,10 @@ def test_that_of_equal_images_is_1():
     assert structural_similarity([(images, images)]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("shape", [(1, 10, 28), (3, 28, 10)])
-def test_images_smaller_than_the_window_have_none(shape):
-    images = torch.zeros(2, *shape, dtype=torch.uint8)
-    assert structural_similarity([(images, images)]) is None
+def test_images_smaller_than_the_window_have_none():
+    for shape in ((2, 1, 10, 28), (2, 3, 28, 10)):
+        images = torch.zeros(shape, dtype=torch.uint8)
+        assert structural_similarity([(images, images)]) is None
 
 
 def test_images_on_a_gpu_without_float64_are_averaged_elsewhere():

@@ -25,7 +25,7 @@ def metrics(model, images, reconstructions):
     return {metric.name: metric for metric in found}
 
 
-def test_figures_are_those_of_the_images_and_their_reconstructions():
+def test_metrics_are_those_of_the_images_and_their_reconstructions():
     model, images = small_model(12, 16), smooth_images(300, 1, 12, 16)
     # Others than the model's, so that structure is kept, and a wrong pairing seen.
     pale = images // 2 + 30
