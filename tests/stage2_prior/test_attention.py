@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stage2_prior.transformer.attention import causal_attention
-from stage2_prior.transformer.prior import attention
+from stage2_prior import attention
+from stage2_prior.attention import causal_attention
 
 
 def heads(length, batch=2, num_heads=3, head_dim=4):

@@ -1,8 +1,7 @@
-"""Orders of prediction, and how many codes are drawn at a time."""
+"""Orders of prediction, and how many codes are sampled at a time."""
 
 import itertools
 import math
-import re
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ def test_random_orders_are_all_permutations_equally_often():
     orders = [tuple(order) for order in random_orders(6000, 3).tolist()]
     counts = [orders.count(order) for order in itertools.permutations(range(3))]
     assert sum(counts) == 6000
-    # Four standard deviations of a binomial count; the draw is fixed.
+    # Four standard deviations of a binomial count; the seed is fixed.
     assert all(abs(count - 1000) < 4 * math.sqrt(1000 * 5 / 6) for count in counts)
 
 
@@ -41,37 +40,29 @@ def test_order_for_all_images_is_given_to_each():
 @pytest.mark.parametrize(
     ("order", "error", "message"),
     [
-        (torch.zeros(3), TypeError, "order must be an int64 tensor, got torch.float32: convert it"),
-        ([0, 1, 2], TypeError, "order must be an int64 tensor, got list: convert it"),
-        (torch.tensor([0, 1]), ValueError, "order must have shape (3,) or (2, 3), got (2,)"),
-        (
-            torch.arange(3).expand(4, 3),
-            ValueError,
-            "order must have shape (3,) or (2, 3), got (4, 3)",
-        ),
-        (torch.tensor([0, 1, 1]), ValueError, "order must name every position from 0 to 2 exactly"),
-        (torch.tensor([1, 2, 3]), ValueError, "order must name every position from 0 to 2 exactly"),
-        (
-            torch.tensor([[0, 1, 2], [2, 1, 2]]),
-            ValueError,
-            "order must name every position from 0 to 2 exactly once per image",
-        ),
+        (torch.zeros(3), TypeError, "int64 .*got torch.float32"),
+        ([0, 1, 2], TypeError, "int64 .*got list"),
+        (torch.tensor([0, 1]), ValueError, r"\(3,\) or \(2, 3\), got \(2,\)"),
+        (torch.arange(3).expand(4, 3), ValueError, r"\(3,\) or \(2, 3\), got \(4, 3\)"),
+        (torch.tensor([0, 1, 1]), ValueError, "0 to 2 exactly once"),
+        (torch.tensor([1, 2, 3]), ValueError, "0 to 2 exactly once"),
+        (torch.tensor([[0, 1, 2], [2, 1, 2]]), ValueError, "0 to 2 exactly once"),
     ],
 )
 def test_what_is_no_order_is_refused(order, error, message):
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=f"order .*{message}"):
         check_order(order, 2, 3)
 
 
-@pytest.mark.parametrize("num_open", [0, 1, 2, 7, 49])
-@pytest.mark.parametrize("num_steps", [None, 1, 2, 3, 16, 48, 49, 100])
-def test_steps_draw_every_code_once(num_open, num_steps):
-    sizes = step_sizes(num_open, num_steps)
-    assert sum(sizes) == num_open
-    assert all(size >= 1 for size in sizes)
-    assert len(sizes) == min(num_open, num_steps or num_open)
+@pytest.mark.parametrize("num_steps", [None, 1, 3, 48, 49, 100])
+def test_steps_sample_every_code_once(num_steps):
+    for num_unknown in (0, 1, 2, 7, 49):
+        sizes = step_sizes(num_unknown, num_steps)
+        assert sum(sizes) == num_unknown
+        assert all(size >= 1 for size in sizes)
+        assert len(sizes) == min(num_unknown, num_steps or num_unknown)
 
 
 def test_steps_follow_the_cosine():
-    # 100 * cos(pi/2 * i/4) = 92.4, 70.7, 38.3, 0 are open after steps 1 to 4.
+    # 100 * cos(pi/2 * i/4) = 92.4, 70.7, 38.3, 0 are unknown after steps 1 to 4.
     assert step_sizes(100, 4) == [8, 21, 33, 38]
