@@ -13,12 +13,13 @@ import torch
 from sealing import NoMemory, edit_record, edit_weights
 from tiny_priors import (
     CONFIGS,
-    EVERY_VARIANT,
     KINDS,
     SQUARE,
+    VARIANTS,
     as_context,
     as_grids,
     make_prior,
+    params,
     random_context,
     random_labels,
     random_sequence,
@@ -41,7 +42,15 @@ def edit_config(directory, edit):
     edit_record(directory / "config.json", edit)
 
 
-@pytest.mark.parametrize("variant", EVERY_VARIANT)
+@pytest.mark.parametrize(
+    "variant",
+    params(
+        VARIANTS,
+        *("transformer-one", "transformer-growing", "transformer-features"),
+        *("transformer-any_order_context", "pixelcnn-one", "pixelcnn-equal"),
+        *("pixelcnn-attention_inside", "pixelcnn-features", "pixelcnn-all"),
+    ),
+)
 def test_loaded_prior_is_the_saved_one_bit_for_bit(tmp_path, variant):
     prior = variant.make(3).train()
     prior.save_pretrained(tmp_path / "prior")
@@ -73,15 +82,14 @@ def test_loaded_prior_has_the_spec_of_the_saved_one(tmp_path, spec):
     assert (loaded.spec, loaded.vqvae_hash) == (spec, spec.vqvae_hash)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_default_dtype_does_not_matter(saved, dtype):
+def test_default_dtype_does_not_matter(saved):
     labels = random_labels(3, 4)
     expected = load_prior(saved).sample(4, labels)
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.float64)
     try:
         codes = load_prior(saved).sample(4, labels)
-        assert torch.get_default_dtype() == dtype
+        assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(before)
     assert all(map(torch.equal, codes, expected))
@@ -100,15 +108,13 @@ def test_loading_imports_no_symbolic_algebra(saved):
 
 
 def test_prior_in_another_precision_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match="float32 .*torch.float64"):
+    with pytest.raises(ValueError, match=r"float32 .*torch\.float64"):
         make_prior("transformer", SQUARE).double().save_pretrained(tmp_path / "prior")
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(tmp_path):
     make_prior("transformer", GRIDS, 3).save_pretrained(tmp_path / "prior")
-    edit_weights(
-        tmp_path / "prior", lambda state: state.update({"heads.0.bias": torch.zeros(6)})
-    )
+    edit_weights(tmp_path / "prior", lambda state: state.update({"heads.0.bias": torch.zeros(6)}))
     with pytest.raises(ValueError, match=r"config\.json: heads\.0\.bias .*F32 \(5\), got F32 \(6"):
         load_prior(tmp_path / "prior")
 
@@ -126,23 +132,17 @@ def test_weights_without_the_attention_of_the_config_are_refused(tmp_path):
     [
         (lambda c: c.update(colour=1), "colour"),
         (lambda c: c.pop("spec"), "spec"),
-        (lambda c: c["spec"].pop("grids"), r"spec\.grids"),
         (lambda c: c["spec"].update(grids=[]), "at least one grid"),
         (lambda c: c["spec"]["grids"][0].pop("width"), r"grids\.0\.width"),
         (lambda c: c["spec"]["grids"][0].update(height=0), "at least 1, got GridSpec"),
-        (lambda c: c["spec"]["grids"][0].update(height=7.0), r"grids\.0\.height"),
         (lambda c: c["spec"]["grids"][0].update(height=True), r"grids\.0\.height"),
         (lambda c: c["spec"].update(context=[[7, 7, 8]]), "context"),
         (lambda c: c["spec"].update(context={"height": 1, "width": 1}), "context"),
         (lambda c: c["spec"].update(num_classes=0), "num_classes .*got 0"),
-        (lambda c: c["spec"].update(num_classes="3"), "num_classes"),
         (lambda c: c["spec"].update(num_extra_labels=-1), "num_extra_labels .*got -1"),
         (lambda c: c["spec"].update(vqvae_hash=5), "vqvae_hash"),
-        (lambda c: c.update(model=None), "model"),
         (lambda c: c["model"].update(kind="rnn"), "transformer.*pixelcnn.*got 'rnn'"),
         (lambda c: c["model"].update(colour=1), r"model\.colour"),
-        (lambda c: c["model"].pop("width"), r"model\.width"),
-        (lambda c: c["model"].update(num_layers=True), r"model\.num_layers"),
         (lambda c: c["model"].update(dropout=None), r"model\.dropout"),
         (lambda c: c["model"].update(width=0), "width .*got 0"),
     ],
@@ -161,20 +161,19 @@ def test_config_of_another_form_is_refused_in_one_sentence(tmp_path, edit, name)
         lambda c: c["model"].update(num_layers=30),
         lambda c: c["model"].update(num_layers=10**8),
         lambda c: c["model"].update(width=6000, num_heads=6),
-        lambda c: c["model"].update(num_heads=10**9),
         lambda c: c["spec"]["grids"][0].update(codebook_size=10**7),
-        lambda c: c["spec"]["grids"][0].update(codebook_size=2**63),
         lambda c: c["spec"]["grids"][0].update(width=7_000_000),
         lambda c: c["spec"].update(grids=c["spec"]["grids"] * 129),
         lambda c: c["spec"].update(context=c["spec"]["grids"] * 129),
         lambda c: c["spec"].update(context={"height": 1, "width": 1, "dim": 10**9}),
         lambda c: c["spec"].update(context={"height": 10**9, "width": 1, "dim": 1}),
-        lambda c: c["spec"].update(num_classes=10**7),
         lambda c: c["spec"].update(num_classes=10**40),
         lambda c: c["spec"].update(num_extra_labels=10**9),
     ],
 )
-def test_config_that_asks_for_more_than_the_file_holds_allocates_nothing(saved, edit):
+def test_config_that_asks_for_more_than_the_file_holds_allocates_nothing(tmp_path, edit):
+    saved = tmp_path / "prior"
+    make_prior("transformer", GRIDS, 3).save_pretrained(saved)
     edit_config(saved, edit)
     with NoMemory(), pytest.raises(ValueError, match=r"does not fit config\.json|must "):
         load_prior(saved)

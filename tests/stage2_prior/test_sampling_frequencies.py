@@ -26,9 +26,6 @@ NUM_SAMPLES = 20_000
 # Fixed samples: a right sampler lies further off in fewer than one of 10,000 such tests.
 BOUND = 4
 SETTINGS = [
-    {"temperature": 1.8},
-    {"top_k": 2},
-    {"top_p": 0.75},
     {"temperature": 1.3, "top_k": 2, "top_p": 0.9},
     {"guidance_scale": 2.0},
     {"guidance_scale": 0.0},

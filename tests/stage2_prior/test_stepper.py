@@ -46,8 +46,13 @@ def decode(stepper, sequence, order):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.float64, 1e-10)])
-@pytest.mark.parametrize("variant", EVERY_VARIANT)
+@pytest.mark.parametrize(
+    ("variant", "dtype", "tolerance"),
+    [
+        *(pytest.param(*p.values, torch.float64, 1e-10, id=p.id) for p in EVERY_VARIANT),
+        *(pytest.param(*p.values, torch.float32, 5e-5, id=f"float32-{p.id}") for p in SOME),
+    ],
+)
 def test_logits_equal_those_of_the_whole_network(variant, dtype, tolerance):
     prior = copy.deepcopy(variant.make(3)).to(dtype)
     sequence, labels, context = inputs(variant, 5, dtype=dtype)

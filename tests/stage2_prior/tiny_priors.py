@@ -75,7 +75,6 @@ VARIANTS = {
         ("transformer", "equal", _grids((2, 3, 5), (2, 3, 4))),
         ("transformer", "growing", _grids((1, 2, 4), (2, 3, 5), (3, 2, 3))),
         ("transformer", "single_code", _grids((1, 1, 3))),
-        ("transformer", "context", SEVERAL, _CODES),
         ("transformer", "features", SEVERAL, FEATURES),
         ("transformer", "any_order", SEVERAL, (), ANY_ORDER),
         ("transformer", "any_order_context", SEVERAL, _CODES, ANY_ORDER),

@@ -50,20 +50,16 @@ def test_guide_goes_from_unconditional_to_conditional_and_on(scale, expected):
     ("schedule", "power", "first", "last", "num_codes", "expected"),
     [
         ("constant", 1, 1, 3, 4, [3, 3, 3, 3]),
-        ("linear", 1, 1, 3, 5, [1, 1.5, 2, 2.5, 3]),
         ("linear", 1, 1, 0, 3, [1, 0.5, 0]),
         ("linear", 1, 0.5, 3.5, 4, [0.5, 1.5, 2.5, 3.5]),
-        ("linear", 1, 1, 3, 2, [1, 3]),
         ("linear", 1, 1, 3, 1, [3]),
         ("linear", 2, 1, 17, 5, [1, 2, 5, 10, 17]),
         ("linear", 0.5, 1, 3, 5, [1, 2, 1 + 2**0.5, 1 + 3**0.5, 3]),
         # The cosines of 0, 60, 120 and 180 degrees are 1, 1/2, -1/2 and -1.
         ("cosine", 1, 1, 5, 4, [1, 2, 4, 5]),
         ("cosine", 1, 1, 5, 3, [1, 3, 5]),
-        ("cosine", 1, 2, 4, 3, [2, 3, 4]),
         # (1/2)^2 of 180 degrees are 45.
         ("cosine", 2, 1, 5, 3, [1, 3 - 2**0.5, 5]),
-        ("cosine", 2, 1, 5, 1, [5]),
     ],
 )
 def test_guidance_scales_follow_their_schedule(schedule, power, first, last, num_codes, expected):
@@ -84,9 +80,7 @@ def test_guidance_scales_follow_their_schedule(schedule, power, first, last, num
         (None, 0, 2, [0, 0]),
         (1, 3, 5, [1, 1.5, 2, 2.5, 3]),
         (2, 0.5, 4, [2, 1.5, 1, 0.5]),
-        (1, 3, 2, [1, 3]),
         (1, 3, 1, [3]),
-        (1.5, 1.5, 2, [1.5, 1.5]),
     ],
 )
 def test_temperatures_go_in_even_steps(first, last, num_codes, expected):
@@ -104,10 +98,9 @@ def test_top_k_keeps_the_k_largest_and_their_values(k):
         assert result.tolist() == expected
 
 
-@pytest.mark.parametrize("k", [9, 10, 10**6])
-def test_top_k_of_all_codes_or_more_changes_nothing(k):
+def test_top_k_of_all_codes_or_more_changes_nothing():
     logits = rows(2, 9)
-    assert torch.equal(top_k_filter(logits, k), logits)
+    assert all(torch.equal(top_k_filter(logits, k), logits) for k in (9, 10, 10**6))
 
 
 def test_top_k_keeps_all_that_tie_with_the_last():
@@ -204,11 +197,9 @@ def test_sample_codes_always_gives_a_possible_code(logits, uniform, temperature,
     [
         {},
         {"temperature": 0.5},
-        {"temperature": 3.0},
         {"top_k": 3},
         {"top_p": 0.7},
         {"temperature": 2.0, "top_k": 4, "top_p": 0.8},
-        {"temperature": 0.3, "top_p": 0.9},
     ],
     ids=str,
 )
@@ -264,6 +255,4 @@ def test_guide_and_sample_guides_the_first_half_away_from_the_second():
     )
     expected = 2.5 * conditional - 1.5 * unconditional
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
-    assert torch.equal(
-        codes, sample_codes(expected, uniform, temperature=0.7, top_k=3, top_p=0.9)
-    )
+    assert torch.equal(codes, sample_codes(expected, uniform, temperature=0.7, top_k=3, top_p=0.9))

@@ -7,8 +7,8 @@ from references import splitmix_uniform
 
 from stage2_prior.sampling.noise import AddressedNoise, addressed_uniform
 
-# Standard deviations that a statistic may lie off. The numbers are fixed, so that a test that passes
-# always passes; a fair generator fails fewer than one in 10,000 such tests.
+# Standard deviations that a statistic may lie off. The numbers are fixed, so that a test that
+# passes always passes; a fair generator fails fewer than one in 10,000 such tests.
 BOUND = 4
 
 
@@ -17,7 +17,9 @@ def noise_of(seed, num_samples, num_positions, first=0):
     return addressed_uniform(seed, samples, num_positions).numpy()
 
 
-@pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 7), (12345, 2**40), (2**63 - 1, 2**63 - 5)])
+@pytest.mark.parametrize(
+    ("seed", "first"), [(0, 0), (1, 7), (12345, 2**40), (2**63 - 1, 2**63 - 5)]
+)
 def test_noise_is_the_documented_function_of_seed_sample_and_position(seed, first):
     expected = [[splitmix_uniform(seed, first + i, t) for t in range(6)] for i in range(4)]
     assert noise_of(seed, 4, 6, first).tolist() == expected
@@ -49,7 +51,9 @@ def test_noise_is_uniform_over_all_and_over_the_samples_of_one_position(seed, sh
     ("first", "second"),
     [
         pytest.param(noise_of(5, 300, 300), noise_of(5, 300, 300, first=1), id="adjacent_samples"),
-        pytest.param(noise_of(5, 300, 301)[:, :-1], noise_of(5, 300, 301)[:, 1:], id="adjacent_positions"),
+        pytest.param(
+            noise_of(5, 300, 301)[:, :-1], noise_of(5, 300, 301)[:, 1:], id="adjacent_positions"
+        ),
         pytest.param(noise_of(5, 300, 300), noise_of(6, 300, 300), id="adjacent_seeds"),
         pytest.param(noise_of(0, 300, 300), noise_of(2**62, 300, 300), id="distant_seeds"),
         pytest.param(
