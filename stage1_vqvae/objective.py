@@ -23,6 +23,11 @@ class VQVAEStep:
     metrics: dict[str, Tensor]
     """Detached float32 () terms of the loss by name."""
 
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """The loss by optimizer, of which there is one."""
+        return {"main": self.loss}
+
 
 class VQVAEObjective(nn.Module):
     """-log p(x | z_q) + the quantizer's loss terms (VQ-VAE paper, equation 3)."""

@@ -1,4 +1,4 @@
-"""What a user chooses about a prior. Imports no torch, so that `--help` stays instant."""
+"""Configs of the priors. Imports no torch, so that `--help` stays instant."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TransformerConfig:
     label_dropout: float = 0.1
     """Probability of training an image without its label; above 0 a guidance scale can be used."""
     any_order: bool = False
-    """Also learn to predict the codes in any order: fills in masks, and draws several codes at a
-    time."""
+    """Also learn to predict the codes in any order: for inpainting, and for sampling several codes
+    at a time."""
     random_order_until: float = 0.5
     """With any_order, the share of training (0 to 1) over which the share of images in a random
     order falls from 1 to random_order_share; the others are in raster order."""
@@ -41,11 +41,6 @@ class TransformerConfig:
     orders are not unlearned, 0 to 1."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         require_between("num_layers", self.num_layers, 1, _MAX_LAYERS)
         for name in ("random_order_until", "random_order_share"):
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
@@ -57,8 +52,8 @@ class TransformerConfig:
             f"a multiple of num_heads ({self.num_heads})",
             self.width,
         )
-        require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
-        require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
+        for name in ("dropout", "label_dropout"):
+            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +67,9 @@ class PixelCNNConfig:
     width: int = 96
     """E, the features per position in each stack."""
     kernel_size: int = 5
-    """Side of the square that a layer looks at, odd."""
+    """Side of the square that a layer sees, odd."""
     attention_every: int = 0
-    """After every so many layers each place attends to all places before it (PixelSNAIL); 0 for
+    """After every n layers each position attends to all positions before it (PixelSNAIL); 0 for
     convolutions only."""
     num_heads: int = 4
     """Attention heads; must divide `width` where there is attention."""
@@ -84,11 +79,6 @@ class PixelCNNConfig:
     """Probability of training an image without its label; above 0 a guidance scale can be used."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         require_between("num_layers", self.num_layers, 1, _MAX_LAYERS)
         require_between("width", self.width, 1, _MAX_WIDTH)
         require_between("kernel_size", self.kernel_size, 3, _MAX_KERNEL_SIZE)
@@ -107,8 +97,8 @@ class PixelCNNConfig:
             f"a multiple of num_heads ({self.num_heads})",
             self.width,
         )
-        require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
-        require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
+        for name in ("dropout", "label_dropout"):
+            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
 
 
 PriorConfig: TypeAlias = TransformerConfig | PixelCNNConfig

@@ -113,46 +113,46 @@ def check_codes(
         TypeError: The codes are not integers.
         ValueError: Their number, shape or range does not fit.
     """
-    if not isinstance(codes, tuple) or len(codes) != len(grids):
-        count = len(codes) if isinstance(codes, tuple) else type(codes).__name__
-        raise ValueError(f"{name} must be a tuple of {len(grids)} grids, got {count}")
+    cure = "convert them with .long()"
+    _check_tensors(codes, grids, name, (torch.int64, torch.int32), "int64 tensors", cure)
     for grid, spec in zip(codes, grids, strict=True):
-        dtype = dtype_of(grid)
-        if dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{name} must be int64 tensors, got {dtype}: convert them with .long()")
-        if tuple(grid.shape[1:]) != (spec.height, spec.width):
-            raise ValueError(
-                f"{name} must have shape (B, {spec.height}, {spec.width}), got "
-                f"{tuple(grid.shape)}: they were made from images of another size"
-            )
         if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < spec.codebook_size:
             raise ValueError(
                 f"{name} must be in [0, {spec.codebook_size}), got {int(grid.min())} to "
                 f"{int(grid.max())}: they were made with another codebook"
             )
-    batches = [len(grid) for grid in codes]
-    if len(set(batches)) > 1:
-        raise ValueError(f"all grids must have one batch size, got {batches}")
 
 
 def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
     """Checks number, dtype and shape of the masks of known codes.
 
     Raises:
-        TypeError: It is not bool.
-        ValueError: The number of grids or their shapes do not fit.
+        TypeError: They are not bool.
+        ValueError: Their number or shape does not fit.
     """
-    if not isinstance(known, tuple) or len(known) != len(grids):
-        count = len(known) if isinstance(known, tuple) else type(known).__name__
-        raise ValueError(f"known must be a tuple of {len(grids)} grids, got {count}")
-    for grid, spec in zip(known, grids, strict=True):
-        dtype = dtype_of(grid)
-        if dtype != torch.bool:
-            raise TypeError(f"known must be bool tensors, True for a code to keep, got {dtype}")
+    cure = "give True for a code to keep"
+    _check_tensors(known, grids, "known", (torch.bool,), "bool tensors", cure)
+
+
+def _check_tensors(
+    tensors: tuple[Tensor, ...],
+    grids: tuple[GridSpec, ...],
+    name: str,
+    dtypes: tuple[torch.dtype, ...],
+    required: str,
+    cure: str,
+) -> None:
+    if not isinstance(tensors, tuple) or len(tensors) != len(grids):
+        count = len(tensors) if isinstance(tensors, tuple) else type(tensors).__name__
+        raise ValueError(f"{name} must be a tuple of {len(grids)} grids, got {count}")
+    for grid, spec in zip(tensors, grids, strict=True):
+        if dtype_of(grid) not in dtypes:
+            raise TypeError(f"{name} must be {required}, got {dtype_of(grid)}: {cure}")
         if tuple(grid.shape[1:]) != (spec.height, spec.width):
             raise ValueError(
-                f"known must have shape (B, {spec.height}, {spec.width}), got {tuple(grid.shape)}"
+                f"{name} must have shape (B, {spec.height}, {spec.width}), got "
+                f"{tuple(grid.shape)}: they were made for images of another size"
             )
-    batches = [len(grid) for grid in known]
+    batches = [len(grid) for grid in tensors]
     if len(set(batches)) > 1:
-        raise ValueError(f"all grids of known must have one batch size, got {batches}")
+        raise ValueError(f"all grids of {name} must have one batch size, got {batches}")

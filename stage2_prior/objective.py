@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from stage2_prior.base import CodePrior
 from stage2_prior.config import TransformerConfig
+from stage2_prior.sampling.checks import Context
 from stage2_prior.sampling.ordering import random_orders
 
 
@@ -22,6 +24,11 @@ class PriorStep:
     """float32 (): nats per code."""
     metrics: dict[str, Tensor]
     """Detached float32 (): `bits_per_code`."""
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """The loss by optimizer, of which there is one."""
+        return {"main": self.loss}
 
 
 class PriorObjective(nn.Module):
@@ -87,23 +94,28 @@ class PriorObjective(nn.Module):
         return torch.where(random, random_orders(batch, length, sequence.device), raster)
 
 
-def measure_bits_per_code(
-    prior: CodePrior, batches: Iterable[tuple[tuple[Tensor, ...], Tensor | None]]
-) -> float:
-    """-log2 p(codes | labels) per code, averaged over every image of `batches`.
+CodeBatch: TypeAlias = (
+    tuple[tuple[Tensor, ...], Tensor | None]
+    | tuple[tuple[Tensor, ...], Tensor | None, Context | None]
+)
+"""Arguments of `CodePrior.log_prob`: codes, labels, and the context of a prior with one."""
+
+
+def measure_bits_per_code(prior: CodePrior, batches: Iterable[CodeBatch]) -> float:
+    """Computes -log2 p(codes | labels, context) per code, averaged over all images.
 
     Args:
         prior: Is put into evaluation mode and left there.
-        batches: Code grids (B, h_i, w_i) with labels (B,) or None; B may differ.
+        batches: Code grids (B, h_i, w_i), labels (B,) or None, and context; B may differ.
 
     Raises:
         ValueError: There are no images.
     """
     prior.eval()
     nats, images = 0.0, 0
-    for codes, labels in batches:
-        nats -= prior.log_prob(codes, labels).sum().item()
-        images += len(codes[0])
+    for batch in batches:
+        nats -= prior.log_prob(*batch).sum().item()
+        images += len(batch[0][0])
     if not images:
         raise ValueError("at least one image is required to measure bits per code, got none")
     return nats / (images * prior.num_codes * math.log(2))

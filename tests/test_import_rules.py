@@ -1,6 +1,8 @@
 """Who may import whom, and what no file may do, read from the source."""
 
 import ast
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,13 @@ MAY_NOT_IMPORT = {
     "stage1_vqvae": {"stage2_prior", "pipelines"},
     "stage2_prior": {"stage1_vqvae", "pipelines"},
     "pipelines/training": set(STAGES),
-    "pipelines/data": set(STAGES),
+    "pipelines/data": {*STAGES, "torch"},
 }
 # Loaders that run code from the file they read.
 CODE_RUNNING_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal"}
 CODE_RUNNING_MODULES |= {"shelve"}
 CODE_RUNNING_CALLS = {"torch.load", "torch.save", "torch.jit.load", "torch.jit.save"}
+COMMANDS = [path for path in sorted((ROOT / "pipelines").glob("*.py")) if path.stem[:2] != "__"]
 # FID's published weights have no other form; `weights_only` makes `torch.load` refuse code.
 READS_PUBLISHED_WEIGHTS = ROOT / "pipelines/evaluation/metrics/feature_networks.py"
 
@@ -28,6 +31,7 @@ def sources(folder):
     return files
 
 
+@cache
 def tree(file):
     return ast.parse(file.read_text(encoding="utf-8"))
 
@@ -53,14 +57,39 @@ def packages(file):
     return {name.partition(".")[0] for name in imported_names(file)}
 
 
+def module_name(file):
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 @pytest.mark.parametrize("folder", MAY_NOT_IMPORT)
 def test_imports_go_one_way(folder):
     wrong = {str(f): packages(f) & MAY_NOT_IMPORT[folder] for f in sources(folder)}
     assert {file: names for file, names in wrong.items() if names} == {}
 
 
-def test_trainer_imports_neither_stage():
-    assert not packages(ROOT / "pipelines/training/trainer.py") & set(STAGES)
+def test_no_files_import_each_other_in_a_circle():
+    # Wherever the import stands: in a function, or for type checkers only.
+    files = {module_name(file): file for package in PACKAGES for file in sources(package)}
+    imported = {
+        name: {n if n in files else n.rpartition(".")[0] for n in imported_names(file)} & {*files}
+        for name, file in files.items()
+    }
+    TopologicalSorter(imported).prepare()  # raises CycleError, which names a circle
+
+
+def test_every_file_at_the_top_of_pipelines_is_a_command():
+    assert COMMANDS
+    for file in COMMANDS:
+        command = tree(file)
+        assert ast.get_docstring(command).startswith(f"`python -m {module_name(file)}`: "), file
+        assert any(isinstance(n, ast.FunctionDef) and n.name == "main" for n in command.body), file
+
+
+def test_nothing_imports_a_command():
+    commands = {module_name(file) for file in COMMANDS}
+    for file in (f for package in PACKAGES for f in sources(package)):
+        imported = {part for n in imported_names(file) for part in (n, n.rpartition(".")[0])}
+        assert not imported & commands, file
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,1 +1,1 @@
-"""Image sets: `config.DataConfig` says which, `load.load_splits` reads and splits them."""
+"""Image sets: `load.load_splits` reads and splits the one that a `config.DataConfig` names."""

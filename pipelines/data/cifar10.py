@@ -1,4 +1,4 @@
-"""CIFAR-10: found on disk, or else downloaded into the data folder."""
+"""CIFAR-10, read from disk or downloaded into the data folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from pipelines.data.download import download, require_download
 from pipelines.data.image_set import ImageSet
-from pipelines.data.names import printable
 from pipelines.data.splitting import GivenSplits
-from pipelines.data.untrusted import one_line
+from pipelines.files.names import one_line, printable
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # As given on the set's own page.
@@ -38,20 +37,19 @@ CIFAR10_CLASSES = (
 
 
 def load_cifar10(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
-    """Gives CIFAR-10, 50,000 training and 10,000 test images of 32x32 RGB.
+    """Loads CIFAR-10, 50,000 training and 10,000 test images of 32x32 RGB.
 
-    This is the set's binary version: torchvision's own reader takes the Python version, which is a
-    pickle, and nothing is ever unpickled here.
+    The binary version is read: torchvision reads the Python version, which is a pickle.
 
     Args:
-        root: data folder; looked for as `cifar-10-batches-bin/` or `cifar-10-binary.tar.gz` in
-            itself and in `cifar10`.
-        may_download: whether to download what is missing.
+        root: Data folder. `cifar-10-batches-bin/` or `cifar-10-binary.tar.gz` is looked for in it
+            and in `cifar10`.
+        may_download: Whether to download missing files.
 
     Raises:
-        FileNotFoundError: not found, and not allowed to download.
-        RuntimeError: the download failed.
-        ValueError: a file is damaged.
+        FileNotFoundError: If it is not found and may not be downloaded.
+        RuntimeError: If the download failed.
+        ValueError: If a file is damaged.
     """
     folders = [root / "cifar10", root]
     for folder in folders:
@@ -93,7 +91,7 @@ def _members_of(archive: Path) -> Iterator[tuple[Path, bytes]]:
 
 
 def _cifar10_from(batches: Iterator[tuple[Path, bytes]]) -> GivenSplits[ImageSet]:
-    """Puts batches of records (label, then red, green and blue plane) together."""
+    """Joins batches of records (label, then red, green and blue plane)."""
     records = []
     for path, data in batches:
         if not data or len(data) % CIFAR10_RECORD:

@@ -1,4 +1,4 @@
-"""Which images to train on, and how they are cut into training, validation and test splits."""
+"""Settings of the images: source, form and splits. Imports no numpy, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.data.names import printable
+from pipelines.files.names import printable
 
 NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
 PATH_SOURCES = ("folder", "npz")
@@ -19,13 +19,13 @@ def parse_source(source: str) -> tuple[str, Path | None]:
     """Splits a source such as `mnist` or `folder:photos` into its kind and its path.
 
     Args:
-        source: one of `NAMED_SOURCES`, or `KIND:PATH` with a kind of `PATH_SOURCES`.
+        source: One of `NAMED_SOURCES`, or `KIND:PATH` with a kind of `PATH_SOURCES`.
 
     Returns:
         The kind, and the path with `~` expanded; None for a named source.
 
     Raises:
-        ValueError: unknown source, or a kind that needs a path came without one.
+        ValueError: If the source is unknown or lacks its path.
     """
     kind, colon, path = source.partition(":")
     if kind in PATH_SOURCES:
@@ -47,10 +47,10 @@ def parse_source(source: str) -> tuple[str, Path | None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Where the images come from, what form they take, and how they are split.
+    """Source, form and splits of the images.
 
     Raises:
-        ValueError: a field is out of the range its description gives, or the source is unknown.
+        ValueError: If a field is out of its range, or the source is unknown.
     """
 
     source: str = "fashion-mnist-mini"
@@ -59,47 +59,36 @@ class DataConfig:
     pillow-heif is installed; sub-folders are classes, or the splits train, val and test) or
     npz:PATH (uint8 `images` (N, H, W) or (N, H, W, C), optionally `labels`, `test_images` and
     `test_labels`)."""
-
     root: Path = Path("data")
     """Data folder: where named sets are looked for and downloaded to, and where the temporary file
     of a folder above `max_memory_mib` lives."""
-
     download: bool = True
     """Whether a named set that is not found may be downloaded into `root`."""
-
     image_size: tuple[int, int] | None = None
     """Height and width in pixels; every image is resized to cover it and cropped about its centre.
     None keeps the images' own size, which must then be the same for all."""
-
     channels: Literal[1, 3] | None = None
     """1 for gray, 3 for RGB; images are converted. None keeps what the source has (a folder: gray
     if every file in it is, else RGB)."""
-
     labels: bool = True
     """Whether class labels are used where there are any; without them the sub-folders of a folder
     are only a place to find images in."""
-
     validation_fraction: float = 0.05
     """Fraction in (0, 1) of the training images carved off as the validation split, always by the
     same permutation. Unused where a folder brings a validation split of its own."""
-
     test_fraction: float = 0.1
     """Fraction in (0, 1) of all images carved off as the test split, by the same permutation, where
     the set brings no test split of its own."""
-
     limit: int | None = None
     """At most so many images in each split, the first ones of the fixed permutation. None takes
     all."""
-
     skip_broken: bool = False
     """Whether files of a folder that cannot be read are left out (and counted) instead of stopping
     the run."""
-
     max_memory_mib: int = MAX_MEMORY_MIB
     """Decoded pixels of one split of a folder stay in RAM up to this many MiB; above, they go to a
     memory-mapped temporary file in `root`, deleted when the process ends. An npz file that unpacks
     to more than this and to more than 16 times its own size is refused."""
-
     max_image_megapixels: int = MAX_IMAGE_MEGAPIXELS
     """Largest image of a folder that is decoded, in millions of pixels, against files made to
     exhaust memory. A JPEG counts at the fraction of its size at which `image_size` has it

@@ -1,7 +1,4 @@
-"""What a run remembers of its data, so that it can say later whether they are still the same.
-
-Imports no numpy, so that `--help` stays instant.
-"""
+"""Record of a run's data, to recognise them later. Imports no numpy, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSizes:
-    """Numbers of images."""
+    """Number of images in each split."""
 
     train: int
     validation: int
@@ -26,13 +23,13 @@ class DataRecord:
     """Shape, sizes, classes and fingerprint of the three splits.
 
     Raises:
-        ValueError: A size is below 1, or `num_classes` is not the number of names.
+        ValueError: If a size is below 1, or `num_classes` is not the number of names.
     """
 
     image_shape: tuple[int, int, int]
     """(C, H, W)."""
     num_images: SplitSizes
-    """Of each split."""
+    """Number of images in each split."""
     num_classes: int | None
     """None without labels."""
     class_names: tuple[str, ...]
@@ -63,7 +60,7 @@ class DataRecord:
 
 
 def data_record(splits: DataSplits) -> DataRecord:
-    """What a run remembers of these splits."""
+    """Returns the record of these splits."""
     return DataRecord(
         image_shape=splits.image_shape,
         num_images=SplitSizes(**{name: len(images) for name, images in splits.by_name.items()}),

@@ -1,4 +1,4 @@
-"""Opening and decoding image files in threads, within bounds of size and of memory."""
+"""Decoding of image files in threads, within bounds of size and memory."""
 
 from __future__ import annotations
 
@@ -21,36 +21,33 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.config import MAX_IMAGE_MEGAPIXELS
-from pipelines.data.names import printable
 from pipelines.data.pixels import GRAY_MODES, shrink_on_load, to_pixels
-from pipelines.data.untrusted import one_line
+from pipelines.files.names import one_line, printable
 
 T = TypeVar("T")
 
-# Others need programs beside Pillow, are not for pictures, or are hardly ever looked at by anyone
-# who searches decoders for holes.
+# Other decoders need further programs, are not for pictures, or are rarely audited for security.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 WINDOW = 256  # Files decoded ahead of the copy into the array, to bound the memory in flight.
 WINDOW_PIXELS = 2**26  # And their pixels: Pillow holds up to 8 bytes for each.
 
 
 class BrokenImageError(ValueError):
-    """A file that cannot be read as an image; the message names it and the cure."""
+    """A file that cannot be read as an image; the message names it and the remedy."""
 
 
 class TooLargeImageError(BrokenImageError):
-    """An image of more pixels than are decoded; the message names it and the cure."""
+    """An image with more pixels than allowed; the message names it and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image file says of itself before its pixels are decoded."""
+    """Properties of an image file, known before its pixels are decoded."""
 
     is_gray: bool
-    """Whether it has no colours."""
-
+    """Whether the image is gray."""
     num_pixels: int
-    """Pixels that decoding it holds in memory."""
+    """Pixels that decoding holds in memory."""
 
 
 @cache
@@ -67,13 +64,13 @@ def readable_endings() -> frozenset[str]:
 
 @contextmanager
 def decoding_threads() -> Iterator[ThreadPoolExecutor]:
-    """Gives a pool of threads in which `max_megapixels` alone bounds the size of an image.
+    """Starts a pool of threads in which only `max_megapixels` limits the size of an image.
 
-    Pillow's own bound knows nothing of JPEGs that are decoded at a fraction of their size.
+    Pillow's own limit ignores that JPEGs are decoded at a fraction of their size.
     """
     bound = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
-        # Damaged metadata (EXIF) in a file whose pixels are sound is nobody's concern here.
+        # Damaged metadata (EXIF) of a file with intact pixels does not matter.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         Image.MAX_IMAGE_PIXELS = None
         try:
@@ -89,7 +86,7 @@ def read_pixels(
     channels: int,
     max_megapixels: int = MAX_IMAGE_MEGAPIXELS,
 ) -> NDArray[np.uint8]:
-    """Gives the pixels of an image file.
+    """Reads the pixels of an image file.
 
     Args:
         path: A file of one of `FORMATS`, whatever its ending says.
@@ -101,8 +98,8 @@ def read_pixels(
         uint8 (C, H, W); see `to_pixels`.
 
     Raises:
-        BrokenImageError: The file cannot be opened or decoded.
-        TooLargeImageError: It has too many pixels.
+        BrokenImageError: If the file cannot be opened or decoded.
+        TooLargeImageError: If it has too many pixels.
     """
     with _opened(path, image_size, max_megapixels) as (image, _):
         return to_pixels(image, image_size, channels)
@@ -111,9 +108,9 @@ def read_pixels(
 def read_header(
     path: Path, image_size: tuple[int, int] | None, max_megapixels: int = MAX_IMAGE_MEGAPIXELS
 ) -> Header:
-    """Gives what an image file says of itself; arguments and errors as of `read_pixels`."""
+    """Reads the header of an image file; arguments and errors as of `read_pixels`."""
     with _opened(path, image_size, max_megapixels) as (image, held):
-        copies = 2 if image.format in ("WEBP", "AVIF", "HEIF") else 1  # beside Pillow's own pixels
+        copies = 2 if image.format in ("WEBP", "AVIF", "HEIF") else 1  # and Pillow's own pixels
         return Header(image.mode in GRAY_MODES, copies * held)
 
 
@@ -121,7 +118,7 @@ def read_header(
 def _opened(
     path: Path, image_size: tuple[int, int] | None, max_megapixels: int
 ) -> Iterator[tuple[Image.Image, int]]:
-    """Gives an opened image and the pixels that decoding it holds in memory."""
+    """Opens an image; yields it and the number of pixels that decoding holds in memory."""
     try:
         with Image.open(path, formats=_formats()) as image:
             size = image.size
@@ -147,9 +144,9 @@ def _opened(
 
 
 def _is_sequential(image: Image.Image) -> bool:
-    """Whether a JPEG has all its colours in one scan, going by the headers before the first.
+    """Returns whether a JPEG has all its colours in one scan, from the headers before the first.
 
-    Then it is decoded row by row. Of any other, all coefficients are in memory before that.
+    Only then it is decoded row by row; else all coefficients are held in memory.
     """
     file = getattr(image, "fp", None)
     assert file is not None
@@ -171,13 +168,13 @@ def read_all(
     read: Callable[[Path], T],
     num_pixels: Sequence[int] | None = None,
 ) -> Iterator[tuple[Path, T | BrokenImageError]]:
-    """Yields each file with what `read` gives for it, or its error, in the order of `paths`.
+    """Yields each file with the result of `read`, or its error, in the order of `paths`.
 
     Args:
         pool: Threads of `decoding_threads`.
         paths: (N,).
         read: Reads a file.
-        num_pixels: (N,), how many pixels reading each holds in memory; None for next to none.
+        num_pixels: (N,), pixels that reading each file holds in memory; None for hardly any.
     """
 
     def attempt(path: Path) -> T | BrokenImageError:
@@ -188,14 +185,13 @@ def read_all(
 
     for window in _windows(num_pixels or [0] * len(paths)):
         files = paths[window]
-        # The allocator keeps some memory of each thread: large images, each alone, share that of
-        # this one.
+        # The allocator keeps some memory of each thread: single large images use this thread's.
         results = map(attempt, files) if len(files) == 1 else pool.map(attempt, files)
         yield from zip(files, results, strict=True)
 
 
 def _windows(num_pixels: Sequence[int]) -> Iterator[slice]:
-    """Cuts files into runs of bounded number and bounded pixels, or of a single large one."""
+    """Yields ranges of files of bounded number and pixels, or of a single large one."""
     start, held = 0, 0
     for index, pixels in enumerate(num_pixels):
         if index - start == WINDOW or (index > start and held + pixels > WINDOW_PIXELS):
@@ -208,6 +204,6 @@ def _windows(num_pixels: Sequence[int]) -> Iterator[slice]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that Pillow knows here: it refuses to be asked for others."""
+    """Returns those of `FORMATS` that this Pillow supports; it refuses the names of others."""
     readable_endings()
     return tuple(name for name in FORMATS if name in Image.OPEN)

@@ -1,4 +1,4 @@
-"""Fetching the files of public image sets with torchvision, whole or not at all."""
+"""Atomic download of the files of public image sets, with torchvision."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.files.names import one_line
+
 TIMEOUT = 30.0  # Seconds without an answer after which a server counts as unreachable.
 
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bounds every wait for the network; torchvision's downloads have no limit of their own."""
+    """Limits every wait for the network; torchvision's downloads have no limit of their own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -23,16 +25,16 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def download(urls: Sequence[str], md5: str, target: Path) -> None:
-    """Downloads one file, checks it, and only then puts it at `target`.
+    """Downloads one file, verifies it, and then moves it to `target`.
 
     Args:
-        urls: where it is, mirrors in the order to try.
-        md5: checksum of the whole file, hexadecimal.
-        target: where to put it; its folder is made.
+        urls: Mirrors, in the order to try.
+        md5: Checksum of the whole file, hexadecimal.
+        target: Path of the file; its folder is created.
 
     Raises:
-        RuntimeError: no mirror gave the file.
-        OSError: `target` cannot be written.
+        RuntimeError: If no mirror has the file.
+        OSError: If `target` cannot be written.
     """
     # Importing torchvision takes seconds, and only a download needs it.
     from torchvision.datasets.utils import download_url
@@ -45,7 +47,7 @@ def download(urls: Sequence[str], md5: str, target: Path) -> None:
                 with _socket_timeout(TIMEOUT):
                     download_url(url, folder, target.name, md5)
             except (RuntimeError, OSError) as error:  # URLError and timeouts are OSErrors.
-                reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+                reason = one_line(error)
                 continue
             (Path(folder) / target.name).replace(target)
             return
@@ -56,16 +58,16 @@ def download(urls: Sequence[str], md5: str, target: Path) -> None:
 
 
 def require_download(allowed: bool, source: str, files: str, folders: Sequence[Path]) -> None:
-    """Refuses to go on to a download that the user did not allow.
+    """Checks that the user allows a download.
 
     Args:
         allowed: `DataConfig.download`.
-        source: name of the image set.
-        files: the files it needs, for the message.
-        folders: where they were looked for.
+        source: Name of the image set.
+        files: Names of its files, for the message.
+        folders: Folders without them, for the message.
 
     Raises:
-        FileNotFoundError: the download is not allowed.
+        FileNotFoundError: If the download is not allowed.
     """
     if not allowed:
         raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""Decoding the image files of a folder into one array per split."""
+"""The image files of a folder, decoded into one array per split."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from pipelines.data.decoding import (
 from pipelines.data.folder_splits import read_tree
 from pipelines.data.folder_tree import FileList, find_images
 from pipelines.data.image_set import DataSplits, ImageSet
-from pipelines.data.names import printable
 from pipelines.data.splitting import split
+from pipelines.files.names import printable
 
 
 def read_headers(
     pool: ThreadPoolExecutor, paths: Sequence[Path], config: DataConfig
 ) -> list[Header]:
-    """Gives what each file says of itself: (N,).
+    """Reads the header of each file.
 
     Raises:
-        BrokenImageError: a header cannot be read and `config.skip_broken` is False.
+        BrokenImageError: If a header cannot be read and `config.skip_broken` is False.
     """
 
     def read(path: Path) -> Header:
@@ -46,23 +46,23 @@ def read_headers(
         if isinstance(header, BrokenImageError):
             if not config.skip_broken:
                 raise header
-            header = Header(is_gray=True, num_pixels=0)  # It will be as broken when it is decoded.
+            header = Header(is_gray=True, num_pixels=0)  # Decoding it will fail too.
         headers.append(header)
     return headers
 
 
 def empty_pixels(shape: tuple[int, ...], config: DataConfig) -> NDArray[np.uint8]:
-    """Gives a uint8 array to fill: in RAM, or above `max_memory_mib` in a temporary file.
+    """Allocates a uint8 array: in RAM, or above `max_memory_mib` in a temporary file.
 
     Args:
         shape: (N, C, H, W).
-        config: gives the limit, and the data folder in which the temporary file lives.
+        config: The limit, and the data folder for the temporary file.
 
     Returns:
-        uint8 array of `shape`; its file, if any, has no name and goes with the process.
+        uint8 array of `shape`; its file, if any, has no name and ends with the process.
 
     Raises:
-        OSError: the disk has too little space left.
+        OSError: If the disk has too little space.
     """
     size = int(np.prod(shape, dtype=np.int64))
     if size <= config.max_memory_mib * 2**20:
@@ -79,7 +79,7 @@ def empty_pixels(shape: tuple[int, ...], config: DataConfig) -> NDArray[np.uint8
 
 
 class SameSize:
-    """Refuses an image whose size is not that of the first one."""
+    """Check that all images have the size of the first one."""
 
     def __init__(self) -> None:
         self._first: tuple[Path, tuple[int, ...]] | None = None
@@ -88,7 +88,7 @@ class SameSize:
         """Compares (C, H, W) of the image at `path` with that of the first call.
 
         Raises:
-            ValueError: They differ.
+            ValueError: If they differ.
         """
         first, expected = self._first = self._first or (path, shape)
         if shape != expected:
@@ -107,23 +107,23 @@ def decode(
     config: DataConfig,
     same_size: SameSize,
 ) -> tuple[ImageSet, int]:
-    """Gives the decoded images of `files` in their order, and how many were broken.
+    """Decodes image files into one array, in their order.
 
     Args:
         pool: Threads of `decoding_threads`.
-        files: What to decode, at least one file.
+        files: At least one file.
         headers: Of the files, (N,).
         channels: 1 for gray, 3 for RGB.
         config: Size, handling of broken files, and memory limits.
-        same_size: What the images of all splits are compared by.
+        same_size: Compares the images of all splits.
 
     Returns:
         The images, and the number of broken files left out.
 
     Raises:
-        BrokenImageError: A file is broken and `config.skip_broken` is False.
-        ValueError: All files are broken, or no size is asked for and the files differ in theirs.
-        OSError: Too little disk space.
+        BrokenImageError: If a file is broken and `config.skip_broken` is False.
+        ValueError: If all files are broken, or differ in size and `config.image_size` is None.
+        OSError: If the disk has too little space.
     """
 
     def read(path: Path) -> NDArray[np.uint8]:
@@ -152,21 +152,21 @@ def decode(
 
 
 def load_folder(folder: Path, config: DataConfig) -> DataSplits:
-    """Gives the splits of a tree of image files; see `read_tree` for what sub-folders mean.
+    """Loads the splits of a tree of image files; `read_tree` interprets the sub-folders.
 
-    The split is made on the files, before any is decoded, so that a broken file moves no other one
-    to another split, and a limited run decodes only what it uses.
+    The files are split before any is decoded, so that a broken file moves no other one to another
+    split, and a limited run decodes only its own images.
 
     Args:
-        folder: the tree.
-        config: form of the images and sizes of the splits.
+        folder: Root of the tree.
+        config: Form of the images and sizes of the splits.
 
     Returns:
         The decoded splits, with the number of broken files left out.
 
     Raises:
-        OSError: the folder is missing or cannot be listed, or the disk is full.
-        ValueError: bad or too few files; see `read_tree`, `split` and `decode`.
+        OSError: If the folder is missing or cannot be listed, or the disk is full.
+        ValueError: If files are bad or too few; see `read_tree`, `split` and `decode`.
     """
     with _naming_options(), decoding_threads() as pool:
         given = read_tree(folder, with_labels=config.labels, skip_broken=config.skip_broken)
@@ -192,7 +192,7 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
 
 @contextmanager
 def _naming_options() -> Iterator[None]:
-    """Adds the options that help to the sentence about an image that cannot be read."""
+    """Adds the helpful options to the message about an unreadable image."""
     try:
         yield
     except BrokenImageError as error:
@@ -207,15 +207,15 @@ def read_images(path: Path, image_shape: tuple[int, int, int]) -> tuple[ImageSet
     """Reads one image file, or all of a folder, without splits or labels.
 
     Args:
-        path: an image file, or a folder of them at any depth.
-        image_shape: (C, H, W) that every image is brought to, C = 1 or 3.
+        path: An image file, or a folder of them at any depth.
+        image_shape: (C, H, W) of the result, C = 1 or 3.
 
     Returns:
-        The images in the order of their paths, and what was left out, in sentences.
+        The images in the order of their paths, and notes on skipped files, in sentences.
 
     Raises:
-        OSError: the path is missing or cannot be listed.
-        ValueError: a file is broken, or there is no image.
+        OSError: If the path is missing or cannot be listed.
+        ValueError: If a file is broken, or there is no image.
     """
     channels, *size = image_shape
     paths, notes = ([path], ()) if path.is_file() else find_images(path)

@@ -1,4 +1,4 @@
-"""What the sub-folders of an image folder mean: splits, classes, or a mere wrapping."""
+"""Interpretation of sub-folders: splits, classes, or a mere wrapping."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.data.folder_tree import FileList, find_images
-from pipelines.data.names import listed, printable, unicode_name
 from pipelines.data.splitting import GivenSplits
+from pipelines.files.names import listed, printable, unicode_name
 
 SPLITS = ("train", "validation", "test")
 # Such as train, Training, training_set, images-train, train2017, trainval; val, Valid, dev; TEST.
@@ -31,28 +31,28 @@ def split_named(folder_name: str) -> str | None:
 def read_tree(
     folder: Path, *, with_labels: bool, skip_broken: bool = False
 ) -> GivenSplits[FileList]:
-    """Gives the image files below `folder` with the splits and classes that its sub-folders tell.
+    """Lists the image files below `folder`, with splits and classes from its sub-folders.
 
-    - Folders that only wrap another one are looked through.
-    - Sub-folders named train, val and test, or as usual variants of these, are the splits, and each
+    - Folders that only wrap another one are skipped.
+    - Sub-folders named train, val and test, or usual variants of these, are the splits, and each
       is read as below.
     - Images in sub-folders have the name of the first sub-folder as their class; deeper levels
-      mean nothing.
+      are ignored.
     - Images that all lie directly in the folder have no labels.
 
     Args:
-        folder: Where to look.
+        folder: Root of the tree.
         with_labels: False ignores the classes.
-        skip_broken: Whether links to nothing are left out instead of refused.
+        skip_broken: Whether dangling links are skipped instead of refused.
 
     Returns:
-        The splits that the folder brings; classes are numbered in the order of their names.
+        The splits of the folder; classes are numbered in the order of their names.
 
     Raises:
-        OSError: The folder is missing or cannot be listed.
-        BrokenImageError: A link leads to nothing.
-        ValueError: There are no images, images with and without a class, splits beside something
-            else, or two folders for one split.
+        OSError: If the folder is missing or cannot be listed.
+        BrokenImageError: If a link is dangling.
+        ValueError: If there are no images, images with and without a class, splits next to
+            something else, or two folders for one split.
     """
     paths, notes = find_images(folder, skip_broken=skip_broken)
     base = _unwrapped(folder, paths)
@@ -68,18 +68,18 @@ def read_tree(
         for name, top in folders.items()
         if name != "train"
     }
-    told = (f"{name} is {printable(top.relative_to(folder))}/" for name, top in folders.items())
+    found = (f"{name} is {printable(top.relative_to(folder))}/" for name, top in folders.items())
     return GivenSplits(
         _file_list(train, parts["train"], classes),
         files.get("validation"),
         files.get("test"),
         classes,
-        (f"splits: {', '.join(told)}", *notes),
+        (f"splits: {', '.join(found)}", *notes),
     )
 
 
 def _unwrapped(folder: Path, paths: Sequence[Path], classes: Sequence[str] = ()) -> Path:
-    """Returns the first folder, from `folder` inwards, that does more than wrap another one.
+    """Returns the first folder, from `folder` inwards, that is not a mere wrapping.
 
     A single folder of images that lie directly in it is a class. So is one named in `classes`.
     """
@@ -96,10 +96,10 @@ def _unwrapped(folder: Path, paths: Sequence[Path], classes: Sequence[str] = ())
 
 
 def _split_folders(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Returns the folder of each split, {} where none of the sub-folders is named so.
+    """Returns the folder of each split, {} if no sub-folder is named like one.
 
     Raises:
-        ValueError: Some are and others are not, two are the same split, or train is missing.
+        ValueError: If only some are, two are the same split, or train is missing.
     """
     parts = [path.relative_to(folder).parts for path in paths]
     inner = sorted({first for first, *rest in parts if rest})
@@ -145,7 +145,7 @@ def _refuse_splits_of_classes(folder: Path, parts: Sequence[tuple[str, ...]]) ->
 
 
 def _classes(folder: Path, paths: Sequence[Path]) -> tuple[str, ...]:
-    """Gives the sorted names of the first-level sub-folders, () where all files are at the top."""
+    """Returns the sorted names of the first-level sub-folders, () if all files are at the top."""
     parts = [path.relative_to(folder).parts for path in paths]
     names = sorted({unicode_name(first) for first, *rest in parts if rest})
     loose = [first for first, *rest in parts if not rest]

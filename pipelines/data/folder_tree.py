@@ -1,4 +1,4 @@
-"""What lies in a folder of images: the files in a fixed order, and what is left out."""
+"""The image files of a folder in a fixed order, and notes on skipped files."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.decoding import BrokenImageError, readable_endings
-from pipelines.data.names import counted, listed, printable, tallied, unicode_name
 from pipelines.data.outputs import is_output
+from pipelines.files.names import counted, listed, printable, tallied, unicode_name
 
-JUNK = frozenset({"__MACOSX", "@eaDir"})  # What archives and network disks add to a folder.
+JUNK = frozenset({"__MACOSX", "@eaDir"})  # Added by archives and network disks.
 HEIF_ENDINGS = frozenset({".heic", ".heif", ".hif"})
 
 
 @dataclass(frozen=True, eq=False)
 class FileList:
-    """Image files in a fixed order, with their labels where they have any."""
+    """Image files in a fixed order, with or without labels."""
 
     paths: tuple[Path, ...]
     """The files, (N,)."""
-
     labels: NDArray[np.int64] | None
     """int64 (N,), or None."""
 
@@ -35,14 +34,14 @@ class FileList:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> FileList:
-        """Gives the files at `indices`, int64 (M,), in that order."""
+        """Returns the files at `indices`, int64 (M,), in that order."""
         labels = None if self.labels is None else self.labels[indices]
         return FileList(tuple(self.paths[index] for index in indices), labels)
 
 
 @dataclass(frozen=True, slots=True)
 class _LeftOut:
-    """What of a folder is not read; paths are relative to the folder."""
+    """Skipped files and folders; paths are relative to the root."""
 
     endings: Counter[str] = field(default_factory=Counter)
     irregular: list[str] = field(default_factory=list)
@@ -71,25 +70,25 @@ class _LeftOut:
 
 
 def find_images(folder: Path, *, skip_broken: bool = False) -> tuple[list[Path], tuple[str, ...]]:
-    """Gives every image file below `folder`, sorted by its path relative to it.
+    """Lists every image file below `folder`, sorted by relative path.
 
-    Hidden files and folders are left out, and so are folders that this software wrote. Links to
+    Hidden files and folders are skipped, and so are folders that this software wrote. Links to
     folders are followed, each folder once.
 
     Args:
-        folder: Where to look.
-        skip_broken: Whether links to nothing are left out instead of refused.
+        folder: Root of the tree.
+        skip_broken: Whether dangling links are skipped instead of refused.
 
     Returns:
-        The files that have an ending of `readable_endings`, in upper or lower case, and what else
-        was found and left out, in sentences.
+        The files with an ending of `readable_endings`, in upper or lower case, and notes on skipped
+        files, in sentences.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        NotADirectoryError: It is a file.
-        OSError: A folder below it cannot be listed.
-        BrokenImageError: A link leads to nothing.
-        ValueError: It holds no images.
+        FileNotFoundError: If there is no such folder.
+        NotADirectoryError: If it is a file.
+        OSError: If a folder below it cannot be listed.
+        BrokenImageError: If a link is dangling.
+        ValueError: If it holds no images.
     """
     name = printable(folder)
     if not folder.exists():
@@ -136,7 +135,7 @@ def _walk(folder: Path, left_out: _LeftOut) -> Iterator[Path]:
 
 
 def _is_image(path: Path, folder: Path, left_out: _LeftOut) -> bool:
-    """Whether a file is to be read; what is not is noted in `left_out`."""
+    """Returns whether a file is to be read; notes it in `left_out` if not."""
     ending = path.suffix.lower()
     has_image_ending = ending in readable_endings()
     try:
@@ -156,7 +155,7 @@ def _is_image(path: Path, folder: Path, left_out: _LeftOut) -> bool:
 
 
 def _sort_key(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of a relative path: the same order whatever file system and locale it was copied to."""
+    """Returns a sort key of a relative path that does not depend on file system and locale."""
     return tuple(map(unicode_name, path.parts)), path.parts
 
 

@@ -1,4 +1,4 @@
-"""The IDX file format of MNIST and its relatives: big-endian sizes, then bytes."""
+"""The IDX file format of MNIST and its relatives."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.data.names import printable
-from pipelines.data.untrusted import one_line, read_array, require_file
+from pipelines.data.untrusted import read_array
+from pipelines.files.names import one_line, printable
+from pipelines.files.records import require_file
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
@@ -23,23 +24,23 @@ MAX_UNZIPPED = 2**30  # bytes; the largest set of this format, EMNIST, has half 
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Gives the array that an IDX file holds, gzipped or not.
+    """Reads the array of an IDX file, gzipped or not.
 
     The format: two zero bytes, the element type (0x08 for unsigned bytes, the only one read here),
     the number of axes, one big-endian uint32 per axis, then the elements in C order.
 
     Args:
-        path: The file; whether it is gzipped is told by its first bytes, not by its name.
+        path: The file; gzip is recognised by its first bytes, not by its name.
 
     Returns:
-        uint8 array of the shape the header gives.
+        uint8 array of the header's shape.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        OSError: It is a folder.
-        ValueError: The file is not IDX of unsigned bytes, or is truncated or too long.
+        FileNotFoundError: If there is no such file.
+        OSError: If it is not a regular file.
+        ValueError: If the file is not IDX of unsigned bytes, or is truncated or too long.
     """
-    require_file(path, "IDX file")
+    require_file(path)
     with path.open("rb") as file:
         size = path.stat().st_size
         is_gzipped = file.read(2) == GZIP_MAGIC
@@ -57,7 +58,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_stream(file: IO[bytes] | gzip.GzipFile, path: Path, most: int) -> NDArray[np.uint8]:
-    """Reads the array of a file that can hold at most `most` bytes, its header among them."""
+    """Reads the array of a file of at most `most` bytes, including its header."""
     name = printable(path)
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] != UNSIGNED_BYTE or not magic[3]:
@@ -84,19 +85,19 @@ def _read_stream(file: IO[bytes] | gzip.GzipFile, path: Path, most: int) -> NDAr
 
 
 def read_labelled_idx(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:
-    """Gives the labelled images of a pair of IDX files.
+    """Reads the labelled images of a pair of IDX files.
 
     Args:
         images_path: IDX file of gray images, (N, H, W).
         labels_path: IDX file of their labels, (N,).
-        num_classes: number of classes; labels must be below it.
+        num_classes: Number of classes; labels must be below it.
 
     Returns:
         Images (N, 1, H, W) with labels (N,).
 
     Raises:
-        FileNotFoundError: one of the files is missing.
-        ValueError: one of the files is broken, or they do not belong together.
+        FileNotFoundError: If one of the files is missing.
+        ValueError: If one of the files is broken, or they do not belong together.
     """
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3:

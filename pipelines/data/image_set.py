@@ -1,4 +1,4 @@
-"""Images with their labels in memory, and the three splits every run works on."""
+"""Images with labels in memory, and the three splits of a run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ MAX_HASHED_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one shape, and their labels where they have any.
+    """Images of one shape, with or without labels.
 
     Raises:
-        TypeError: `images` are not uint8 or `labels` are not int64.
-        ValueError: `images` are not (N, C, H, W), or `labels` are not (N,).
+        TypeError: If `images` are not uint8 or `labels` are not int64.
+        ValueError: If `images` are not (N, C, H, W), or `labels` are not (N,).
     """
 
     images: NDArray[np.uint8]
-    """uint8 (N, C, H, W); a `np.memmap` where they do not fit into memory."""
-
+    """uint8 (N, C, H, W); a `np.memmap` if they do not fit into memory."""
     labels: NDArray[np.int64] | None = None
     """int64 (N,), or None for a set without classes."""
 
@@ -55,15 +54,15 @@ class ImageSet:
         return channels, height, width
 
     def take(self, indices: NDArray[np.int64]) -> ImageSet:
-        """Gives the images at `indices`, int64 (M,), in that order, copied into memory."""
+        """Returns the images at `indices`, int64 (M,), in that order, copied into memory."""
         labels = None if self.labels is None else self.labels[indices]
         return ImageSet(self.images[indices], labels)
 
     def update_hash(self, digest: Any) -> None:
         """Feeds shape, labels and pixels to `digest`, an object of `hashlib`.
 
-        Above `MAX_HASHED_BYTES` only evenly spaced images are read, so that a set too large for
-        memory is not read from disk twice.
+        Above `MAX_HASHED_BYTES` only evenly spaced images are read: a set too large for memory
+        would be read from disk twice.
         """
         digest.update(repr((self.images.shape, self.labels is not None)).encode())
         if self.labels is not None:
@@ -78,26 +77,21 @@ class DataSplits:
     """The three splits of an image set.
 
     Raises:
-        ValueError: a split is empty, the splits differ in image shape, or a label has no class.
+        ValueError: If a split is empty, the splits differ in image shape, or a label has no class.
     """
 
     train: ImageSet
-    """What the models learn from."""
-
+    """Trains the models."""
     validation: ImageSet
-    """What every choice is made on: early stopping, best weights, settings."""
-
+    """Decides early stopping, best weights and settings."""
     test: ImageSet
-    """Only ever reported, never chosen by."""
-
+    """Is only reported, never decides anything."""
     class_names: tuple[str, ...] = ()
-    """Name of each label's class, by label; empty where the set has no labels."""
-
+    """Name of each label's class, by label; empty without labels."""
     skipped: int = 0
     """Number of broken files that were left out."""
-
     notes: tuple[str, ...] = ()
-    """What the source was taken for and what else of it was left out, in sentences."""
+    """Interpretation of the source and skipped files, in sentences."""
 
     def __post_init__(self) -> None:
         for name, images in self.by_name.items():
@@ -137,12 +131,12 @@ class DataSplits:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, or None where the set has no labels."""
+        """Number of classes, or None without labels."""
         return len(self.class_names) or None
 
     @property
     def train_images_per_class(self) -> tuple[int, ...]:
-        """How many training images each class has, by label; empty where there are no labels."""
+        """Number of training images of each class, by label; empty without labels."""
         if self.train.labels is None:
             return ()
         counts = np.bincount(self.train.labels, minlength=len(self.class_names))
@@ -152,7 +146,7 @@ class DataSplits:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when any image, label, class or the split changes.
 
-        Computed once; about 0.1 s for 60,000 images of 28x28. Of a split above
+        Computed once; about 0.1 s for 60,000 images of 28x28. In a split above
         `MAX_HASHED_BYTES` only evenly spaced images count.
         """
         digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=8)

@@ -1,4 +1,4 @@
-"""From a `DataConfig` to the three splits, whatever the source."""
+"""Loading of the three splits from any source."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pipelines.data.config import DataConfig, parse_source
 from pipelines.data.folder import load_folder
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.mnist import FASHION_CLASSES, load_fashion_mnist, load_mnist
-from pipelines.data.names import printable
 from pipelines.data.npz import read_npz
 from pipelines.data.pixels import fit_images
 from pipelines.data.splitting import GivenSplits, split
 from pipelines.data.svhn import load_svhn
-from pipelines.data.untrusted import one_line
+from pipelines.files.names import one_line, printable
 
 EMBEDDED = Path(__file__).parent / "fashion_mnist_mini" / "fashion_mnist_mini.npz"
 DOWNLOADABLE = {
@@ -27,21 +26,20 @@ DOWNLOADABLE = {
 
 
 def load_splits(config: DataConfig) -> DataSplits:
-    """Gives the training, validation and test images that `config` asks for.
+    """Loads the training, validation and test images of `config`.
 
     Args:
-        config: source, form and splits.
+        config: Source, form and splits.
 
     Returns:
-        Splits of uint8 images, with int64 labels where the source has them.
+        Splits of uint8 images, with int64 labels if the source has them.
 
     Raises:
-        FileNotFoundError: a file or folder is missing and cannot be downloaded.
-        OSError: a file cannot be read, or the disk is full.
-        RuntimeError: a download failed, a package that the source needs is missing, or memory is
-            too short.
-        TypeError: an npz file holds the wrong type of numbers.
-        ValueError: a file is damaged, or the images do not fit together or are too few.
+        FileNotFoundError: If a file or folder is missing and cannot be downloaded.
+        OSError: If a file cannot be read, or the disk is full.
+        RuntimeError: If a download failed, a required package is missing, or memory is too short.
+        TypeError: If an npz file holds the wrong type of numbers.
+        ValueError: If a file is damaged, or the images do not fit together or are too few.
     """
     try:
         return _load(config)
@@ -76,7 +74,7 @@ def _load(config: DataConfig) -> DataSplits:
 
 
 def _read_arrays(kind: str, path: Path | None, config: DataConfig) -> GivenSplits[ImageSet]:
-    """Reads a source that comes as whole arrays."""
+    """Reads a source that consists of whole arrays."""
     if kind == "fashion-mnist-mini":
         return read_npz(EMBEDDED, FASHION_CLASSES)
     if path is not None:

@@ -1,4 +1,4 @@
-"""Where a run's images are: recorded so that they are found from anywhere, and named again."""
+"""Location of a run's images, independent of the working directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EMBEDDED_SOURCE = "fashion-mnist-mini"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataLocation:
-    """Where a run's images are now; they must be those it was trained on."""
+    """Current location of a run's images, which must be those it was trained on."""
 
     source: str | None = None
     """The run's images, if they have moved since: as in training, for example folder:PATH. None
@@ -21,15 +21,15 @@ class DataLocation:
     """Data folder of a named set, if it has moved; None takes that of the training."""
 
     def of(self, config: DataConfig) -> DataConfig:
-        """`config` with the location that is given, and absolute paths."""
+        """Returns `config` with this location and absolute paths."""
         source, root = self.source or config.source, self.root or config.root
         return with_absolute_paths(replace(config, source=source, root=root))
 
 
 def with_absolute_paths(config: DataConfig) -> DataConfig:
-    """`config` as it can be read from any working directory.
+    """Returns `config` with absolute paths.
 
-    The data folder stays as it is where no images are looked for in it.
+    The data folder is kept if no images are looked for in it.
     """
     kind, path = parse_source(config.source)
     if path is not None:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: found on disk, or else downloaded into the data folder."""
+"""MNIST and Fashion-MNIST, read from disk or downloaded into the data folder."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
-    """Gives MNIST, 60,000 training and 10,000 test images of 28x28 gray digits.
+    """Loads MNIST, 60,000 training and 10,000 test images of 28x28 gray digits.
 
     Args:
-        root: data folder; looked for in `mnist` and torchvision's `MNIST/raw`, not in itself: the
-            files of MNIST and Fashion-MNIST have the same names.
-        may_download: whether to download what is missing.
+        root: Data folder. The files are looked for in `mnist` and torchvision's `MNIST/raw`, not
+            in the folder itself: those of Fashion-MNIST have the same names.
+        may_download: Whether to download missing files.
 
     Raises:
-        FileNotFoundError: not found, and not allowed to download.
-        RuntimeError: the download failed.
-        ValueError: a file is damaged.
+        FileNotFoundError: If it is not found and may not be downloaded.
+        RuntimeError: If the download failed.
+        ValueError: If a file is damaged.
     """
     folders = [root / "mnist", root / "MNIST" / "raw"]
     paths = _find_idx(folders) or _download_idx("mnist", "MNIST", folders, may_download)
@@ -52,17 +52,17 @@ def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
 
 
 def load_fashion_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
-    """Gives Fashion-MNIST, 60,000 training and 10,000 test images of 28x28 gray clothes.
+    """Loads Fashion-MNIST, 60,000 training and 10,000 test images of 28x28 gray clothes.
 
     Args:
-        root: data folder; looked for in `fashion-mnist`, torchvision's `FashionMNIST/raw`, and then
-            where Debian's package `dataset-fashion-mnist` puts it.
-        may_download: whether to download what is missing.
+        root: Data folder. The files are looked for in `fashion-mnist`, torchvision's
+            `FashionMNIST/raw` and the folder of Debian's package `dataset-fashion-mnist`.
+        may_download: Whether to download missing files.
 
     Raises:
-        FileNotFoundError: not found, and not allowed to download.
-        RuntimeError: the download failed.
-        ValueError: a file is damaged.
+        FileNotFoundError: If it is not found and may not be downloaded.
+        RuntimeError: If the download failed.
+        ValueError: If a file is damaged.
     """
     folders = [root / "fashion-mnist", root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST]
     paths = _find_idx(folders) or _download_idx(
@@ -72,7 +72,7 @@ def load_fashion_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSe
 
 
 def _find_idx(folders: list[Path]) -> list[Path] | None:
-    """Gives the four files, gzipped or not, of the first folder that has them all."""
+    """Returns the four files, gzipped or not, of the first folder that has them all."""
     for folder in folders:
         found = [
             next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)

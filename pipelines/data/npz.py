@@ -1,4 +1,4 @@
-"""Reading images and labels from an npz file."""
+"""Images and labels of an npz file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from pipelines.data.config import MAX_MEMORY_MIB
 from pipelines.data.image_set import ImageSet
-from pipelines.data.names import listed, printable
 from pipelines.data.splitting import GivenSplits
-from pipelines.data.untrusted import one_line, read_array, require_file
+from pipelines.data.untrusted import read_array
+from pipelines.files.names import listed, one_line, printable
+from pipelines.files.records import require_file
 
 KEYS = ("images", "labels", "test_images", "test_labels")
 MAX_CLASSES = 2**16
@@ -27,24 +28,24 @@ MAX_RATIO = 16  # Times its own size that a file may unpack to, whatever the mem
 def read_npz(
     path: Path, class_names: tuple[str, ...] = (), *, max_memory_mib: int = MAX_MEMORY_MIB
 ) -> GivenSplits[ImageSet]:
-    """Gives the images of an npz file; nothing in it is ever unpickled.
+    """Reads the images of an npz file; nothing in it is ever unpickled.
 
     Args:
         path: A file with `images`, uint8 (N, H, W) or (N, H, W, C), and optionally `labels`,
             integers (N,), `test_images` and `test_labels`.
         class_names: Name of each class; () names the classes by their number.
-        max_memory_mib: What the file may unpack to, if that is more than `MAX_RATIO` times its own
+        max_memory_mib: Largest unpacked size, if that is more than `MAX_RATIO` times the file's own
             size.
 
     Returns:
-        The images with their labels, and the test split where there is one.
+        The images with their labels, and the test split if there is one.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        OSError: It is a folder.
-        TypeError: Images that are not uint8 or labels that are not integers.
-        ValueError: Not an npz file, a damaged or unknown entry, too large, a wrong shape, or labels
-            that do not fit.
+        FileNotFoundError: If there is no such file.
+        OSError: If it is not a regular file.
+        TypeError: If images are not uint8 or labels are not integers.
+        ValueError: If it is no npz file, too large, has a damaged or unknown entry or a wrong
+            shape, or labels that do not fit.
     """
     arrays, file = _read_arrays(path, max_memory_mib), printable(path)
     train = _image_set(file, arrays, "")
@@ -72,7 +73,7 @@ def read_npz(
 
 
 def _read_arrays(path: Path, max_memory_mib: int) -> dict[str, NDArray[Any]]:
-    require_file(path, "npz file")
+    require_file(path)
     with _naming_damage(path, "the archive"):
         archive = zipfile.ZipFile(path)
     with archive:
@@ -97,7 +98,7 @@ def _naming_damage(path: Path, part: str) -> Iterator[None]:
 
 
 def _check_members(path: Path, members: Mapping[str, zipfile.ZipInfo], max_memory_mib: int) -> None:
-    """Refuses what need not be unpacked to be refused: other arrays, and too much of them."""
+    """Refuses other arrays, and too much data, before anything is unpacked."""
     if "images" not in members or not members.keys() <= set(KEYS):
         raise ValueError(
             f"{printable(path)} must hold images and may hold labels, test_images and test_labels, "

@@ -1,4 +1,4 @@
-"""Folders that this software wrote: what lies in them is never data."""
+"""Recognition of folders that this software wrote, which are never data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_RECORD_BYTES = 64 * 2**20
 
 
 def is_output(folder: Path) -> bool:
-    """Whether a folder is a run, a sweep, a comparison of runs, or called `runs` and holds runs.
+    """Returns whether a folder is a run, a sweep, a comparison, or a folder `runs` of runs.
 
-    The images in it (samples, reconstructions, plots) would be learned from, and a run that lies in
-    the folder it learns from would change its own data.
+    Its images (samples, reconstructions, plots) would become training data, and a run inside of its
+    image folder would change its own data.
     """
     if folder.name == RUNS:
         inner = (Path(where, name) for where, names, _ in os.walk(folder) for name in names)
@@ -31,14 +31,14 @@ def is_output(folder: Path) -> bool:
 
 
 def refuse_in_data(out: Path | None, config: DataConfig) -> None:
-    """Makes sure that an output would not be read as an image of the data.
+    """Checks that an output would not be read as an image of the data.
 
     Args:
-        out: A new file or directory of images; None is no output of the user's choice.
-        config: Of the run whose images these are.
+        out: A new file or directory of images, or None.
+        config: Data of the run.
 
     Raises:
-        ValueError: It would.
+        ValueError: If it would.
     """
     kind, folder = parse_source(config.source)
     if out is None or kind != "folder" or out.suffix == ".npz":
@@ -60,7 +60,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_record(path: Path, keys: set[str]) -> bool:
-    """Whether a file is a JSON object with `keys`; anyone may have a file of that name."""
+    """Returns whether a file is a JSON object with `keys`; others may have the same name."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
             return False

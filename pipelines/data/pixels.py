@@ -1,4 +1,4 @@
-"""From an image of any mode and size to uint8 pixels of the asked one."""
+"""Conversion of images of any mode and size to uint8 pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.data.image_set import ImageSet
 
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-BAND_PIXELS = 2**20  # Converted at once, so that a large image needs no several copies of itself.
+BAND_PIXELS = 2**20  # Converted at once: a large image is not copied as a whole.
 
 
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -27,7 +27,7 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
     """Converts any image to 8 bits, opaque, gray or RGB.
 
-    Transparent places become white, 16-bit gray is rounded to 8 bits, CMYK and palettes are
+    Transparent pixels become white, 16-bit gray is rounded to 8 bits, CMYK and palettes are
     resolved.
 
     Args:
@@ -66,20 +66,20 @@ def _band_to_mode(image: Image.Image, mode: str) -> Image.Image:
 def to_pixels(
     image: Image.Image, image_size: tuple[int, int] | None, channels: int
 ) -> NDArray[np.uint8]:
-    """Gives the pixels of an opened image file, upright, in the asked size and channels.
+    """Decodes an opened image file, upright, in the given size and channels.
 
     Args:
-        image: A freshly opened image; its EXIF orientation is honoured, and of several frames or
-            pages the first is taken.
-        image_size: Height and width to cover and crop to, or None to keep the image's own.
+        image: A freshly opened image. Its EXIF orientation is applied; of several frames or pages
+            the first is taken.
+        image_size: Height and width to resize and crop to, or None to keep the image's own.
         channels: 1 for gray, 3 for RGB.
 
     Returns:
         uint8 (C, H, W).
 
     Raises:
-        OSError: The pixels cannot be decoded.
-        ValueError: The pixels have no known range.
+        OSError: If the pixels cannot be decoded.
+        ValueError: If the range of the pixels is unknown.
     """
     shrink_on_load(image, image_size)
     raw_mode = _raw_mode(image)
@@ -95,16 +95,16 @@ def to_pixels(
 
 
 def shrink_on_load(image: Image.Image, image_size: tuple[int, int] | None) -> None:
-    """Lets a JPEG be decoded at a fraction of its size, for a fraction of the time.
+    """Has a JPEG decoded at a fraction of its size, in a fraction of the time.
 
-    Twice the asked size is kept, from which resampling cannot be told from that of the full size.
+    At least twice the requested size is kept, so that resampling gives the same pixels.
     """
     if image_size is not None and isinstance(image, JpegImageFile):
         image.draft(None, (2 * max(image_size), 2 * max(image_size)))
 
 
 def _raw_mode(image: Image.Image) -> object:
-    """The mode of the pixels in the file, which Pillow may widen or narrow to that of the image."""
+    """Returns the mode of the pixels in the file, which may differ from that of the image."""
     tiles = getattr(image, "tile", None)
     if not tiles:
         return None
@@ -113,7 +113,7 @@ def _raw_mode(image: Image.Image) -> object:
 
 
 def _scale_transparency(image: Image.Image, raw_mode: object) -> None:
-    """Brings a PNG's transparent level to 8 bits, as its pixels are: it is in the file's depth."""
+    """Scales a PNG's transparent level from the file's bit depth to 8 bits, like its pixels."""
     level = image.info.get("transparency")
     if isinstance(level, int) and raw_mode in ("L;2", "L;4"):
         image.info["transparency"] = level * (85 if raw_mode == "L;2" else 17)
@@ -124,19 +124,19 @@ def _scale_transparency(image: Image.Image, raw_mode: object) -> None:
 def fit_images(
     images: ImageSet, image_size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
-    """Brings images in memory to the asked size and channels.
+    """Converts images in memory to the given size and channels.
 
     Args:
         images: uint8 (N, C, H, W).
-        image_size: height and width to cover and crop to, or None to keep them.
+        image_size: Height and width to resize and crop to, or None to keep them.
         channels: 1 for gray, 3 for RGB, or None to keep them.
 
     Returns:
-        uint8 (N, channels, *image_size) with the same labels; `images` itself where nothing
+        uint8 (N, channels, *image_size) with the same labels; `images` itself if nothing
         changes.
 
     Raises:
-        ValueError: channels are asked for and the images are neither gray nor RGB.
+        ValueError: If `channels` is given and the images are neither gray nor RGB.
     """
     pixels = images.images
     count, have, *size = pixels.shape
@@ -156,9 +156,10 @@ def fit_images(
 
 
 def _to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gives the luma (ITU-R 601-2, as Pillow computes it) of uint8 RGB (N, 3, H, W): (N, 1, H, W).
+    """Computes the luma of uint8 RGB (N, 3, H, W): (N, 1, H, W).
 
-    One image at a time: the 32-bit products of a whole set would need several times its memory.
+    ITU-R 601-2, rounded like Pillow. One image at a time: the 32-bit products of a whole set would
+    need several times its memory.
     """
     weights = np.array([19595, 38470, 7471], np.uint32)
     gray = np.empty((len(pixels), 1, *pixels.shape[2:]), np.uint8)

@@ -1,4 +1,4 @@
-"""Cutting a set into training, validation and test, always in the same way."""
+"""Fixed splits of a set into training, validation and test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PERMUTATION_SEED = 20171102  # The day the VQ-VAE paper appeared on arXiv; any c
 
 
 class Sliceable(Protocol):
-    """Anything that can be cut by index: images in memory, or the list of files they come from."""
+    """A sequence that can be indexed by arrays: images in memory, or a list of image files."""
 
     def __len__(self) -> int: ...
 
     def take(self, indices: NDArray[np.int64]) -> Self:
-        """Gives the elements at `indices`, int64 (M,), in that order."""
+        """Returns the elements at `indices`, int64 (M,), in that order."""
         ...
 
 
@@ -26,34 +26,30 @@ S = TypeVar("S", bound=Sliceable)
 
 @dataclass(frozen=True, eq=False)
 class GivenSplits(Generic[S]):
-    """What a source brings, before anything is carved."""
+    """The splits of a source, before others are split off."""
 
     train: S
-    """Everything that is not in one of the other two."""
-
+    """All elements of no other split."""
     validation: S | None = None
     """The source's own validation split, or None."""
-
     test: S | None = None
     """The source's own test split, or None."""
-
     class_names: tuple[str, ...] = ()
-    """Name of each label's class, by label; empty where there are no labels."""
-
+    """Name of each label's class, by label; empty without labels."""
     notes: tuple[str, ...] = ()
-    """What the source was taken for and what of it was left out, in sentences."""
+    """Interpretation of the source and skipped files, in sentences."""
 
 
 def fixed_permutation(size: int) -> NDArray[np.int64]:
-    """Gives the one permutation of `range(size)` that every split of `size` elements is cut by.
+    """Returns the fixed permutation of `range(size)` that all splits are made by.
 
     It does not depend on the run's seed: two runs with different seeds must be judged on the same
     images, and a resumed or second-stage run must never train on what an earlier one validated on.
-    It sorts raw 64-bit outputs of PCG64, whose stream NumPy promises to keep; of
-    `Generator.permutation` it does not.
+    It sorts raw 64-bit outputs of PCG64, whose stream NumPy guarantees to keep, unlike that of
+    `Generator.permutation`.
 
     Args:
-        size: number of elements, at least 0.
+        size: Number of elements, at least 0.
 
     Returns:
         int64 (size,), a permutation of 0 .. size - 1.
@@ -65,18 +61,18 @@ def fixed_permutation(size: int) -> NDArray[np.int64]:
 def carve(
     indices: NDArray[np.int64], fraction: float, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cuts the first `fraction` of `indices` off as the split `name`, at least one element.
+    """Splits off the first `fraction` of `indices` as the split `name`, at least one element.
 
     Args:
-        indices: int64 (M,), the elements to cut, in fixed order.
-        fraction: share of the elements to cut off, in (0, 1).
-        name: name of the new split, for the error message.
+        indices: int64 (M,), the elements, in fixed order.
+        fraction: Share of the elements to split off, in (0, 1).
+        name: Name of the new split, for the error message.
 
     Returns:
-        What remains, and what was cut off.
+        The remaining elements and the new split.
 
     Raises:
-        ValueError: nothing would remain.
+        ValueError: If nothing would remain.
     """
     size = max(1, round(len(indices) * fraction))
     if size >= len(indices):
@@ -94,22 +90,22 @@ def split(
     test_fraction: float,
     limit: int | None = None,
 ) -> tuple[S, S, S]:
-    """Gives the three splits; those that the source does not bring are carved from its train.
+    """Makes the three splits; those that the source lacks are split off its training split.
 
     Each split comes in the order of the fixed permutation, so that its first n elements are a fair
     sample of it, and a smaller limit gives a subset of a larger one.
 
     Args:
-        given: what the source brings.
-        validation_fraction: share in (0, 1) of the training elements to validate on.
-        test_fraction: share in (0, 1) of all elements to test on, cut before validation.
-        limit: at most so many elements per split; None for all.
+        given: The splits of the source.
+        validation_fraction: Share in (0, 1) of the training elements for validation.
+        test_fraction: Share in (0, 1) of all elements for testing, split off before validation.
+        limit: Largest number of elements per split; None for all.
 
     Returns:
-        Training, validation and test split, disjoint parts of what came in.
+        Training, validation and test split, which are disjoint.
 
     Raises:
-        ValueError: too few elements for each split to have one.
+        ValueError: If there are too few elements for each split to have one.
     """
     train, validation, test = given.train, given.validation, given.test
     needed = 1 + (validation is None) + (test is None)

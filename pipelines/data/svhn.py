@@ -1,4 +1,4 @@
-"""SVHN: found on disk, or else downloaded into the data folder."""
+"""SVHN, read from disk or downloaded into the data folder."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import numpy as np
 
 from pipelines.data.download import download, require_download
 from pipelines.data.image_set import ImageSet
-from pipelines.data.names import printable
 from pipelines.data.splitting import GivenSplits
-from pipelines.data.untrusted import one_line
+from pipelines.files.names import one_line, printable
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
 
 
 def load_svhn(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
-    """Gives SVHN, 73,257 training and 26,032 test images of 32x32 RGB house numbers.
+    """Loads SVHN, 73,257 training and 26,032 test images of 32x32 RGB house numbers.
 
     Args:
-        root: data folder; looked for in `svhn` and itself.
-        may_download: whether to download what is missing.
+        root: Data folder. The files are looked for in `svhn` and in the folder itself.
+        may_download: Whether to download missing files.
 
     Raises:
-        FileNotFoundError: not found, and not allowed to download.
-        RuntimeError: scipy is not installed, or the download failed.
-        ValueError: a file is damaged.
+        FileNotFoundError: If it is not found and may not be downloaded.
+        RuntimeError: If scipy is not installed, or the download failed.
+        ValueError: If a file is damaged.
     """
     if importlib.util.find_spec("scipy") is None:
         raise RuntimeError(

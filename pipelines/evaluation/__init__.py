@@ -1,1 +1,1 @@
-"""How good a trained model is: figures over whole splits, and what they mean."""
+"""How good a trained model is: metrics over whole splits, and what they mean."""

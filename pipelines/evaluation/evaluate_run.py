@@ -34,15 +34,15 @@ from pipelines.evaluation.metrics.feature_networks import (
     inception_weights,
 )
 from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
-from pipelines.evaluation.record import Evaluation, Figure
+from pipelines.evaluation.record import Evaluation, Metric
 from pipelines.evaluation.sections.generation import (
     ComparedImages,
-    accuracy_figures,
-    distance_figures,
+    accuracy_metrics,
+    distance_metrics,
 )
-from pipelines.evaluation.sections.memorisation import memorisation_figures
-from pipelines.evaluation.sections.prior import prior_figures
-from pipelines.evaluation.sections.reconstruction import reconstruction_figures
+from pipelines.evaluation.sections.memorisation import memorisation_metrics
+from pipelines.evaluation.sections.prior import prior_metrics
+from pipelines.evaluation.sections.reconstruction import reconstruction_metrics
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.environment import environment
 from pipelines.runs.batches import reconstruct_images
@@ -55,7 +55,7 @@ _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
 class _Findings:
     """What grows while a run is measured."""
 
-    figures: list[Figure] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -88,12 +88,12 @@ def evaluate_run(
     settings = _decided(settings, run)
     found = _Findings()
     with found.timed("prior"):
-        of_prior = prior_figures(run.pipeline.prior, run.dump, run.splits.image_shape[1:])
+        of_prior = prior_metrics(run.pipeline.prior, run.dump, run.splits.image_shape[1:])
     with found.timed("reconstruction"):
-        (bits,) = (figure.value for figure in of_prior if figure.name == "bits_per_image")
+        (bits,) = (metric.value for metric in of_prior if metric.name == "bits_per_image")
         vqvae, test = run.pipeline.vqvae, run.splits.test
         reconstructions = reconstruct_images(vqvae, test)
-        found.figures += reconstruction_figures(vqvae, test, reconstructions, bits, device)
+        found.metrics += reconstruction_metrics(vqvae, test, reconstructions, bits, device)
         test, reconstructions = first_images(test, run.side), reconstructions[: run.side]
     with found.timed("samples"):
         samples = draw_samples(run, settings, batch_size)
@@ -108,7 +108,7 @@ def evaluate_run(
     if run.num_cas:
         _measure_accuracy(run, samples, settings, found)
     with found.timed("memorisation"):
-        memorised = memorisation_figures(
+        memorised = memorisation_metrics(
             torch.from_numpy(images.samples[0]).to(device),
             torch.from_numpy(test.images.copy()).to(device),
             torch.from_numpy(reconstructions).to(device),
@@ -120,9 +120,9 @@ def evaluate_run(
         conditions=conditions(
             directory, settings, {network.name: network.hash for network in networks}
         ),
-        figures=_by_group((*found.figures, *memorised.figures, *of_prior)),
+        metrics=_by_group((*found.metrics, *memorised.metrics, *of_prior)),
         notes=tuple(found.notes),
-        alarms=memorised.alarms,
+        warnings=memorised.warnings,
         seconds=found.seconds,
         environment=environment(device),
     )
@@ -177,7 +177,7 @@ def _measure_distances(
     for network in networks:
         with found.timed(f"distances ({network.name})"):
             slow = network.name == "inception" and run.device.type == "cpu"
-            found.figures += distance_figures(
+            found.metrics += distance_metrics(
                 network,
                 images,
                 max_sets=1 if slow else _MAX_SETS,
@@ -210,7 +210,7 @@ def _measure_accuracy(
             device=run.device,
             precision=run.precision,
         )
-    found.figures += accuracy_figures(accuracy, run.num_cas)
+    found.metrics += accuracy_metrics(accuracy, run.num_cas)
 
 
 def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]:
@@ -219,6 +219,6 @@ def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]
     return tuple(images[i * size : (i + 1) * size] for i in range(count))
 
 
-def _by_group(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+def _by_group(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
     order = ("reconstruction", "generation", "memorisation", "prior")
-    return tuple(sorted(figures, key=lambda figure: order.index(figure.group)))
+    return tuple(sorted(metrics, key=lambda metric: order.index(metric.group)))

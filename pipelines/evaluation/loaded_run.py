@@ -22,7 +22,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.code_dump import CodeDump
 
-_MIN_SETS = 2  # without a second one nothing is known of the spread
+_MIN_SETS = 2  # without a second one nothing is known of the std
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: in
 def decoded_training(run: EvaluatedRun) -> NDArray[np.uint8]:
     """The training images as the VQ-VAE gives them back: uint8 (N, C, H, W)."""
     batches = code_batches(run.dump.splits["train"])
-    decoded = [run.pipeline.vqvae.decode(codes).cpu() for codes, _ in batches]
+    decoded = [run.pipeline.vqvae.decode(codes).cpu() for codes, *_ in batches]
     images: NDArray[np.uint8] = torch.cat(decoded).numpy()
     return images
 

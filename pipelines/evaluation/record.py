@@ -1,7 +1,7 @@
-"""What an evaluation found: figures that explain themselves, as one JSON file.
+"""What an evaluation found: metrics that explain themselves, as one JSON file.
 
 The command writes it, the table, the report and the comparison of runs read it; none of them knows
-how a figure was measured.
+how a metric was measured.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pipelines.files.records import AnyFloat, read_record, to_json, write_record
 from pipelines.runs.directory import RunDirectory
 
 EVALUATION_FILE = "evaluation.json"
-_KIND, _FORMAT_VERSION = "evaluation", 2
+_KIND, _FORMAT_VERSION = "evaluation", 3
 
 Group: TypeAlias = Literal["reconstruction", "generation", "memorisation", "prior"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """A figure measured in the same way on something known, to read another figure by."""
+    """A metric measured in the same way on something known, to read another metric by."""
 
     label: str
     """What it was measured on, e.g. `train against test`."""
@@ -30,7 +30,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
+class Metric:
     """One number, what it means, and what to hold it against.
 
     Raises:
@@ -50,7 +50,7 @@ class Figure:
     """One sentence for a reader who does not know the measure."""
     num_images: int
     """How many images (of each side) it was measured on."""
-    spread: AnyFloat | None = None
+    std: AnyFloat | None = None
     """Standard deviation over repetitions (seeds or disjoint subsets); None where there was one."""
     repetitions: int = 1
     """How many measurements `value` is the mean of."""
@@ -70,7 +70,7 @@ class EvaluationConditions:
     """What two evaluations must agree in, so that one need not be made again."""
 
     settings: EvaluationSettings
-    """The options that decide the figures."""
+    """The options that decide the metrics."""
     data_fingerprint: str
     """Of the run's data."""
     vqvae: str
@@ -89,25 +89,25 @@ class EvaluationConditions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """All figures of a run, and how they were come by."""
+    """All metrics of a run, and how they were come by."""
 
     run: str
     """Name of the run directory."""
     conditions: EvaluationConditions
     """How it was measured."""
-    figures: tuple[Figure, ...]
+    metrics: tuple[Metric, ...]
     notes: tuple[str, ...] = ()
     """What was not measured and why, and what to bear in mind, one sentence each."""
-    alarms: tuple[str, ...] = ()
-    """What is wrong with the run, one sentence each: to be read before any figure."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the run, one sentence each: to be read before any metric."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall clock of each part of the evaluation."""
     environment: dict[str, str] = field(default_factory=dict)
     """Versions and machine."""
 
-    def find(self, name: str) -> Figure | None:
-        """The figure of that name, or None."""
-        return next((figure for figure in self.figures if figure.name == name), None)
+    def find(self, name: str) -> Metric | None:
+        """The metric of that name, or None."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
 
     def write(self, path: Path) -> None:
         """Writes the record, atomically; an older one is replaced."""

@@ -1,4 +1,4 @@
-"""How many digits of a figure its spread lets one believe."""
+"""How many digits of a metric its std lets one believe."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def decimals_for(value: float, digits: int) -> int:
     return min(MAX_DECIMALS, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
-def rounded_to_spread(value: float, spread: float) -> tuple[str, str] | None:
-    """Both to two digits of the spread, e.g. `8.03` and `0.12`.
+def rounded_to_std(value: float, std: float) -> tuple[str, str] | None:
+    """Both to two digits of the std, e.g. `8.03` and `0.12`.
 
-    Both must be finite. None where the spread says nothing of digits: it is zero, or what rounding
+    Both must be finite. None where the std says nothing of digits: it is zero, or what rounding
     makes of equal values.
     """
     assert math.isfinite(value)
-    assert math.isfinite(spread)
-    if spread == 0 or spread < 1e-9 * abs(value):
+    assert math.isfinite(std)
+    if std == 0 or std < 1e-9 * abs(value):
         return None
-    decimals = decimals_for(spread, 2)
-    return f"{value:,.{decimals}f}", f"{spread:,.{decimals}f}"
+    decimals = decimals_for(std, 2)
+    return f"{value:,.{decimals}f}", f"{std:,.{decimals}f}"

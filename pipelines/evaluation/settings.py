@@ -14,7 +14,7 @@ _QUICK_SAMPLES, _QUICK_CAS_SAMPLES = 2000, 4000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
-    """The options that decide the figures."""
+    """The options that decide the metrics."""
 
     samples: int = 10_000
     """Images on each side of a distance between sets, at least 20; at most as many as the test

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from pipelines.files.atomic import atomic_path
+from pipelines.files.names import one_line, printable
 from stage1_vqvae.records import convert, decode_record, encode_record, parse_object
 
 if TYPE_CHECKING:
@@ -25,18 +26,17 @@ __all__ = [
     "convert",
     "decode_record",
     "encode_record",
-    "one_line",
     "parse_object",
     "read_bytes",
     "read_record",
     "record_bytes",
+    "require_file",
     "to_json",
     "write_record",
 ]
 
 T = TypeVar("T")
 
-_LONGEST = 300
 _WORDS = ("inf", "-inf", "nan")
 
 
@@ -100,20 +100,34 @@ def read_record(
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file; a pipe would never end, and a device might not.
+    """Reads a regular file.
 
     Raises:
-        FileNotFoundError: There is nothing at `path`.
-        OSError: There is something else than a regular file, or the system refuses.
+        FileNotFoundError: If there is no such file.
+        OSError: If it is not a regular file, or cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} must be a regular file, but is something else: remove it")
+    require_file(path)
     return path.read_bytes()
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error, which may quote a damaged file, as one line of a bearable length."""
-    return " ".join(f"{error}".split())[:_LONGEST]
+def require_file(path: Path) -> None:
+    """Checks that a path is a regular file: reading a pipe or a device may never end.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
+        OSError: If it is a pipe, a socket or a device.
+    """
+    if path.is_file():
+        return
+    name = printable(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{name} does not exist: check the path")
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{name} must be a regular file, but is a folder: name a file in it"
+        )
+    raise OSError(f"{name} must be a regular file, but is none: replace it by a copy")
 
 
 def to_json(value: DataclassInstance) -> dict[str, Any]:

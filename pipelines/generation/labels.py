@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 
-from pipelines.data.names import listed, printable, shortened
+from pipelines.files.names import listed, printable, shortened
 
 
 def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:

@@ -1,1 +1,1 @@
-"""A run as one HTML page: page.py is the whole; markup, curves, pictures, drawings, sections."""
+"""A run as one HTML page: page.py is the whole; markup, curves, pictures, images, sections."""

@@ -93,7 +93,7 @@ def curve_chart(
     mark: Mark | None = None,
     summary: str = "",
 ) -> str:
-    """A figure with a title, a legend where there is more than one curve, and the curves.
+    """A metric with a title, a legend where there is more than one curve, and the curves.
 
     Args:
         title: What the y axis shows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.evaluation.record import Evaluation, Figure, Group
+from pipelines.evaluation.record import Evaluation, Group, Metric
 from pipelines.report.markup import element, paragraph, section, table, text
 from pipelines.report.numbers import joined, number, with_unit
 from pipelines.report.run_record import RunRecord
@@ -20,7 +20,7 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": 
 
 
 def evaluation(record: RunRecord) -> str:
-    """The figures by group, or how to get them."""
+    """The metrics by group, or how to get them."""
     problems = [
         paragraph(text(f"{record.shareable(problem)}."), class_="note")
         for problem in record.problems
@@ -37,44 +37,44 @@ def evaluation(record: RunRecord) -> str:
         )
         return section("evaluation", "Evaluation", *problems, missing)
     said = "± is the standard deviation over repetitions (seeds or disjoint subsets)."
-    parts = [paragraph(text(f"{alarm}."), class_="alarm") for alarm in found.alarms]
+    parts = [paragraph(text(f"{warning}."), class_="warning") for warning in found.warnings]
     parts.append(paragraph(said, class_="note"))
     for group, title in GROUPS.items():
-        figures = [figure for figure in found.figures if figure.group == group]
-        if figures:
-            parts += [element("h3", title), _table(title, figures)]
+        metrics = [metric for metric in found.metrics if metric.group == group]
+        if metrics:
+            parts += [element("h3", title), _table(title, metrics)]
     parts += _notes(found)
     return section("evaluation", "Evaluation", *problems, *parts)
 
 
-def _table(title: str, figures: list[Figure]) -> str:
+def _table(title: str, metrics: list[Metric]) -> str:
     rows = []
-    for figure in figures:
-        name = text(figure.label) + element("small", text(figure.explanation))
-        direction = _BETTER[figure.better]
-        value = element("strong", text(with_unit(figure)))
+    for metric in metrics:
+        name = text(metric.label) + element("small", text(metric.explanation))
+        direction = _BETTER[metric.better]
+        value = element("strong", text(with_unit(metric)))
         value += element("small", direction) if direction else ""
-        rows.append((name, value, _references(figure), _images(figure)))
-    header = ("Figure", "Value", "To be read beside", "Images")
+        rows.append((name, value, _references(metric), _images(metric)))
+    header = ("Metric", "Value", "To be read beside", "Images")
     whole = table(f"{title} of this run", header, rows, numbers=(1, 3))
-    return element("div", whole, class_="figures")
+    return element("div", whole, class_="metrics")
 
 
-def _references(figure: Figure) -> str:
+def _references(metric: Metric) -> str:
     lines = [
         element(
             "span",
             text(f"{reference.label}: "),
-            element("b", text(joined(number(reference.value), figure.unit))),
+            element("b", text(joined(number(reference.value), metric.unit))),
         )
-        for reference in figure.references
+        for reference in metric.references
     ]
     return "<br />".join(lines)
 
 
-def _images(figure: Figure) -> str:
-    times = element("small", f"{figure.repetitions} times") if figure.repetitions > 1 else ""
-    return f"{figure.num_images:,}" + times
+def _images(metric: Metric) -> str:
+    times = element("small", f"{metric.repetitions} times") if metric.repetitions > 1 else ""
+    return f"{metric.num_images:,}" + times
 
 
 def _notes(found: Evaluation) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from pipelines.evaluation.record import Figure
-from pipelines.evaluation.rounding import MAX_DECIMALS, decimals_for, rounded_to_spread
+from pipelines.evaluation.record import Metric
+from pipelines.evaluation.rounding import MAX_DECIMALS, decimals_for, rounded_to_std
 
 PLUS_MINUS = "\u00a0\u00b1\u00a0"
-"""Between a value and its spread; no line breaks there."""
+"""Between a value and its std; no line breaks there."""
 _MINUS, _TIMES = "\u2212", "\u00d7"
 
 
@@ -22,19 +22,19 @@ def number(value: float, digits: int = 4) -> str:
     return _minus(written.rstrip("0").rstrip(".") if "." in written else written)
 
 
-def with_spread(value: float, spread: float | None) -> str:
-    """`8.03 ± 0.12` on one line: to two digits of the spread, to four where there is none."""
-    if spread is None or not (math.isfinite(spread) and math.isfinite(value)):
+def format_with_std(value: float, std: float | None) -> str:
+    """`8.03 ± 0.12` on one line: to two digits of the std, to four where there is none."""
+    if std is None or not (math.isfinite(std) and math.isfinite(value)):
         return number(value)
-    rounded = rounded_to_spread(value, spread)
+    rounded = rounded_to_std(value, std)
     if rounded is None:
         return f"{number(value)}{PLUS_MINUS}0"
     return _minus(PLUS_MINUS.join(rounded))
 
 
-def with_unit(figure: Figure) -> str:
-    """A figure's value, spread and unit."""
-    return joined(with_spread(figure.value, figure.spread), figure.unit)
+def with_unit(metric: Metric) -> str:
+    """A metric's value, std and unit."""
+    return joined(format_with_std(metric.value, metric.std), metric.unit)
 
 
 def joined(value: str, unit: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.files.atomic import write_text
 from pipelines.files.environment import environment
 from pipelines.report import evaluation_section, picture_sections, run_sections
-from pipelines.report.drawings import Drawings, draw
+from pipelines.report.images import ReportImages, draw
 from pipelines.report.markup import element, pairs, paragraph, section, text
 from pipelines.report.run_record import RunRecord, read_run
 from pipelines.runs.directory import RunDirectory
@@ -56,17 +56,17 @@ def write_report(
     device = device or choose_device()
     record = read_run(directory.path)
     start = time.perf_counter()
-    drawings = draw(record, test, device)
+    images = draw(record, test, device)
     seconds = [("Pictures of this page", time.perf_counter() - start)]
     if record.evaluation is not None:
         seconds += [(f"Evaluation: {k}", v) for k, v in record.evaluation.seconds.items()]
-    write_text(directory.report, page(record, drawings, seconds, environment(device)))
+    write_text(directory.report, page(record, images, seconds, environment(device)))
     return directory.report
 
 
 def page(
     record: RunRecord,
-    drawings: Drawings,
+    images: ReportImages,
     seconds: list[tuple[str, float]],
     machine: dict[str, str],
 ) -> str:
@@ -74,14 +74,14 @@ def page(
 
     Args:
         record: What is known of the run.
-        drawings: Its pictures.
+        images: Its pictures.
         seconds: What took time beside the two trainings.
         machine: On what this page was written.
     """
     sections = [
-        picture_sections.samples(record, drawings),
-        picture_sections.strips(record, drawings),
-        picture_sections.reconstructions(record, drawings),
+        picture_sections.samples(record, images),
+        picture_sections.strips(record, images),
+        picture_sections.reconstructions(record, images),
         run_sections.learning_curves(record),
         run_sections.codebook(record),
         evaluation_section.evaluation(record),

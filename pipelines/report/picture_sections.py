@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.report import tuning_section
-from pipelines.report.drawings import MAX_CLASSES, Drawings, Strip, columns_for
+from pipelines.report.images import MAX_CLASSES, ReportImages, Strip, columns_for
 from pipelines.report.markup import element, paragraph, section, text
 from pipelines.report.pictures import picture_row
 from pipelines.report.run_record import RunRecord
 
 
-def samples(record: RunRecord, drawings: Drawings) -> str:
+def samples(record: RunRecord, images: ReportImages) -> str:
     """A row of samples per class."""
-    if not drawings.samples:
+    if not images.samples:
         return ""
-    by_class = bool(drawings.samples[0].name)
-    said = f"The first images of seed {drawings.seed}, none chosen, drawn from the model as it is"
+    by_class = bool(images.samples[0].name)
+    said = f"The first images of seed {images.seed}, none chosen, drawn from the model as it is"
     said += " (temperature 1, no guidance)."
     trained = sum(count > 0 for count in record.train_images_per_class)
     if by_class and trained > MAX_CLASSES:
@@ -27,14 +27,14 @@ def samples(record: RunRecord, drawings: Drawings) -> str:
         "samples",
         "Samples by class" if by_class else "Samples",
         paragraph(text(said)),
-        _strips(drawings.samples, "samples"),
+        _strips(images.samples, "samples"),
         _command(record, "sample", "--n 64", "Draw more: "),
     )
 
 
-def strips(record: RunRecord, drawings: Drawings) -> str:
+def strips(record: RunRecord, images: ReportImages) -> str:
     """What guidance and temperature change, column by column."""
-    if not drawings.temperatures:
+    if not images.temperatures:
         return ""
     parts = [
         paragraph(
@@ -43,7 +43,7 @@ def strips(record: RunRecord, drawings: Drawings) -> str:
             + ", so that what changes down a column is the setting alone."
         )
     ]
-    if drawings.guidance:
+    if images.guidance:
         parts += [
             element("h3", "Guidance scale"),
             paragraph(
@@ -51,36 +51,36 @@ def strips(record: RunRecord, drawings: Drawings) -> str:
                 "varied.",
                 class_="note",
             ),
-            _strips(drawings.guidance, "guidance scale"),
+            _strips(images.guidance, "guidance scale"),
         ]
     parts += [
         element("h3", "Temperature"),
         paragraph("Below 1 safer and less varied, above 1 wilder.", class_="note"),
-        _strips(drawings.temperatures, "temperature"),
+        _strips(images.temperatures, "temperature"),
         *tuning_section.tried_settings(record),
     ]
     return section(
         "strips",
-        "Guidance and temperature" if drawings.guidance else "Temperature",
+        "Guidance and temperature" if images.guidance else "Temperature",
         *parts,
     )
 
 
-def reconstructions(record: RunRecord, drawings: Drawings) -> str:
+def reconstructions(record: RunRecord, images: ReportImages) -> str:
     """Test images above what the codes keep of them."""
     notes = [
-        paragraph(text(record.shareable(problem)), class_="note") for problem in drawings.problems
+        paragraph(text(record.shareable(problem)), class_="note") for problem in images.problems
     ]
-    if drawings.originals is None or drawings.reconstructions is None:
+    if images.originals is None or images.reconstructions is None:
         return section("reconstructions", "Reconstructions", *notes)
-    count, _, _, width = drawings.originals.shape
+    count, _, _, width = images.originals.shape
     columns = columns_for(width)
     rows = []
     for start in range(0, count, columns):
         part = slice(start, start + columns)
-        pair = [drawings.originals[part], drawings.reconstructions[part]]
+        pair = [images.originals[part], images.reconstructions[part]]
         rows.append(picture_row(pair, "Test images above their reconstructions"))
-    figure = element(
+    metric = element(
         "figure",
         *rows,
         element("figcaption", "Upper rows: test images. Lower rows: their reconstructions."),
@@ -90,7 +90,7 @@ def reconstructions(record: RunRecord, drawings: Drawings) -> str:
         "Images of the test split, which no training step and no choice of weights has seen, "
         f"encoded into {_codes(record)} and decoded again."
     )
-    return section("reconstructions", "Reconstructions", paragraph(text(said)), figure, *notes)
+    return section("reconstructions", "Reconstructions", paragraph(text(said)), metric, *notes)
 
 
 def _strips(strips: Sequence[Strip], what: str) -> str:

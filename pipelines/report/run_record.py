@@ -38,12 +38,12 @@ class Phase:
     """`vqvae` or `prior`."""
     rows: tuple[MetricsRow, ...]
 
-    def points(self, kind: str, figure: str) -> list[tuple[float, float]]:
-        """(step, value) of a figure in the rows of a kind; without values that are not finite."""
+    def points(self, kind: str, metric: str) -> list[tuple[float, float]]:
+        """(step, value) of a metric in the rows of a kind; without values that are not finite."""
         return [
             (row.step, value)
             for row in self.rows
-            if row.kind == kind and (value := row.values.get(figure)) is not None
+            if row.kind == kind and (value := row.values.get(metric)) is not None
         ]
 
     @property
@@ -205,7 +205,7 @@ def describe_grids(grids: tuple[GridSpec, ...]) -> str:
 def _check_models(
     file: str, recorded: Mapping[str, str], models: Mapping[str, VQVAE | CodePrior | None]
 ) -> None:
-    """Makes sure that figures are of these models.
+    """Makes sure that metrics are of these models.
 
     Raises:
         ValueError: They are of others.
@@ -214,7 +214,7 @@ def _check_models(
         found = "" if model is None else model.weights_hash()
         if not found.startswith(recorded[name]):
             raise ValueError(
-                f"{file} is of another {name} than the run has now, so its figures are left out: "
+                f"{file} is of another {name} than the run has now, so its metrics are left out: "
                 "measure the run again"
             )
 

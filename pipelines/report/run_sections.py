@@ -25,7 +25,7 @@ TITLES = {"vqvae": "Stage one: VQ-VAE", "prior": "Stage two: prior"}
 _CHANNELS = {1: "gray", 3: "colour"}
 # Figures of an evaluation that stand at the head of the page, where they were measured.
 _HEADLINES = ("fd_classifier", "fid", "classification_accuracy")
-# Curves of each stage: title, name of the figure, whether the axis is logarithmic.
+# Curves of each stage: title, name of the metric, whether the axis is logarithmic.
 _CURVES = {
     "vqvae": (
         ("Loss", "loss", True),
@@ -53,9 +53,13 @@ def lead(record: RunRecord) -> str:
 
 
 def summary(record: RunRecord) -> str:
-    """The few figures that matter, as tiles."""
+    """The few metrics that matter, as tiles."""
     vqvae, prior = record.phases["vqvae"].test, record.phases["prior"].test
-    tiles = [_alarm_tile(alarm) for alarm in record.evaluation.alarms] if record.evaluation else []
+    tiles = (
+        [_warning_tile(warning) for warning in record.evaluation.warnings]
+        if record.evaluation
+        else []
+    )
     if "psnr" in vqvae:
         beside = f"mean error {number(vqvae['l1'], 3)} of 255" if "l1" in vqvae else ""
         tiles.append(_tile("Test PSNR", number(vqvae["psnr"]), "dB", beside))
@@ -75,14 +79,14 @@ def summary(record: RunRecord) -> str:
         beside = f"perplexity {number(vqvae['perplexity'], 3)} of {sizes}" if known else ""
         tiles.append(_tile("Codes in use", number(100 * vqvae["usage"], 3) + "%", "", beside))
     for name in _HEADLINES:
-        figure = record.evaluation.find(name) if record.evaluation else None
-        if figure is not None:
+        metric = record.evaluation.find(name) if record.evaluation else None
+        if metric is not None:
             beside = "; ".join(
-                f"{r.label}: {joined(number(r.value), figure.unit)}" for r in figure.references[:1]
+                f"{r.label}: {joined(number(r.value), metric.unit)}" for r in metric.references[:1]
             )
-            value, plus_minus, spread = with_unit(figure).partition(PLUS_MINUS)
-            unit = plus_minus.lstrip("\u00a0") + spread
-            tiles.append(_tile(figure.label, value, unit, beside))
+            value, plus_minus, std = with_unit(metric).partition(PLUS_MINUS)
+            unit = plus_minus.lstrip("\u00a0") + std
+            tiles.append(_tile(metric.label, value, unit, beside))
     return element("dl", *tiles, class_="tiles") if tiles else ""
 
 
@@ -145,8 +149,8 @@ def learning_curves(record: RunRecord) -> str:
         else ""
     )
     explained = paragraph(
-        "Training figures are means over the steps since the last point, of the weights in "
-        f"training (with dropout, where there is any){others}. Validation figures are of the "
+        "Training metrics are means over the steps since the last point, of the weights in "
+        f"training (with dropout, where there is any){others}. Validation metrics are of the "
         "averaged weights, on images that no step was made on; the prior's dashed curve is of as "
         "many training images, measured in the same way. Where the two part, it learns the "
         "training images by heart. The weights of the marked step were kept.",
@@ -190,7 +194,7 @@ def codebook(record: RunRecord) -> str:
                 f"{shares[0]:.2%}.",
             )
         )
-    figures = table(
+    metrics = table(
         "The codes of the test split",
         ("", "Size", "In use", "Perplexity", "Entropy, bits"),
         rows,
@@ -201,7 +205,7 @@ def codebook(record: RunRecord) -> str:
         element("code", text(f"python -m pipelines.inspect_codebook {record.option}")),
         class_="note",
     )
-    return section("codebook", "Codebook", element("div", *charts, class_="charts"), figures, hint)
+    return section("codebook", "Codebook", element("div", *charts, class_="charts"), metrics, hint)
 
 
 def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
@@ -240,8 +244,10 @@ def _shareable(record: RunRecord) -> dict[str, Any]:
     return config | starts | {"data": config["data"] | places}
 
 
-def _alarm_tile(alarm: str) -> str:
-    return element("div", element("dt", "Alarm"), element("dd", text(f"{alarm}.")), class_="alarm")
+def _warning_tile(warning: str) -> str:
+    return element(
+        "div", element("dt", "Warning"), element("dd", text(f"{warning}.")), class_="warning"
+    )
 
 
 def _tile(name: str, value: str, unit: str, beside: str) -> str:
@@ -257,15 +263,15 @@ def _tile(name: str, value: str, unit: str, beside: str) -> str:
     )
 
 
-def _chart(phase: Phase, title: str, figure: str, logarithmic: bool) -> str:
-    train, validation = phase.points("train", figure), phase.points("validation", figure)
+def _chart(phase: Phase, title: str, metric: str, logarithmic: bool) -> str:
+    train, validation = phase.points("train", metric), phase.points("validation", metric)
     series = [
         Series(label="training", style="train", points=train),
         Series(label="validation", style="validation", points=validation),
         Series(
             label="training images, measured alike",
             style="reference",
-            points=phase.points("validation", f"train_{figure}"),
+            points=phase.points("validation", f"train_{metric}"),
         ),
     ]
     best = phase.best_step
@@ -276,7 +282,7 @@ def _chart(phase: Phase, title: str, figure: str, logarithmic: bool) -> str:
         if points
     ]
     return curve_chart(
-        title if train or figure == "learning_rate" else f"{title}, validation",
+        title if train or metric == "learning_rate" else f"{title}, validation",
         series,
         x_label="step",
         logarithmic=logarithmic,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from pipelines.report.markup import element, paragraph, table, text
-from pipelines.report.numbers import number, with_spread
+from pipelines.report.numbers import format_with_std, number
 from pipelines.report.run_record import RunRecord
 from pipelines.tuning.record import MeasuredSettings
 from stage2_prior.sampling.settings import SamplingSettings
@@ -45,7 +45,7 @@ def tried_settings(record: RunRecord) -> list[str]:
 
 
 def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
-    distance = text(with_spread(one.distance, one.spread))
+    distance = text(format_with_std(one.distance, one.spread))
     return (
         number(one.settings.temperature),
         number(one.settings.guidance_scale),

@@ -8,7 +8,7 @@ from pipelines.data.folder import read_images
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
 from pipelines.data.location import DataLocation
-from pipelines.data.names import printable
+from pipelines.files.names import printable
 from pipelines.runs.directory import RunDirectory
 
 

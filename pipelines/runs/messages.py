@@ -8,13 +8,13 @@ import torch
 
 from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
-from pipelines.data.names import listed, printable, tallied
+from pipelines.files.names import listed, printable, tallied
 from pipelines.runs.augmentation import also_seen
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.starting_weights import start_prior_from, start_vqvae_from
 from pipelines.training.config import TrainingConfig
-from pipelines.training.progress import format_figures
+from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
 from stage1_vqvae.model import VQVAE
 from stage2_prior.pretrained import build_prior
@@ -86,7 +86,7 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
     """Prints the test metrics of a finished training, and how it ended."""
     early = ", stopped early" if result.stopped_early else ""
     say(
-        f"{phase}: {format_figures(values)} on the test split; {result.images_seen:,} images in "
+        f"{phase}: {format_metrics(values)} on the test split; {result.images_seen:,} images in "
         f"{result.seconds:.0f} s ({result.precision.name}), best weights of step "
         f"{result.best_step:,} of {result.step:,}{early}"
     )

@@ -12,18 +12,18 @@ from pipelines.training.state_tensors import cloned, copy_into, state_tensors
 
 
 def ramped_decay(decay: float, updates: int) -> float:
-    """min(decay, (1 + t) / (10 + t)) after t updates: a young average forgets its start sooner."""
+    """Computes min(decay, (1 + t) / (10 + t)) after t updates, so that short runs average too."""
     return min(decay, (1 + updates) / (10 + updates))
 
 
 class WeightAverage:
-    """A running average of everything a module's state holds.
+    """Exponential moving average of a module's state.
 
     Floating-point parameters and buffers are averaged; integer and boolean buffers, which have no
     mean, are copied.
 
     Args:
-        module: Gives the first values.
+        module: Its state is the first average.
         decay: Share of the old average that one update keeps, in [0, 1).
 
     Attributes:
@@ -36,9 +36,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, updates: int) -> None:
-        """Moves the average towards the weights: d * average + (1 - d) * weights.
-
-        With d = `ramped_decay(decay, updates)`.
+        """Updates the average: d * average + (1 - d) * weights, d = `ramped_decay(decay, updates)`.
 
         Args:
             module: The module of the constructor, after an optimizer step.
@@ -57,7 +55,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped_into(self, module: nn.Module) -> Iterator[None]:
-        """Lends `module` the averaged state for the block, then puts its own back exactly."""
+        """Gives `module` the averaged state for the block, then restores its own exactly."""
         own = cloned(state_tensors(module))
         copy_into(state_tensors(module), self.tensors, "the weight average")
         try:

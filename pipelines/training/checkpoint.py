@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there: tensors in safetensors, the rest in JSON."""
+"""Checkpoints, written atomically: tensors in safetensors, the rest in JSON."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.files.atomic import atomic_path, remove_directory, remove_partial
-from pipelines.files.records import decode_record, one_line, read_bytes, record_bytes
+from pipelines.files.names import one_line
+from pipelines.files.records import decode_record, read_bytes, record_bytes
 from pipelines.training.run_state import TrainingState
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -30,13 +31,12 @@ TensorGroups = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What one checkpoint holds."""
+    """The content of one checkpoint."""
 
     tensors: dict[str, dict[str, Tensor]]
     """Tensors by group (the file's stem) and name, on the CPU."""
-
     state: TrainingState
-    """Everything else."""
+    """Everything but the tensors."""
 
     @property
     def step(self) -> int:
@@ -46,7 +46,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _TensorFile:
-    """What makes sure that a file of tensors is the one that was written."""
+    """Size and checksum of a file of tensors."""
 
     bytes: int
     sha256: str
@@ -54,7 +54,7 @@ class _TensorFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _StateFile:
-    """What state.json holds."""
+    """The content of state.json."""
 
     files: dict[str, _TensorFile]
     """By group."""
@@ -65,7 +65,7 @@ class CheckpointStore:
     """The newest checkpoints of one training run, each a directory `step-00000120`.
 
     A checkpoint is written under another name, flushed to the disk, and then renamed: whatever
-    interrupts the writing, the one before stays valid. `state.json` records size and SHA-256 of
+    interrupts the writing, the previous one stays valid. `state.json` records size and SHA-256 of
     every tensor file and is sealed itself, so that no changed byte is trained on.
 
     Args:
@@ -79,27 +79,27 @@ class CheckpointStore:
         self.keep = keep
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, ascending."""
+        """Returns the steps of the existing checkpoints, ascending."""
         if not self.directory.is_dir():
             return []
         matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of `step` is."""
+        """Returns the directory of the checkpoint of `step`."""
         return self.directory / f"step-{step:08d}"
 
     def save(self, tensors: TensorGroups, state: TrainingState) -> None:
         """Writes a checkpoint, then removes those that are older than the newest `keep`.
 
         Raises:
-            ValueError: There is a state that no training can have.
-            RuntimeError: If the disk is full or refuses; the checkpoints there before are intact.
+            ValueError: If no training can have this state.
+            RuntimeError: If the files cannot be written; older checkpoints are intact.
         """
         step = state.run.step
         remove_partial(self.directory)
         try:
-            # There is one already after a damaged one was skipped and its steps were repeated.
+            # It may exist: a damaged checkpoint is skipped and its steps are repeated.
             with atomic_path(self.path(step), replace_directory=True) as partial:
                 partial.mkdir()
                 _write_files(partial, tensors, state)
@@ -114,10 +114,9 @@ class CheckpointStore:
                 remove_directory(self.path(old))
 
     def load_newest(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read, or None if there is none at all.
+        """Returns the newest readable checkpoint, or None without any.
 
-        A damaged newest checkpoint costs some steps and not the run: the one before is taken, and
-        a warning is logged.
+        A damaged one is skipped with a warning: it costs some steps, not the run.
 
         Raises:
             ValueError: If there are checkpoints and none can be read.
@@ -148,12 +147,12 @@ def _write_files(directory: Path, tensors: TensorGroups, state: TrainingState) -
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A copy that safetensors accepts: it refuses tied weights and all but one memory format."""
+    """Copies a tensor, since safetensors refuses shared memory and other memory formats."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _read_files(directory: Path, step: int) -> Checkpoint:
-    """The checkpoint of `step`.
+    """Reads the checkpoint of `step`.
 
     Raises:
         ValueError: A file was altered, or is that of another step or format.

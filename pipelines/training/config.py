@@ -1,4 +1,4 @@
-"""The training loop's settings; importing this module does not import torch (`--help` is quick)."""
+"""Settings of the training loop. Imports no torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -14,60 +14,45 @@ FIELDS_WITHOUT_EFFECT = ("checkpoint_every", "log_every")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
-    """How long, in which batches and with which optimizer one stage is trained."""
+    """Settings of one training: duration, batches, optimizer, precision, checkpoints and logs."""
 
     epochs: float = 10.0
     """Passes over the training split; fractions are allowed (0.5 is half of the images)."""
-
     batch_size: int = 64
     """Images per optimizer step, over all processes and all accumulated parts together."""
-
     accumulation: int = 1
-    """Parts each batch is cut into to save memory; the gradient is that of the whole batch."""
-
+    """Parts each batch is split into to save memory; the gradient is that of the whole batch."""
     optimizer: OptimizerChoice = "adamw"
     """adamw, or muon: Muon for the weights of hidden linear maps and convolutions (steps of the
     same size in all directions, which need far fewer images) and AdamW for the rest: first and
     last layers, embeddings, biases and gains."""
-
     learning_rate: float = 2e-3
     """Peak learning rate, reached at the end of the warm-up; one scale for both optimizers."""
-
     final_learning_rate: float = 0.0
     """Where the cosine ends, as a share of `learning_rate` in [0, 1]; 1 keeps the rate constant."""
-
     warmup_fraction: float = 0.05
     """Share of all steps in [0, 1] over which the learning rate rises linearly; 0 for none."""
-
     weight_decay: float = 0.01
     """Decoupled weight decay, on tensors of two or more dimensions only; 0 for none."""
-
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's decay rates of the gradient's first and second moments, each in [0, 1)."""
-
     clip_norm: float | None = 1.0
     """Largest global L2 norm of the gradient, above which it is scaled down; None never clips."""
-
     average_decay: float = 0.999
     """Decay per step of the averaged weights used after training, in [0, 1); 0 for the last ones.
     The first steps use min(decay, (1 + step) / (10 + step)), so that short runs average too."""
-
     precision: PrecisionChoice = "auto"
     """Number format of convolutions and matrix products: auto takes bf16 where a short test at the
     start shows it to be right and faster on this machine, and fp32 elsewhere."""
-
     validate_every: float = 1.0
     """Epochs between two validations; the end of training is always validated."""
-
     patience: int | None = None
     """Validations without improvement after which training stops early; None never stops."""
-
     checkpoint_every: int = 250
-    """Optimizer steps between two checkpoints, which is what a kill can cost; does not change the
-    result. The end of training is always saved."""
-
+    """Optimizer steps between two checkpoints; does not change the result. The end of training is
+    always saved."""
     log_every: int = 50
-    """Optimizer steps that one line of training figures is the mean of."""
+    """Optimizer steps that one line of training metrics averages."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "validate_every"):
@@ -94,7 +79,7 @@ class TrainingConfig:
             raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
 
     def check_processes(self, count: int, name: str = "batch_size") -> None:
-        """Makes sure that `count` processes can share every part of a batch equally.
+        """Checks that `count` processes can share every part of a batch equally.
 
         Raises:
             ValueError: They cannot; the message calls the batch size `name`.
@@ -106,9 +91,9 @@ class TrainingConfig:
             )
 
     def total_steps(self, num_examples: int) -> int:
-        """Optimizer steps in all for a training split of `num_examples`; at least 1."""
+        """Returns the optimizer steps of the training for `num_examples`; at least 1."""
         return max(1, round(self.epochs * num_examples / self.batch_size))
 
     def steps_between_validations(self, num_examples: int) -> int:
-        """`validate_every` in optimizer steps; at least 1."""
+        """Returns `validate_every` in optimizer steps; at least 1."""
         return max(1, round(self.validate_every * num_examples / self.batch_size))

@@ -1,4 +1,4 @@
-"""Which device a run computes on."""
+"""Choice of the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _WITHOUT_FLOAT64 = ("mps",)
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device called `name`.
+    """Returns the device called `name`.
 
     Args:
-        name: `auto` (the first there is of cuda, mps and cpu), `cpu`, `mps`, `cuda`, or `cuda:N`.
+        name: `auto` (the first available of cuda, mps and cpu), `cpu`, `mps`, `cuda`, or `cuda:N`.
             Under torchrun `auto` and `cuda` mean the GPU that belongs to this process.
 
     Raises:
@@ -39,7 +39,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Where to compute in float64 what lies on `device`: there, or on the CPU."""
+    """Returns `device`, or the CPU if `device` has no float64."""
     return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
 
 

@@ -1,7 +1,7 @@
-"""Several processes as one run; on a single process every function here does nothing.
+"""Training in several processes; in a single process every function here does nothing.
 
-Tensors travel by collectives, at which all processes arrive at about the same time. All else, and
-all waiting for the work of one process, goes by way of an `Exchange`.
+Tensors are exchanged by collectives, which all processes reach at about the same time. All other
+values, and all waiting for the work of one process, use an `Exchange`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from pipelines.files.records import one_line
+from pipelines.files.names import one_line
 from pipelines.training.exchange import Exchange, meet
 from pipelines.training.launch import HAS_JOINED, num_processes
 from pipelines.training.shared_directory import require_shared as require_shared_by
 
 T = TypeVar("T")
 
-# For a process that lives but does not come to a collective: longer than a checkpoint may take.
+# For a process that is alive but never reaches a collective; longer than a checkpoint takes.
 _TIME_LIMIT = timedelta(minutes=30)
 _RESUME = "start the same command with --resume"
 
@@ -40,11 +40,11 @@ class _ToldToStopError(BaseException):
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that torchrun started, for the length of the block.
+    """Joins the processes that torchrun started, for the block.
 
     torchrun describes them in the environment (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and
-    MASTER_PORT). Their collectives run by nccl on CUDA devices and by gloo elsewhere. Where one of
-    them ends or hangs, all others end within a minute and name it.
+    MASTER_PORT). Their collectives use nccl on CUDA devices and gloo elsewhere. If one of them ends
+    or hangs, all others end within a minute and name it.
 
     Raises:
         ValueError: They have other software or another kind of device than rank 0.
@@ -84,28 +84,28 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Returns the number of processes that train together."""
     return _exchange.size if _exchange is not None else 1
 
 
 def rank() -> int:
-    """Number of this process in [0, world_size)."""
+    """Returns the number of this process in [0, world_size)."""
     return _exchange.rank if _exchange is not None else 0
 
 
 def is_main() -> bool:
-    """Whether this process writes the files and shows the progress."""
+    """Returns whether this process writes the files and shows the progress."""
     return rank() == 0
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """What `work()` returns on rank 0, which alone calls it; see `Exchange.on_main`."""
+    """Calls `work` on rank 0 and returns its result everywhere; see `Exchange.on_main`."""
     return work() if _exchange is None else _exchange.on_main(work)
 
 
 @contextmanager
 def enter_on_main(context: AbstractContextManager[None]) -> Iterator[None]:
-    """Holds `context` on rank 0 for the length of the block; its refusal ends every process."""
+    """Enters `context` on rank 0 for the block; an error in it ends every process."""
     with ExitStack() as stack:
 
         def enter() -> None:
@@ -118,19 +118,19 @@ def enter_on_main(context: AbstractContextManager[None]) -> Iterator[None]:
 def agree(
     record: Mapping[str, Any], advice: str = "start all of them with the same command"
 ) -> None:
-    """Refuses to go on where a process holds other values than rank 0; see `Exchange.agree`."""
+    """Checks that all processes hold the values of rank 0; see `Exchange.agree`."""
     if _exchange is not None:
         _exchange.agree(record, advice)
 
 
 def require_shared(directory: Path) -> None:
-    """Refuses a directory that not all processes see; see `shared_directory.require_shared`."""
+    """Checks that all processes see a directory; see `shared_directory.require_shared`."""
     if _exchange is not None:
         require_shared_by(_exchange, directory)
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """The mean of `tensor` (floating point, same shape everywhere) over all processes."""
+    """Averages `tensor` (floating point, same shape everywhere) over all processes."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -139,22 +139,21 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     return total / world_size()
 
 
-def mean_figures(figures: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Each figure's mean over all processes, which must all hold the same names."""
+def mean_metrics(metrics: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Averages each metric over all processes, which must all hold the same names."""
     if world_size() == 1:
-        return dict(figures)
-    values = torch.tensor(list(figures.values()), dtype=torch.float64, device=device)
-    return dict(zip(figures, mean_over_ranks(values).tolist(), strict=True))
+        return dict(metrics)
+    values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=device)
+    return dict(zip(metrics, mean_over_ranks(values).tolist(), strict=True))
 
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replaces each parameter's gradient by its mean over all processes.
 
-    All gradients travel at once, after the backward pass. `DistributedDataParallel` would overlap
-    the two, which gains little at a few million parameters; in exchange nothing here wraps the
-    objective, and a parameter that only some processes used is no error: it counts as a gradient
-    of zero on the others.
+    All gradients are sent at once, after the backward pass. `DistributedDataParallel` would overlap
+    the two, which gains little at a few million parameters, but wraps the objective. A parameter
+    without a gradient on some processes counts as a gradient of zero there.
     """
     if world_size() == 1:
         return
@@ -182,7 +181,7 @@ def broadcast_from_main(tensors: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Gives every failure of a collective one type: gloo raises a plain RuntimeError."""
+    """Turns every failure of a collective into one type: gloo raises a plain RuntimeError."""
     try:
         yield
     except RuntimeError as error:
@@ -207,7 +206,7 @@ def _join_collectives(store: Store, exchange: Exchange, device: torch.device) ->
 
 
 def _explain(exchange: Exchange, error: dist.DistError | _ToldToStopError) -> str:
-    """Why a collective failed or the process was told to stop, as a sentence."""
+    """Returns why a collective failed or the process was told to stop, as a sentence."""
     heartbeat = exchange.heartbeat
     ended = heartbeat.find_ended()
     if ended is not None:

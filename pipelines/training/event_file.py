@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard."""
+"""Event files of TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
-    """A new event file, never left open.
+    """Writer of a new event file of scalars.
 
-    `torch.utils.tensorboard.SummaryWriter` writes in a thread of its own, which dies on a full disk
-    with a traceback that nobody can catch.
+    `torch.utils.tensorboard.SummaryWriter` writes in a thread of its own: on a full disk it dies
+    with a traceback that cannot be caught.
 
     Args:
-        directory: Of one training; made where it is missing.
-        first_step: TensorBoard drops what earlier files in `directory` have from this step on.
+        directory: Directory of one training; created if missing.
+        first_step: TensorBoard drops the points of earlier files from this step on.
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:
@@ -36,7 +36,7 @@ class EventFile:
         """Appends a point at `step` to the curve of each name.
 
         Raises:
-            OSError: The disk is full or refuses.
+            OSError: If the file cannot be written.
         """
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._append(Event(step=step, summary=Summary(value=points)))

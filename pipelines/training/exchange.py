@@ -1,4 +1,4 @@
-"""Messages between the processes of a run, which wait for each other as long as they live."""
+"""Exchange of JSON values between the processes of a run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST_DIFFERENCES = 3
 
 
 class Exchange:
-    """JSON values by way of the run's key-value store.
+    """Exchanges JSON values through the run's key-value store.
 
     Every process makes the same calls in the same order. There is no time limit: the heartbeat ends
-    the waiting when a process is missed, however long the work of another takes.
+    the waiting if a process is lost, however long another one works.
 
     Args:
         store: The run's key-value store.
@@ -43,10 +43,10 @@ class Exchange:
         self._count = 0
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """What `work()` returns on rank 0, which alone calls it.
+        """Calls `work` on rank 0 and returns its result in every process.
 
         Args:
-            work: Returns what JSON can hold.
+            work: Returns a JSON value.
 
         Raises:
             RuntimeError: On the other processes, with the same message, if `work` raises.
@@ -68,7 +68,7 @@ class Exchange:
         return cast(T, answer["result"])
 
     def collect(self, value: Any) -> list[Any]:
-        """The JSON `value` of each process, by rank, on rank 0; on the others an empty list."""
+        """Returns the JSON `value` of each process by rank, on rank 0; an empty list elsewhere."""
         key = self._next_key()
         self.store.set(f"{key}/{self.rank}", json.dumps(value))
         if self.rank != 0:
@@ -76,19 +76,19 @@ class Exchange:
         return [json.loads(self._get(f"{key}/{rank}")) for rank in range(self.size)]
 
     def barrier(self) -> None:
-        """Waits until every process has come this far."""
+        """Waits until every process has made this call."""
         self.collect(None)
         self.on_main(lambda: None)
 
     def agree(self, record: Mapping[str, Any], advice: str) -> None:
-        """Refuses to go on where a process holds other values than rank 0.
+        """Checks that all processes hold the values of rank 0.
 
         Args:
             record: JSON values by name, nested or not.
-            advice: What to do about a difference.
+            advice: How to resolve a difference, for the message.
 
         Raises:
-            ValueError: They differ; the same on every process.
+            ValueError: If they differ; the same message in every process.
         """
         records = self.collect(record)
         difference = self.on_main(lambda: self._first_difference(records))
@@ -130,15 +130,15 @@ def meet() -> tuple[Store, int, list[str]]:
         Their key-value store, the number of this process, and the name of the machine of each.
 
     Raises:
-        RuntimeError: Not all of them have come within five minutes.
-        ValueError: The environment lacks something, or there is no room for this process.
+        RuntimeError: If some have not connected within five minutes.
+        ValueError: If the environment is incomplete, or RANK is not below WORLD_SIZE.
     """
     try:
         whole, rank, size = next(rendezvous("env://", timeout=_TIME_TO_MEET))
         store = PrefixStore("run", whole)
         if rank == 0:
             store.set("size", str(size))
-        size = int(store.get("size"))  # they may not agree on it, as the first exchange will show
+        size = int(store.get("size"))  # they may differ in it, as the first exchange will show
         if rank >= size:
             raise ValueError(f"RANK must be below the WORLD_SIZE of rank 0, got {rank} and {size}")
         store.set(f"host/{rank}", socket.gethostname())
@@ -146,21 +146,21 @@ def meet() -> tuple[Store, int, list[str]]:
     except dist.DistError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RuntimeError(
-            f"all processes must come to {place} within {_TIME_TO_MEET.seconds} seconds, but some "
-            "have not: start them together, each with this address and a RANK of its own"
+            f"all processes must connect to {place} within {_TIME_TO_MEET.seconds} seconds, but "
+            "some have not: start them together, each with this address and a RANK of its own"
         ) from error
     return whole, rank, [host.decode() for host in hosts]
 
 
 def _reasons(error: Exception) -> list[Any]:
-    """What to make the same error of: a message, or that of the system with its number and file."""
+    """Returns the arguments that rebuild an error: a message, or errno, message and file."""
     if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
         return [error.errno, error.strerror, os.fsdecode(error.filename)]
     return [str(error)]
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"a": {"b": 1}}` as `("a.b", 1)`."""
+    """Yields `{"a": {"b": 1}}` as `("a.b", 1)`."""
     for name, value in record.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
@@ -169,7 +169,7 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _short(value: Any) -> str:
-    """A value for a sentence, without the middle of a long one."""
+    """Returns a value as text, a long one without its middle."""
     abbreviation = reprlib.Repr()
     abbreviation.maxstring = abbreviation.maxother = 300
     return abbreviation.repr(value)

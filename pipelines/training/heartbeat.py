@@ -1,8 +1,8 @@
-"""Tells a process that hangs or has ended from one that is busy.
+"""Heartbeat that tells a lost process from a busy one.
 
-A collective waits for every process of a run. Where one of them is stopped, or its machine is gone,
+A collective waits for every process of a run. If one of them is stopped, or its machine is lost,
 the others would wait until a time limit that has to allow for the longest computation. A thread
-that beats in the run's key-value store stops with its process, and beats on while that computes.
+that beats in the run's key-value store stops with its process, but not while that computes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SILENCE = 20.0
 """Seconds without a beat after which a process counts as hung. torchrun takes 30 more to end a
 process that is stopped; the whole run is to end within a minute."""
 _GRACE = 3.0
-"""Seconds a process has to leave by itself once another is missed. Also what it takes to see which
-one has ended: a busy machine may delay a beat or two."""
+"""Seconds a process has to end by itself once another is lost. Also the time to find out which one
+has ended: a busy machine may delay a beat or two."""
 _VERDICT = "verdict"
 
 
 class Heartbeat:
-    """Beats for this process, and ends it where another does not beat any more.
+    """Beats for this process, and ends it once another one stops beating.
 
-    Rank 0 listens to all, the others to rank 0. Whoever misses a rank first, or fails by itself,
-    says so in the store (the verdict), and all processes end with the same sentence: by an error,
-    where the main thread can raise one, or from here, where it waits in a collective.
+    Rank 0 listens to all, the others to rank 0. The first process that misses another or fails
+    itself writes the reason into the store (the verdict), and all processes end with the same
+    sentence: By an error of the main thread or, if that waits in a collective, from here.
 
     Args:
         store: The run's key-value store, for the main thread.
@@ -56,34 +56,34 @@ class Heartbeat:
 
     @property
     def verdict(self) -> str | None:
-        """Why the run ends, as a sentence; None while it goes on."""
+        """Why the run ends, as a sentence; None while it continues."""
         return self._verdict
 
     def start(self) -> None:
-        """Begins to beat and to watch; every process must start within `SILENCE` seconds."""
+        """Starts the threads; every process must start within `SILENCE` seconds."""
         self._store.set(_beat_key(self._rank), "0")
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends both; a thread left in a call of the store could abort the interpreter's end."""
+        """Ends the threads; one left in a call of the store could abort the interpreter's end."""
         self._stopped.set()
         for thread in self._threads:
             thread.join(timeout=2 * INTERVAL)
 
     def describe(self, rank: int) -> str:
-        """`rank 1 (on node-b)`."""
+        """Returns `rank 1 (on node-b)`."""
         return f"rank {rank} (on {self._hosts[rank]})"
 
     def report(self, verdict: str) -> str:
-        """Ends the run for the reason `verdict`, unless there is one already; returns the first."""
+        """Ends the run for the reason `verdict`; returns an earlier verdict if there is one."""
         self._publish(self._store, verdict)
         if self._rank == 0:  # the store may end with this process: let the others read it
             time.sleep(3 * INTERVAL)
         return self._verdict or verdict
 
     def find_ended(self) -> int | None:
-        """The first rank that does not beat any more, or None if all do; takes some seconds.
+        """Returns the first rank that has stopped beating, or None; takes some seconds.
 
         A verdict of another process ends the search.
         """
@@ -109,7 +109,7 @@ class Heartbeat:
                     self._verdict = store.get(_VERDICT).decode()
                 self._beats = _read_beats(store, self._listened_to)
             except dist.DistError:
-                continue  # out of reach: the beats that are not heard are counted in `_watch`
+                continue  # out of reach: `_watch` counts the missing beats
 
     def _publish(self, store: Store, verdict: str) -> None:
         try:
@@ -118,9 +118,9 @@ class Heartbeat:
             self._verdict = self._verdict or verdict
 
     def _watch(self) -> None:
-        """Counts the silence in turns of its own, which stand still while this process is stopped.
+        """Counts silent turns, which do not pass while this process itself is stopped.
 
-        A thread beside the beating one, whose calls may wait for a store that does not answer.
+        A second thread: the calls of the beating one may wait for a store that does not answer.
         """
         silent: dict[int, int] = {}
         heard: dict[int, bytes] = {}
@@ -147,5 +147,5 @@ def _beat_key(rank: int) -> str:
 
 
 def _read_beats(store: Store, ranks: Sequence[int]) -> dict[int, bytes]:
-    """The number of beats of each rank, as text; a rank must have beaten once."""
+    """Returns the number of beats of each rank, as text; each must have beaten once."""
     return dict(zip(ranks, store.multi_get([_beat_key(rank) for rank in ranks]), strict=True))

@@ -1,4 +1,4 @@
-"""What torchrun says to a process in its environment; importing this does not import torch."""
+"""The environment variables of torchrun. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HAS_JOINED = threading.Event()
 
 
 def num_processes() -> int:
-    """Number of processes that train together (WORLD_SIZE); 1 if it is unset or empty.
+    """Returns the number of processes that train together (WORLD_SIZE); 1 if unset or empty.
 
     Raises:
         ValueError: WORLD_SIZE is not a whole number of at least 1.
@@ -19,7 +19,7 @@ def num_processes() -> int:
 
 
 def process_rank() -> int:
-    """Number of this process in [0, num_processes()); RANK counts only beside WORLD_SIZE.
+    """Returns the number of this process in [0, num_processes()); 0 without WORLD_SIZE.
 
     Raises:
         ValueError: RANK or WORLD_SIZE is not such a number.

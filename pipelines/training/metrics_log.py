@@ -1,4 +1,4 @@
-"""The run's figures: one JSON object per line, and TensorBoard where it is installed."""
+"""The run's metrics: one JSON object per line, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pipelines.files.atomic import (
     make_directories,
     writing,
 )
-from pipelines.files.records import convert, one_line, parse_object, read_bytes, to_json
+from pipelines.files.names import one_line
+from pipelines.files.records import convert, parse_object, read_bytes, to_json
 
 if TYPE_CHECKING:
     from pipelines.training.event_file import EventFile
@@ -35,23 +36,18 @@ class MetricsRow:
     """
 
     phase: str
-    """Which training it belongs to, e.g. `vqvae`."""
-
+    """The training it belongs to, e.g. `vqvae`."""
     kind: Literal["train", "validation", "test"]
     """Means over the steps since the last line, or one measurement on the validation split or, of
     the finished model, on the test split."""
-
     step: int
     """Optimizer steps done."""
-
     images_seen: int
     """Training images seen, repetitions included."""
-
     seconds: float
     """Training time of the phase so far, without the time between a stop and its resume."""
-
     values: Mapping[str, float | None]
-    """The figures by name; None, or null in the file, for what is not finite."""
+    """Metrics by name; None, or null in the file, for a value that is not finite."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.step < 1 << 63 and 0 <= self.images_seen < 1 << 63 and self.seconds >= 0):
@@ -62,15 +58,15 @@ class MetricsRow:
 
 
 class MetricsLog:
-    """Appends rows to a JSON-lines file and, if wanted, to TensorBoard.
+    """Log of metrics in a JSON-lines file and, optionally, in TensorBoard.
 
     A row that cannot be written to the file is an error. If TensorBoard's files cannot be written,
     a warning is logged and the training goes on without them.
 
     Args:
         path: The file, created at the first row; several phases may share it.
-        tensorboard_directory: Where TensorBoard's event files go, one sub-directory per phase. None
-            writes none, and neither does a machine without the `tensorboard` package.
+        tensorboard_directory: Directory of TensorBoard's event files, one sub-directory per phase.
+            None writes none. The `tensorboard` package is required, else none are written either.
     """
 
     def __init__(self, path: Path, tensorboard_directory: Path | None = None) -> None:
@@ -83,7 +79,7 @@ class MetricsLog:
         """Appends `row`; it is in the file when this returns.
 
         Raises:
-            OSError: The disk is full or refuses; `trim` removes what there is of the row.
+            OSError: If the file cannot be written; `trim` removes a partial row.
         """
         with writing(self.path):
             make_directories(self.path.parent)
@@ -92,10 +88,10 @@ class MetricsLog:
         self._show(row)
 
     def trim(self, phase: str, last_step: int) -> None:
-        """Drops the rows of `phase` beyond `last_step`, and whatever `read_metrics` leaves out.
+        """Drops the rows of `phase` beyond `last_step`, and damaged lines.
 
         After this a training resumed at `last_step` can append, and the log has each step once.
-        Rows of the test split go too: whoever trains on will measure the finished model again.
+        Rows of the test split are dropped too: the finished model will be measured again.
         """
         self._purge_after[phase] = last_step
         if not self.path.exists():
@@ -110,14 +106,14 @@ class MetricsLog:
                 partial.write_bytes(kept)
 
     def flush(self) -> None:
-        """Brings everything written to the disk, so that a checkpoint is never ahead of its log."""
+        """Flushes the rows to the disk, so that a checkpoint is never ahead of its log."""
         if self.path.exists():
             with writing(self.path):
                 flush_to_disk(self.path)
                 flush_directory(self.path.parent)
 
     def _show(self, row: MetricsRow) -> None:
-        """Writes `row` for TensorBoard, which is switched off once that fails."""
+        """Writes `row` for TensorBoard, which is disabled once that fails."""
         try:
             writer = self._writer(row.phase)
             if writer is not None:
@@ -126,7 +122,7 @@ class MetricsLog:
                     for name, value in row.values.items()
                 }
                 writer.add_scalars(values, row.step)
-        except Exception as error:  # noqa: BLE001 - of any library that TensorBoard stands on
+        except Exception as error:  # noqa: BLE001 - of any library below TensorBoard
             logger.warning(
                 "TensorBoard is switched off, since its files could not be written to %s (%s)",
                 self._tensorboard_directory,
@@ -147,10 +143,10 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[MetricsRow]:
-    """The rows of a metrics file, in the order of writing.
+    """Reads the rows of a metrics file, in the order of writing.
 
-    Damaged lines are left out, and a warning says how many. Of rows of one phase, kind and step,
-    which two processes may have written, the newest counts.
+    Damaged lines are skipped with a warning. Of several rows of one phase, kind and step, which two
+    processes may have written, the newest counts.
 
     Raises:
         OSError: The file cannot be read.

@@ -1,4 +1,4 @@
-"""torch's Muon for weights of any shape, side by side with AdamW for everything else."""
+"""Muon for weights of any shape, with AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipelines.training.config import TrainingConfig
 
 
 def muon_weights(module: nn.Module) -> list[nn.Parameter]:
-    """The weights of hidden linear maps and convolutions.
+    """Returns the weights of hidden linear maps and convolutions.
 
     Its authors leave embeddings, the first convolution, the output layer, biases and gains to AdamW
     (Jordan et al. 2024; README of KellerJordan/Muon). A module names those of its layers that read
-    the input or give the output in an attribute `outer_layers`. A weight with a true attribute
+    the input or return the output in an attribute `outer_layers`. A weight with a true attribute
     `no_weight_decay` is left out too: its loss says where it belongs.
     """
     outer = {
@@ -35,7 +35,7 @@ def muon_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 class MuonWithAdamW:
-    """Two optimizers over the parts of one module, stepped as one.
+    """Muon for some weights of a module and AdamW for the others, as one optimizer.
 
     Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") sees each
     weight as the matrix (out, everything else) and makes steps that are equally large in all
@@ -44,8 +44,8 @@ class MuonWithAdamW:
     weights' memory.
 
     Args:
-        weights: For Muon, of two or more dimensions.
-        adamw: Over everything else; None where there is nothing else.
+        weights: Weights for Muon, of two or more dimensions.
+        adamw: Optimizer of all other parameters; None without any.
         config: Learning rate and weight decay.
     """
 
@@ -63,15 +63,15 @@ class MuonWithAdamW:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Of both optimizers."""
+        """Parameter groups of both optimizers."""
         return self._muon.param_groups + (self._adamw.param_groups if self._adamw else [])
 
     def is_matrix(self, parameter: nn.Parameter) -> bool:
-        """Whether Muon has a parameter, and remembers it in the shape of a matrix."""
+        """Returns whether Muon updates a parameter, so that its state is a matrix."""
         return parameter in self._matrix_of
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
-        """What its optimizer remembers of a parameter, as a dictionary that can be written to."""
+        """Returns the optimizer state of a parameter, which may be written to."""
         matrix = self._matrix_of.get(parameter)
         optimizer = self._adamw if matrix is None else self._muon
         state: dict[str, Any] = optimizer.state[parameter if matrix is None else matrix]  # type: ignore[union-attr]
@@ -79,7 +79,7 @@ class MuonWithAdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves all parameters against their gradients."""
+        """Makes one step of both optimizers."""
         for weight, matrix in self._matrix_of.items():
             matrix.grad = None if weight.grad is None else as_matrix(weight.grad, weight)
         self._muon.step()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class MuonWithAdamW:
             self._adamw.step()
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Sets all gradients to None."""
         for weight in self._matrix_of:
             weight.grad = None
         if self._adamw:
@@ -95,12 +95,12 @@ class MuonWithAdamW:
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
-    """(out, ...) as (out, everything else), in the order in which `weight` lies in memory."""
+    """Reshapes (out, ...) to (out, everything else), in the memory order of `weight`."""
     return (tensor.permute(0, 2, 3, 1) if _is_channels_last(weight) else tensor).flatten(1)
 
 
 def as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
-    """The matrix in the shape of `weight`, whose order in memory it has; inverts `as_matrix`."""
+    """Reshapes a matrix to the shape of `weight`; the inverse of `as_matrix`."""
     if not _is_channels_last(weight):
         return matrix.view(weight.shape)
     rows, channels, height, width = weight.shape

@@ -1,4 +1,4 @@
-"""Whether bfloat16 is worth using on this machine, found out by a short test."""
+"""Choice of the training precision, by a short test of bfloat16 on this machine."""
 
 from __future__ import annotations
 
@@ -34,21 +34,20 @@ class Precision:
     """The number format of convolutions and matrix products during training."""
 
     name: Literal["fp32", "bf16"]
-    """fp32 or bf16."""
-
+    """Float32 or bfloat16."""
     reason: str
     """Why, as the end of the sentence "trains in bf16: ..."."""
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which an objective's forward pass runs."""
+        """Returns the context in which an objective's forward pass runs."""
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.name == "bf16")
 
 
 def resolve_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
-    """Turns the configured choice into the format this machine trains in.
+    """Resolves the configured choice for this machine.
 
-    `auto` is bf16 on a GPU that has it; on a CPU where `probe_cpu` finds it right and faster; and
-    fp32 elsewhere. The answer is a measurement: whoever must repeat a run has to keep it.
+    `auto` is bf16 on a GPU that supports it, on a CPU if `probe_cpu` finds it correct and faster,
+    and fp32 elsewhere. The result is a measurement: a resumed run has to keep it.
     """
     if choice != "auto":
         return Precision(name=choice, reason="it was asked for")
@@ -69,8 +68,8 @@ def probe_cpu() -> Precision:
     without AVX512 since 2.13 (#183815). Takes tens of milliseconds, and leaves the global random
     stream alone.
 
-    A single thread does it: waiting for other threads on busy cores takes ten times as long as
-    the work, and would hide it.
+    It runs in a single thread: waiting for other threads on busy cores takes ten times as long as
+    the work itself.
     """
     with _single_thread():
         for layer in LAYERS:
@@ -84,7 +83,7 @@ def probe_cpu() -> Precision:
 
 
 def relative_error(layer: Layer) -> float:
-    """Largest ||bf16 - fp32|| / ||fp32|| over the layer's output and its two gradients."""
+    """Computes the largest ||bf16 - fp32|| / ||fp32|| over output and both gradients."""
     inputs, weight = _operands(layer)
     exact = run_layer(layer, inputs, weight, bf16=False)
     rounded = run_layer(layer, inputs, weight, bf16=True)
@@ -93,9 +92,9 @@ def relative_error(layer: Layer) -> float:
 
 
 def speed_ratio() -> float:
-    """How many times as fast bf16 is, by the shortest times of both.
+    """Measures how many times as fast bf16 is, by the shortest times of both.
 
-    In processor time of this thread, which other programs on the same cores hardly change.
+    Processor time of this thread hardly depends on other programs on the same cores.
     """
     operands = {layer: _operands(layer) for layer in TIMED_LAYERS}
     shortest = {(layer, bf16): float("inf") for layer in TIMED_LAYERS for bf16 in (False, True)}
@@ -125,7 +124,7 @@ def _single_thread() -> Iterator[None]:
 def run_layer(
     layer: Layer, inputs: Tensor, weight: Tensor, *, bf16: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward and backward pass: (output, gradient of the input, gradient of the weight)."""
+    """Runs forward and backward: (output, gradient of the input, gradient of the weight)."""
     with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         output = F.linear(inputs, weight) if layer == "linear" else F.conv2d(inputs, weight)
     # A cotangent that varies: under a constant one, errors of opposite sign would cancel.
@@ -135,7 +134,7 @@ def run_layer(
 
 
 def _operands(layer: Layer) -> tuple[Tensor, Tensor]:
-    """Input and weight of a layer in the shapes and the memory format of a small network."""
+    """Returns input and weight of a layer, in shapes and memory format of a small network."""
     generator = torch.Generator().manual_seed(0)
     if layer == "linear":
         inputs = torch.randn(_BATCH * _SIDE**2, _CHANNELS, generator=generator)

@@ -1,53 +1,33 @@
-"""How a training shows that it lives: a bar on a terminal, a line now and then in a log file."""
+"""Progress display: a bar on a terminal, lines at intervals in a log file."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
-from typing import Never, Protocol, TextIO
+from typing import Never, TextIO
 
 from tqdm import tqdm
 
 
-class Progress(Protocol):
-    """What the trainer tells while it runs."""
+class Progress:
+    """Progress display of a training; this one shows nothing."""
 
     def start(self, phase: str, total_images: int, images_seen: int) -> None:
-        """A training called `phase` begins, or goes on at `images_seen` of `total_images`."""
-        ...
+        """Starts the display of `phase` at `images_seen` of `total_images`."""
 
     def advance(self, images: int) -> None:
-        """Another `images` have been trained on."""
-        ...
+        """Adds trained images."""
 
-    def show(self, figures: Mapping[str, float]) -> None:
-        """The newest values of the figures that matter; those not named stay as they were."""
-        ...
+    def show(self, metrics: Mapping[str, float]) -> None:
+        """Updates the displayed metrics; the others stay."""
 
     def close(self) -> None:
-        """The training is over, or was interrupted."""
-        ...
+        """Ends the display, also after an interruption."""
 
 
-class NoProgress:
-    """Shows nothing."""
-
-    def start(self, phase: str, total_images: int, images_seen: int) -> None:
-        """Does nothing."""
-
-    def advance(self, images: int) -> None:
-        """Does nothing."""
-
-    def show(self, figures: Mapping[str, float]) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-class BarProgress:
-    """A tqdm bar: images done, images per second, time left, and the figures.
+class BarProgress(Progress):
+    """tqdm bar of images, images per second, time left and metrics.
 
     Args:
         stream: A terminal.
@@ -56,11 +36,11 @@ class BarProgress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: tqdm[Never] | None = None
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     def start(self, phase: str, total_images: int, images_seen: int) -> None:
-        """Draws the bar."""
-        self._figures.clear()
+        """Shows the bar."""
+        self._metrics.clear()
         self._bar = tqdm(
             desc=phase,
             total=total_images,
@@ -76,75 +56,72 @@ class BarProgress:
         if self._bar is not None:
             self._bar.update(images)
 
-    def show(self, figures: Mapping[str, float]) -> None:
-        """Writes the figures behind the bar."""
-        self._figures |= figures
+    def show(self, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics after the bar."""
+        self._metrics |= metrics
         if self._bar is not None:
-            self._bar.set_postfix_str(format_figures(self._figures), refresh=False)
+            self._bar.set_postfix_str(format_metrics(self._metrics), refresh=False)
 
     def close(self) -> None:
-        """Leaves the bar as it is and ends its line."""
+        """Ends the bar's line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
-class LineProgress:
-    """A line of the same content at most every `interval` seconds.
+class LineProgress(Progress):
+    """Lines of the same content, one every `interval` seconds or later.
 
     Args:
-        stream: A file or a pipe, where a bar would leave thousands of lines.
+        stream: A file or a pipe, where a bar would write thousands of lines.
         interval: Seconds between two lines.
     """
 
     def __init__(self, stream: TextIO, interval: float = 30.0) -> None:
         self._stream = stream
         self._interval = interval
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     def start(self, phase: str, total_images: int, images_seen: int) -> None:
-        """Writes nothing yet."""
+        """Starts the clock."""
         self._phase, self._total = phase, total_images
         self._first = self._images = images_seen
         self._start = self._last_line = time.monotonic()
-        self._figures.clear()
+        self._metrics.clear()
 
     def advance(self, images: int) -> None:
-        """Writes a line if the last one is long enough ago."""
+        """Writes a line once the interval is over."""
         self._images += images
         now = time.monotonic()
         if now - self._last_line >= self._interval:
             self._last_line = now
             self._write(now - self._start)
 
-    def show(self, figures: Mapping[str, float]) -> None:
-        """Keeps the figures for the next line."""
-        self._figures |= figures
-
-    def close(self) -> None:
-        """Writes nothing: the last line stands."""
+    def show(self, metrics: Mapping[str, float]) -> None:
+        """Keeps the metrics for the next line."""
+        self._metrics |= metrics
 
     def _write(self, seconds: float) -> None:
         rate = (self._images - self._first) / seconds
         left = tqdm.format_interval((self._total - self._images) / rate)
         self._stream.write(
             f"{self._phase}: {self._images:,} of {self._total:,} images, {rate:,.0f} images/s, "
-            f"{left} left, {format_figures(self._figures)}\n"
+            f"{left} left, {format_metrics(self._metrics)}\n"
         )
         self._stream.flush()
 
 
 def progress_for(stream: TextIO | None = None) -> Progress:
-    """A bar where `stream` (None: standard error) is a terminal, lines where it is not.
+    """Returns a bar if `stream` (None: standard error) is a terminal, else lines.
 
-    Nothing where there is no standard error, as in a program without a console.
+    Nothing is shown without standard error, as in a program without a console.
     """
     stream = sys.stderr if stream is None else stream
     if stream is None:
-        return NoProgress()
+        return Progress()
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)
 
 
-def format_figures(figures: Mapping[str, float]) -> str:
-    """`loss 0.0231, bits_per_code 5.79`: four significant digits."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Returns `loss 0.0231, bits_per_code 5.79`, with four significant digits."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -1,4 +1,4 @@
-"""Every random choice of training as a function of its address, so that none has to be saved."""
+"""Random seeds and the order of examples as pure functions, so that no state is saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def derive_seed(*address: int | str) -> int:
-    """A seed in [0, 2**63) for the stream at `address`, such as `(seed, "vqvae", step, rank)`.
+    """Derives a seed in [0, 2**63) from an address such as `(seed, "vqvae", step, rank)`.
 
     A hash and not a sum: neighbouring addresses, and the same step of neighbouring seeds, must
     not share a stream.
@@ -19,9 +19,9 @@ def derive_seed(*address: int | str) -> int:
 
 
 class ExampleOrder:
-    """Which training examples each step sees.
+    """Order of the training examples over all epochs.
 
-    The permutations of all epochs follow one another without a gap and each batch takes the next
+    The permutations of all epochs follow one another without a gap; each batch takes the next
     `batch_size` of them. Every example is therefore seen once per epoch, none is dropped, all
     batches are full (a batch may reach into the next epoch), and a set smaller than a batch works.
 
@@ -44,7 +44,7 @@ class ExampleOrder:
         self._cached_permutation = torch.empty(0, dtype=torch.int64)
 
     def batch(self, step: int) -> Tensor:
-        """Indices of step `step` (0 for the first), int64 (batch_size,), on the CPU."""
+        """Returns the indices of step `step` (0 for the first), int64 (batch_size,), on the CPU."""
         start = step * self.batch_size
         end = start + self.batch_size
         pieces = []

@@ -1,4 +1,4 @@
-"""Where a training stands, and whether a checkpoint belongs to it."""
+"""State of a training apart from its tensors, and whether a checkpoint belongs to it."""
 
 from __future__ import annotations
 
@@ -21,30 +21,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class RunState:
-    """How far one training is, and which of its validations was the best.
+    """Progress of a training and its best validation.
 
     Raises:
-        ValueError: A number is negative, or there is a best validation after the last step.
+        ValueError: If a number is negative, or the best validation is after the last step.
     """
 
     step: int = 0
     """Optimizer steps done."""
-
     seconds: float = 0.0
     """Training time before the last resume."""
-
     best_step: int = 0
-    """Step of the lowest monitored figure; 0 before the first validation."""
-
+    """Step of the lowest monitored metric; 0 before the first validation."""
     best_metrics: dict[str, AnyFloat] = field(default_factory=dict)
-    """All validation figures of `best_step`."""
-
+    """All validation metrics of `best_step`."""
     last_metrics: dict[str, AnyFloat] = field(default_factory=dict)
-    """All figures of the newest validation."""
-
+    """All metrics of the newest validation."""
     validations_since_best: int = 0
-    """Validations that brought no improvement, in a row."""
-
+    """Validations without improvement, in a row."""
     stopped_early: bool = False
     """Whether patience ran out."""
 
@@ -57,7 +51,7 @@ class RunState:
             )
 
     def judge(self, metrics: Mapping[str, float], monitor: str) -> bool:
-        """Takes note of a validation at `step` and says whether it is the best so far."""
+        """Records a validation at `step`; returns whether it is the best so far."""
         self.last_metrics = dict(metrics)
         is_best = not self.best_metrics or metrics[monitor] < self.best_metrics[monitor]
         if is_best:
@@ -68,29 +62,24 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
-    """Everything that decides the result apart from the model and the machine.
+    """Everything that determines the result apart from the weights and the machine.
 
     Raises:
-        ValueError: There is no training example.
+        ValueError: If there is no training example.
     """
 
     task: str
     """Name of the task."""
-
     monitor: str
-    """The figure that chooses the best weights."""
-
+    """The metric that selects the best weights."""
     origin: str
-    """What is trained, and from what; see `Task.origin`."""
-
+    """Model and data; see `Task.origin`."""
     num_training_examples: int
     """Size of the training split."""
-
     seed: int
-    """Of data order and random draws."""
-
+    """Seed of the data order and of all random numbers."""
     settings: TrainingConfig
-    """How it is trained."""
+    """Settings of the training."""
 
     def __post_init__(self) -> None:
         if self.num_training_examples < 1:
@@ -100,7 +89,7 @@ class Fingerprint:
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """By name, without the settings that have no effect on the weights."""
+        """All values by name, without the settings that do not affect the weights."""
         settings = asdict(self.settings)
         for name in FIELDS_WITHOUT_EFFECT:
             del settings[name]
@@ -110,46 +99,38 @@ class Fingerprint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """What of the machine the last bits of the result depend on."""
+    """Properties of the machine that the last bits of the result depend on."""
 
     torch: str
-    """Its version."""
-
+    """Version of torch."""
     device: str
     """Type of the device."""
-
     threads: int
-    """Of one process, on the CPU."""
-
+    """CPU threads of one process."""
     processes: int
-    """That train together."""
+    """Number of processes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingState:
-    """All that a checkpoint holds besides tensors.
+    """Everything that a checkpoint holds besides tensors.
 
     Raises:
-        ValueError: The parts contradict each other.
+        ValueError: If the parts contradict each other.
     """
 
     run: RunState
-    """How far the training is."""
-
+    """Progress of the training."""
     sums: dict[str, AnyFloat]
-    """Of each training figure since the last line of the log; see `FigureWindow`."""
-
+    """Sum of each training metric since the last line of the log; see `RunningMeans`."""
     counts: dict[str, int]
-    """How many values each sum has."""
-
+    """Number of values in each sum."""
     precision: Precision
-    """The number format it is trained in."""
-
+    """The number format of the training."""
     fingerprint: Fingerprint
-    """What it may be resumed with."""
-
+    """The training that it may be resumed by."""
     environment: Environment
-    """Where it was trained last."""
+    """The machine of the last session."""
 
     def __post_init__(self) -> None:
         total = self.fingerprint.settings.total_steps(self.fingerprint.num_training_examples)
@@ -165,7 +146,7 @@ class TrainingState:
 
 
 def fingerprint(task: Task, config: TrainingConfig, seed: int) -> Fingerprint:
-    """What decides the result of training `task`."""
+    """Returns what determines the result of training `task`."""
     return Fingerprint(
         task=task.name,
         monitor=task.monitor,
@@ -177,7 +158,7 @@ def fingerprint(task: Task, config: TrainingConfig, seed: int) -> Fingerprint:
 
 
 def refuse_other_run(saved: Fingerprint, current: Fingerprint) -> None:
-    """Refuses to continue a run with settings that would make it another one.
+    """Checks that a resumed training is the saved one.
 
     Raises:
         ValueError: If any setting differs; the message names the first.
@@ -192,7 +173,7 @@ def refuse_other_run(saved: Fingerprint, current: Fingerprint) -> None:
 
 
 def environment(device: torch.device) -> Environment:
-    """What of this machine the last bits of the result depend on."""
+    """Returns what the last bits of the result depend on, on this machine."""
     return Environment(
         torch=str(torch.__version__),
         device=device.type,
@@ -202,7 +183,7 @@ def environment(device: torch.device) -> Environment:
 
 
 def warn_other_machine(saved: Environment, current: Environment) -> None:
-    """Logs a warning where the resumed result will be close to the uninterrupted one only."""
+    """Logs a warning if the resumed result will not equal the uninterrupted one exactly."""
     before = asdict(saved)
     for name, now in asdict(current).items():
         if before[name] != now:

@@ -1,4 +1,4 @@
-"""Training figures collected without waiting for the device at every step."""
+"""Training metrics collected without waiting for the device at every step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from pipelines.training.distributed import mean_over_ranks
 
 
-class FigureWindow:
-    """Running means of named figures since the last line of the log.
+class RunningMeans:
+    """Running means of named metrics since the last line of the log.
 
     `add` only keeps references; `fold` reads all of them at once, so that a GPU is waited for once
-    per reading. The sums are Python floats added in the order of the steps: where a window is
-    folded, saved and resumed does not change its means by a single bit.
+    per reading. The sums are Python floats added in the order of the steps: the means do not depend
+    on when values were folded, saved and resumed.
 
     Attributes:
         sums: Sum of the folded values by name.
@@ -27,13 +27,13 @@ class FigureWindow:
         self.counts: dict[str, int] = {}
         self._pending: dict[str, list[Tensor]] = {}
 
-    def add(self, figures: Mapping[str, Tensor]) -> None:
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Adds one value () per name; the tensors must not be written to afterwards."""
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._pending.setdefault(name, []).append(value.detach())
 
     def fold(self) -> None:
-        """Moves what was added into the sums, averaged over all processes."""
+        """Adds the pending values to the sums, averaged over all processes."""
         if not self._pending:
             return
         stacked = torch.cat([torch.stack(values).float() for values in self._pending.values()])
@@ -47,7 +47,7 @@ class FigureWindow:
         self._pending.clear()
 
     def take_means(self) -> dict[str, float]:
-        """The mean of each figure since the last call; the next window starts empty."""
+        """Returns the mean of each metric since the last call and starts anew."""
         self.fold()
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.sums.clear()

@@ -1,4 +1,4 @@
-"""The learning rate over training, as a pure function of the step."""
+"""Learning rate schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 def learning_rate_factor(
     step: int, *, total_steps: int, warmup_fraction: float, final_factor: float
 ) -> float:
-    """Share of the peak learning rate that optimizer step `step` uses.
+    """Computes the share of the peak learning rate at optimizer step `step`.
 
     Linear warm-up (Goyal et al. 2017, section 2.2), then half a cosine (Loshchilov and Hutter
     2017, equation 5), with w warm-up steps of T in all:
@@ -22,8 +22,8 @@ def learning_rate_factor(
     Args:
         step: 0 for the first optimizer step, in [0, total_steps).
         total_steps: T, at least 1.
-        warmup_fraction: w / T in [0, 1]; w is rounded to whole steps.
-        final_factor: f in [0, 1].
+        warmup_fraction: W / T in [0, 1]; w is rounded to whole steps.
+        final_factor: F in [0, 1].
 
     Returns:
         A factor in [0, 1].

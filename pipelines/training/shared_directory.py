@@ -1,4 +1,4 @@
-"""Whether the processes of a run, which may be on several machines, see the same files."""
+"""Check that the processes of a run, perhaps on several machines, see the same files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _TIME_TO_APPEAR = 5.0
 
 
 def require_shared(exchange: Exchange, directory: Path) -> None:
-    """Refuses a directory of rank 0 that another process does not see.
+    """Checks that every process sees a directory of rank 0.
 
-    Rank 0 leaves a file in it for a moment, under a name that cannot be there by chance. A
-    directory that does not exist yet is made for that moment.
+    Rank 0 creates a file in it for a moment, under a unique name. A missing directory is created
+    for that moment.
 
     Raises:
-        ValueError: A process does not see the file; the same on every process.
-        OSError: Rank 0 cannot write to the directory (RuntimeError on the other processes).
+        ValueError: If a process does not see the file; the same message in every process.
+        OSError: If rank 0 cannot write to the directory (RuntimeError in the other processes).
     """
     # A run directory takes this name for unfinished and removes it, should a kill leave it there.
     name = f".shared.partial-{exchange.on_main(lambda: uuid.uuid4().hex)}"
@@ -40,7 +40,7 @@ def require_shared(exchange: Exchange, directory: Path) -> None:
 
 
 def _leave(token: Path) -> list[str]:
-    """Makes an empty file; returns the directories that it had to make, the innermost first."""
+    """Creates an empty file; returns the directories created for it, the innermost first."""
     made = [path for path in token.parents if not path.exists()]
     token.parent.mkdir(parents=True, exist_ok=True)
     token.touch()
@@ -57,7 +57,7 @@ def _appears(path: Path) -> bool:
 
 
 def _remove(token: Path, made: list[str]) -> None:
-    """Undoes `_leave`, but for a directory that others write to by now."""
+    """Undoes `_leave`; a directory that is in use by now stays."""
     token.unlink(missing_ok=True)
     with suppress(OSError):
         for path in made:

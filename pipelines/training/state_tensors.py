@@ -1,4 +1,4 @@
-"""A module's state as a plain dictionary of tensors, strictly checked on the way back."""
+"""A module's state as a dictionary of tensors, loaded strictly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def state_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and persistent buffer by name; the tensors share memory with the module.
+    """Returns every parameter and persistent buffer by name, sharing memory with the module.
 
     Raises:
-        TypeError: If the module keeps state that is not a tensor, which no checkpoint could hold.
+        TypeError: If the module has state that is not a tensor, which no checkpoint could hold.
     """
     state = module.state_dict()
     for name, value in state.items():
@@ -25,7 +25,7 @@ def state_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An independent copy of `tensors`, in the same memory format."""
+    """Copies `tensors`, in the same memory format."""
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
@@ -36,7 +36,7 @@ def copy_into(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what
     Args:
         targets: Tensors by name, written in place.
         sources: Exactly the same names, shapes and dtypes; any device.
-        what: What is being loaded, for the message.
+        what: Name of the sources, for the message.
 
     Raises:
         ValueError: If names, shapes or dtypes differ; nothing has been written then.
@@ -59,7 +59,7 @@ def copy_into(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what
 
 
 def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first floating-point tensor that holds a NaN or an infinity, or None."""
+    """Returns the name of the first floating-point tensor with a NaN or infinity, or None."""
     floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     if not floating:
         return None

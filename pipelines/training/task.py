@@ -1,38 +1,58 @@
-"""What the trainer asks of a task: the one border between the training loop and the stages."""
+"""The contract between the training loop and what it trains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pipelines.training.batches import BatchPlan
+from pipelines.training.config import TrainingConfig
+
 
 class StepOutput(Protocol):
-    """What one forward pass of an objective gives; both stages' records have this shape."""
+    """Result of one forward pass of an objective."""
 
     @property
-    def loss(self) -> Tensor:
-        """float32 () — the mean over the batch, in the units the objective documents."""
+    def losses(self) -> Mapping[str, Tensor]:
+        """float32 () losses by optimizer, each the mean over the batch.
+
+        The gradient of a loss reaches the parameters of its own optimizer only. An optimizer
+        without a loss does not step, so that two of them may alternate. All batches of a step, in
+        every process, must have the same names.
+        """
         ...
 
     @property
     def metrics(self) -> Mapping[str, Tensor]:
-        """Detached float32 () figures by name, each a mean over the batch."""
+        """Detached float32 () metrics by name, each the mean over the batch."""
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerSpec:
+    """The parameters and the settings of one optimizer."""
+
+    module: nn.Module
+    """The optimizer updates every parameter of this part of the objective that requires a
+    gradient."""
+    config: TrainingConfig
+    """Its kind, learning rate and schedule, weight decay, betas and clip_norm; the other settings
+    are read from the trainer's config."""
+
+
 class Task(Protocol):
-    """A thing to train: an objective, its training examples by index, and how it is judged.
+    """An objective with its training examples, its optimizers and its validation.
 
-    The trainer owns the order of the examples, accumulation, the optimizer, the averaged weights,
-    precision, checkpoints and logs. A task must be stateless apart from `objective`: everything
-    that changes during training has to live in its parameters and persistent buffers, because that
-    is what a checkpoint holds. A plain attribute satisfies each property below.
+    A task must be stateless apart from `objective`: everything that changes during training has to
+    live in its parameters and persistent buffers, which a checkpoint holds. A plain attribute
+    satisfies each property below.
 
-    Randomness may be drawn from torch's global stream wherever the trainer calls the task: the
-    trainer seeds that stream before each step, before `prepare` and before each `validate`.
+    Torch's global stream may be used in every method: the trainer seeds it before each step, before
+    `prepare` and before each `validate`.
     """
 
     @property
@@ -42,16 +62,16 @@ class Task(Protocol):
 
     @property
     def objective(self) -> nn.Module:
-        """Owns every trained tensor; `objective(*batch)` gives a `StepOutput`.
+        """Owns every trained tensor; `objective(*batch)` returns a `StepOutput`.
 
         A module in it may have an attribute `outer_layers`, a tuple of the modules in it that read
-        the input or give the output: Muon leaves them to AdamW.
+        the input or return the output: Muon leaves them to AdamW.
         """
         ...
 
     @property
     def monitor(self) -> str:
-        """The key of `validate()` that chooses the best weights; lower is better."""
+        """The key of `validate()` that selects the best weights; lower is better."""
         ...
 
     @property
@@ -61,7 +81,18 @@ class Task(Protocol):
 
     @property
     def origin(self) -> str:
-        """What is trained, and from what: a checkpoint of another origin is not resumed."""
+        """Model and data; a checkpoint of another origin is not resumed."""
+        ...
+
+    def optimizers(self, config: TrainingConfig) -> Mapping[str, OptimizerSpec]:
+        """Assigns each trainable parameter of the objective to one optimizer.
+
+        Args:
+            config: The trainer's settings, from which each optimizer's are derived.
+
+        Returns:
+            Optimizers by name, an identifier; a single one is called `main`.
+        """
         ...
 
     def prepare(self, device: torch.device) -> None:
@@ -71,18 +102,22 @@ class Task(Protocol):
         """
         ...
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        """Loads the training examples `indices` (int64 (B,), on the CPU) onto `device`."""
+    def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
+        """Yields the batches of this process on `device`, from `plan.start_step` on, endlessly.
+
+        Each step takes `plan.accumulation` batches, each of `plan.examples_per_batch` examples.
+        The batches of a step must not depend on `start_step`, nor on earlier batches.
+        """
         ...
 
     def set_progress(self, fraction: float) -> None:
-        """Tells the objective how much of training is done, in [0, 1], before each step."""
+        """Sets the fraction of training done, in [0, 1]; called before each step."""
         ...
 
     def validate(self, device: torch.device) -> Mapping[str, float]:
-        """Measures the weights `objective` holds now on the validation split.
+        """Measures the current weights of `objective` on the validation split.
 
         Runs in evaluation mode, without gradients and under the training precision's autocast.
-        Under torchrun every process calls it, and the figures are averaged over the processes.
+        Under torchrun every process calls it, and the metrics are averaged over the processes.
         """
         ...

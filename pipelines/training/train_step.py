@@ -1,42 +1,43 @@
-"""One optimizer step, and all tensors that it changes."""
+"""One training step, and all tensors that it changes."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import Tensor, nn
 
 from pipelines.training.averaging import WeightAverage
+from pipelines.training.batches import BatchPlan
 from pipelines.training.config import TrainingConfig
 from pipelines.training.distributed import average_gradients, rank, world_size
-from pipelines.training.optimizer import (
-    build_optimizer,
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
+from pipelines.training.optimizer import ModuleOptimizer
 from pipelines.training.precision import Precision
-from pipelines.training.randomness import ExampleOrder, derive_seed
-from pipelines.training.running_means import FigureWindow
-from pipelines.training.schedule import learning_rate_factor
+from pipelines.training.randomness import derive_seed
+from pipelines.training.running_means import RunningMeans
 from pipelines.training.state_tensors import copy_into, state_tensors
 from pipelines.training.task import StepOutput, Task
 
 
-class Optimisation:
-    """The objective with its optimizer, its averaged weights and its training figures.
+class TrainStep:
+    """The objective with its optimizers, its averaged weights and its running metrics.
+
+    All losses of a step are differentiated at the weights it started from; then each optimizer
+    that has a loss steps.
 
     Args:
         task: Its objective is on `device` and prepared.
         config: The training's settings.
         device: Where to compute.
         precision: The number format of the forward pass.
-        seed: Decides the order of the examples and every random draw.
+        seed: Decides the order of the examples and every random number.
+        start_step: The first step to be made; more than 0 on resume.
 
     Raises:
-        ValueError: If the batch cannot be shared equally among the processes.
+        ValueError: If the batch cannot be shared equally among the processes, or the optimizers do
+            not own each trainable parameter once.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Optimisation:
         device: torch.device,
         precision: Precision,
         seed: int,
+        start_step: int = 0,
     ) -> None:
         config.check_processes(world_size())
         self.task = task
@@ -54,106 +56,141 @@ class Optimisation:
         self.precision = precision
         self.seed = seed
         self.total_steps = config.total_steps(task.num_training_examples)
-        order_seed = derive_seed(seed, task.name, "order")
-        self.order = ExampleOrder(task.num_training_examples, config.batch_size, order_seed)
-        self.optimizer = build_optimizer(task.objective, config)
+        plan = BatchPlan(
+            seed=derive_seed(seed, task.name, "order"),
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            start_step=start_step,
+            rank=rank(),
+            world_size=world_size(),
+        )
+        self._batches = task.batches(plan, device)
+        self._optimizers = {
+            name: ModuleOptimizer(spec.module, spec.config)
+            for name, spec in task.optimizers(config).items()
+        }
+        _require_one_owner(task.objective, self._optimizers)
         self.average = WeightAverage(task.objective, config.average_decay)
-        self.figures = FigureWindow()
-        self._unchecked: list[tuple[int, Tensor, Tensor]] = []
+        self.metrics = RunningMeans()
+        self._unchecked: list[tuple[int, str, Tensor]] = []
 
     @property
-    def learning_rate(self) -> float:
-        """The learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of the last step: `learning_rate`, or `learning_rate/NAME` of several."""
+        return {
+            self._label("learning_rate", name): optimizer.learning_rate
+            for name, optimizer in self._optimizers.items()
+        }
 
     def step(self, step: int) -> None:
         """Makes optimizer step `step` (0 for the first): the same step, the same result.
 
         Raises:
-            RuntimeError: If the loss or the gradient is not finite. On a CPU this is noticed before
+            RuntimeError: If a loss or a gradient is not finite. On a CPU this is noticed before
                 the weights change; elsewhere by the next `check_finite`, because looking at every
                 step would make the device wait.
         """
         torch.manual_seed(derive_seed(self.seed, self.task.name, step, rank()))
         self.task.set_progress(step / self.total_steps)
-        self._set_learning_rate(step)
-
-        loss = self._accumulate_gradients(step)
-        average_gradients([p for p in self.task.objective.parameters() if p.requires_grad])
-        parameters = [p for p in self.task.objective.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self._unchecked.append((step + 1, loss, norm))
+        losses = self._accumulate_gradients()
+        stepping = {name: o for name, o in self._optimizers.items() if name in losses}
+        norms = {}
+        for name, optimizer in stepping.items():
+            average_gradients(optimizer.parameters)
+            norms[name] = optimizer.gradient_norm()
+            self._unchecked.append((step + 1, self._label("loss", name), losses[name]))
+            self._unchecked.append((step + 1, self._label("gradient_norm", name), norms[name]))
         if self.device.type == "cpu":
             self.check_finite()
-        if self.config.clip_norm is not None:
-            clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
-
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for name, optimizer in stepping.items():
+            optimizer.step(norms[name], step, self.total_steps)
         self.average.update(self.task.objective, updates=step)
-        self.figures.add({"gradient_norm": norm})
+        self.metrics.add({self._label("gradient_norm", name): norm for name, norm in norms.items()})
 
     def check_finite(self) -> None:
-        """Looks at the loss and the gradient of every step since the last look.
+        """Checks the losses and gradients of every step since the last check.
 
         Raises:
-            RuntimeError: If one was not finite; the message has the first such step and the cause.
+            RuntimeError: If one was not finite; the message names the first such step and value.
         """
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:
             return
-        steps = [step for step, _, _ in unchecked]
-        losses = torch.stack([loss for _, loss, _ in unchecked]).tolist()
-        norms = torch.stack([norm for _, _, norm in unchecked]).tolist()
-        for step, loss, norm in zip(steps, losses, norms, strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                cause = "gradient's norm" if math.isfinite(loss) else "loss"
-                value = norm if math.isfinite(loss) else loss
+        values = torch.stack([value for _, _, value in unchecked]).tolist()
+        for (step, label, _), value in zip(unchecked, values, strict=True):
+            if not math.isfinite(value):
                 raise RuntimeError(
-                    f"training {self.task.name} stopped at step {step}: the {cause} is {value}; "
+                    f"training {self.task.name} stopped at step {step}: the {label} is {value}; "
                     "the last checkpoint, if any, is intact; start a new run with a lower "
                     "learning_rate or clip_norm"
                 )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All tensors that change from step to step, by group."""
+        """Returns all tensors that change from step to step, by group."""
         return {
             "model": state_tensors(self.task.objective),
             "averaged": self.average.tensors,
-            "optimizer": optimizer_tensors(self.optimizer, self.task.objective),
+            **{
+                f"optimizer-{name}": optimizer.tensors()
+                for name, optimizer in self._optimizers.items()
+            },
         }
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Puts back what `tensors` gave.
+        """Restores the result of `tensors`.
 
         Raises:
-            ValueError: If they belong to another model.
+            ValueError: If it belongs to another model.
         """
+        missing = sorted(self.tensors().keys() - tensors.keys())
+        if missing:
+            raise ValueError(
+                f"the checkpoint must hold the tensors {missing}, got {sorted(tensors)}: it was "
+                "made with another model"
+            )
         copy_into(state_tensors(self.task.objective), tensors["model"], "the checkpoint's model")
         copy_into(self.average.tensors, tensors["averaged"], "the checkpoint's weight average")
-        load_optimizer_tensors(self.optimizer, self.task.objective, tensors["optimizer"])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load(tensors[f"optimizer-{name}"])
 
-    def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(
-            step,
-            total_steps=self.total_steps,
-            warmup_fraction=self.config.warmup_fraction,
-            final_factor=self.config.final_learning_rate,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
+    def _accumulate_gradients(self) -> dict[str, Tensor]:
+        """Backpropagates this process's share of a step; returns its mean losses () by optimizer.
 
-    def _accumulate_gradients(self, step: int) -> Tensor:
-        """Backward through this process's share of the batch; returns its mean loss ()."""
+        Raises:
+            ValueError: A loss is named after no optimizer.
+        """
         parts = self.config.accumulation
-        # (batch_size,) -> part, process, example: the union over both is the whole batch.
-        indices = self.order.batch(step).view(parts, world_size(), -1)[:, rank()]
-        losses = []
-        for part in indices:
-            batch = self.task.batch(part, self.device)
+        totals: dict[str, list[Tensor]] = {}
+        for _ in range(parts):
+            batch = next(self._batches)
             with self.precision.autocast(self.device):
                 output: StepOutput = self.task.objective(*batch)
-            (output.loss / parts).backward()  # type: ignore[no-untyped-call]
-            losses.append(output.loss.detach())
-            self.figures.add({"loss": output.loss, **output.metrics})
-        return torch.stack(losses).mean()
+            losses = dict(output.losses)
+            if not losses or losses.keys() - self._optimizers.keys():
+                raise ValueError(
+                    f"losses must be named after optimizers, {sorted(self._optimizers)}, got "
+                    f"{sorted(losses)}"
+                )
+            *_, last = losses
+            for name, loss in losses.items():
+                (loss / parts).backward(  # type: ignore[no-untyped-call]
+                    inputs=self._optimizers[name].parameters, retain_graph=name != last
+                )
+                totals.setdefault(name, []).append(loss.detach())
+            labelled = {self._label("loss", name): loss for name, loss in losses.items()}
+            self.metrics.add({**labelled, **output.metrics})
+        return {name: torch.stack(values).mean() for name, values in totals.items()}
+
+    def _label(self, metric: str, optimizer: str) -> str:
+        """Returns the name under which a metric of one optimizer is logged."""
+        return metric if len(self._optimizers) == 1 else f"{metric}/{optimizer}"
+
+
+def _require_one_owner(objective: nn.Module, optimizers: Mapping[str, ModuleOptimizer]) -> None:
+    owners = Counter(id(p) for optimizer in optimizers.values() for p in optimizer.parameters)
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad and owners[id(parameter)] != 1:
+            raise ValueError(
+                f"each trainable parameter must belong to one optimizer, but {name!r} belongs to "
+                f"{owners[id(parameter)]}: freeze it, or change the task's optimizers"
+            )

@@ -17,12 +17,12 @@ from pipelines.training.distributed import (
     agree,
     broadcast_from_main,
     is_main,
-    mean_figures,
+    mean_metrics,
     on_main,
 )
 from pipelines.training.metrics_log import MetricsLog, MetricsRow
 from pipelines.training.precision import Precision, resolve_precision
-from pipelines.training.progress import NoProgress, Progress
+from pipelines.training.progress import Progress
 from pipelines.training.randomness import derive_seed
 from pipelines.training.result import TrainingResult
 from pipelines.training.run_state import (
@@ -35,7 +35,7 @@ from pipelines.training.run_state import (
 )
 from pipelines.training.state_tensors import cloned, copy_into, first_non_finite, state_tensors
 from pipelines.training.task import Task
-from pipelines.training.train_step import Optimisation
+from pipelines.training.train_step import TrainStep
 
 
 class Trainer:
@@ -43,7 +43,7 @@ class Trainer:
 
     Interrupted at any moment and called again with `resume=True`, `fit` ends bit for bit as it
     would have without the interruption, on the same machine with as many threads: the examples and
-    the random draws of a step are functions of (seed, step), and everything else is in the
+    the random numbers of a step are functions of (seed, step), and everything else is in the
     checkpoint.
 
         trainer = Trainer(task, TrainingConfig(epochs=10), checkpoint_dir=run / "checkpoints",
@@ -57,12 +57,12 @@ class Trainer:
 
     Args:
         task: What to train.
-        config: For how long, in which batches, with which optimizer.
-        checkpoint_dir: Belongs to this training alone.
-        metrics: Where the figures go; may be shared with other phases.
-        device: Where to compute.
+        config: Settings of the training.
+        checkpoint_dir: Directory of this training's checkpoints alone.
+        metrics: Log of the metrics; may be shared with other phases.
+        device: Device of the training.
         seed: Same seed, same result. Torch's global random stream is re-seeded from it.
-        progress: Told how far the training is; None shows nothing.
+        progress: Display of the progress; None for none.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Trainer:
         self.metrics = metrics
         self.device = device
         self.seed = seed
-        self.progress = progress if progress is not None and is_main() else NoProgress()
+        self.progress = progress if progress is not None and is_main() else Progress()
         self._store = CheckpointStore(checkpoint_dir)
         self._fingerprint = fingerprint(task, config, seed)
         self._validation_interval = config.steps_between_validations(task.num_training_examples)
@@ -90,21 +90,21 @@ class Trainer:
         """Trains to the end; afterwards `task.objective` holds the best averaged weights.
 
         Args:
-            resume: Whether to go on from the newest checkpoint. Without any checkpoint this is a
-                fresh start, since the interruption may have come before the first.
+            resume: Whether to continue from the newest checkpoint. Without any checkpoint training
+                starts anew: it may have been interrupted before the first.
 
         Raises:
             FileExistsError: If `resume` is False and there are checkpoints.
-            ValueError: If the checkpoint is of other settings or another model, or unreadable.
-            RuntimeError: If the loss, the gradient, the weights or the monitored figure is not
-                finite, or if a checkpoint cannot be written. The last good checkpoint stays.
+            ValueError: If the checkpoint is unreadable, or of other settings or another model.
+            RuntimeError: If a loss, a gradient, a weight or the monitored metric is not finite, or
+                if a checkpoint cannot be written. The last good checkpoint stays.
         """
         self._start(self._find_checkpoint(resume))
         try:
-            while self._state.step < self._optimisation.total_steps:
+            while self._state.step < self._train_step.total_steps:
                 if self._state.stopped_early:
                     break
-                self._optimisation.step(self._state.step)
+                self._train_step.step(self._state.step)
                 self._state.step += 1
                 self.progress.advance(self.config.batch_size)
                 self._after_step()
@@ -130,7 +130,7 @@ class Trainer:
         return checkpoint
 
     def _start(self, checkpoint: Checkpoint | None) -> None:
-        """Brings objective, optimizer, log and progress to where the training begins or goes on."""
+        """Prepares objective, optimizers, log and progress display for the first or next step."""
         objective = self.task.objective.train().to(self.device)
         if checkpoint is None:
             torch.manual_seed(derive_seed(self.seed, self.task.name, "prepare"))
@@ -142,37 +142,42 @@ class Trainer:
         broadcast_from_main(state_tensors(objective))
         self._state = RunState()
         self._best: dict[str, Tensor] = {}
-        self._optimisation = Optimisation(
-            self.task, self.config, self.device, self._precision(checkpoint), self.seed
+        self._train_step = TrainStep(
+            self.task,
+            self.config,
+            self.device,
+            self._precision(checkpoint),
+            self.seed,
+            start_step=checkpoint.step if checkpoint else 0,
         )
         if checkpoint is not None:
             self._restore(checkpoint)
         if is_main():
             self.metrics.trim(self.task.name, self._state.step)
-        total_images = self._optimisation.total_steps * self.config.batch_size
+        total_images = self._train_step.total_steps * self.config.batch_size
         self.progress.start(self.task.name, total_images, self._images_seen())
         self._resumed_at = time.perf_counter() - self._state.seconds
 
     def _precision(self, checkpoint: Checkpoint | None) -> Precision:
-        """The checkpoint's precision or rank 0's: measured again, it could come out otherwise."""
+        """Returns the checkpoint's precision or rank 0's; a second measurement may differ."""
         if checkpoint is not None:
             return checkpoint.state.precision
         resolved = on_main(lambda: asdict(resolve_precision(self.config.precision, self.device)))
         return Precision(**resolved)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self._optimisation.load(checkpoint.tensors)
+        self._train_step.load(checkpoint.tensors)
         self._state = checkpoint.state.run
-        self._optimisation.figures.sums = checkpoint.state.sums
-        self._optimisation.figures.counts = checkpoint.state.counts
+        self._train_step.metrics.sums = checkpoint.state.sums
+        self._train_step.metrics.counts = checkpoint.state.counts
         if "best" in checkpoint.tensors:
-            self._best = cloned(self._optimisation.average.tensors)
+            self._best = cloned(self._train_step.average.tensors)
             copy_into(self._best, checkpoint.tensors["best"], "the checkpoint's best weights")
 
     def _after_step(self) -> None:
-        """Logs, validates and saves, as far as the step asks for it."""
+        """Logs, validates and saves at the configured intervals."""
         step = self._state.step
-        is_last = step == self._optimisation.total_steps
+        is_last = step == self._train_step.total_steps
         if step % self.config.log_every == 0 or is_last:
             self._log_training()
         if step % self._validation_interval == 0 or is_last:
@@ -181,23 +186,23 @@ class Trainer:
             self._save()
 
     def _log_training(self) -> None:
-        self._optimisation.check_finite()
-        values = self._optimisation.figures.take_means()
-        values["learning_rate"] = self._optimisation.learning_rate
+        self._train_step.check_finite()
+        values = self._train_step.metrics.take_means()
+        values |= self._train_step.learning_rates
         self._write_row("train", values)
-        self.progress.show({"loss": values["loss"]})
+        self.progress.show({name: v for name, v in values.items() if name.startswith("loss")})
 
     def _validate(self) -> None:
-        """Measures the averaged weights and keeps them if they are the best so far."""
-        self._optimisation.check_finite()
+        """Measures the averaged weights and keeps the best ones."""
+        self._train_step.check_finite()
         objective = self.task.objective.eval()
         torch.manual_seed(derive_seed(self.seed, self.task.name, "validate", self._state.step))
         with (
-            self._optimisation.average.swapped_into(objective),
+            self._train_step.average.swapped_into(objective),
             torch.no_grad(),
-            self._optimisation.precision.autocast(self.device),
+            self._train_step.precision.autocast(self.device),
         ):
-            metrics = mean_figures(self.task.validate(self.device), self.device)
+            metrics = mean_metrics(self.task.validate(self.device), self.device)
         objective.train()
         monitored = metrics.get(self.task.monitor)
         if monitored is None or not math.isfinite(monitored):
@@ -206,7 +211,7 @@ class Trainer:
                 f"{monitored} at step {self._state.step}; the last checkpoint, if any, is intact"
             )
         if self._state.judge(metrics, self.task.monitor):
-            self._best = cloned(self._optimisation.average.tensors)
+            self._best = cloned(self._train_step.average.tensors)
         patience = self.config.patience
         self._state.stopped_early = (
             patience is not None and self._state.validations_since_best >= patience
@@ -215,16 +220,16 @@ class Trainer:
         self.progress.show({f"validation {name}": value for name, value in metrics.items()})
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless it would hold weights that no one can use.
+        """Writes a checkpoint of finite weights.
 
         Raises:
             RuntimeError: If a weight is not finite, or if writing fails.
         """
-        self._optimisation.check_finite()
-        self._optimisation.figures.fold()
+        self._train_step.check_finite()
+        self._train_step.metrics.fold()
         if not is_main():
             return
-        tensors = self._optimisation.tensors()
+        tensors = self._train_step.tensors()
         if self._best:
             tensors["best"] = self._best
         for group, members in tensors.items():
@@ -234,12 +239,12 @@ class Trainer:
                     f"training {self.task.name} stopped at step {self._state.step}: {name!r} of "
                     f"its {group} tensors is not finite; the last checkpoint, if any, is intact"
                 )
-        figures = self._optimisation.figures
+        running = self._train_step.metrics
         state = TrainingState(
             run=replace(self._state, seconds=self._seconds()),
-            sums=figures.sums,
-            counts=figures.counts,
-            precision=self._optimisation.precision,
+            sums=running.sums,
+            counts=running.counts,
+            precision=self._train_step.precision,
             fingerprint=self._fingerprint,
             environment=environment(self.device),
         )
@@ -249,7 +254,7 @@ class Trainer:
     def _finish(self) -> TrainingResult:
         objective = self.task.objective.eval()
         copy_into(state_tensors(objective), self._best, "the best weights")
-        # As it came: writers of safetensors refuse other memory formats than the plain one.
+        # safetensors accepts no other memory format.
         objective.to(memory_format=torch.contiguous_format)
         return TrainingResult(
             step=self._state.step,
@@ -258,7 +263,7 @@ class Trainer:
             best_metrics=self._state.best_metrics,
             last_metrics=self._state.last_metrics,
             seconds=self._seconds(),
-            precision=self._optimisation.precision,
+            precision=self._train_step.precision,
             stopped_early=self._state.stopped_early,
         )
 

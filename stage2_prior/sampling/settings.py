@@ -9,6 +9,19 @@ from stage2_prior.config_checks import require
 
 GuidanceSchedule: TypeAlias = Literal["constant", "linear", "cosine"]
 """How classifier-free guidance changes over the codes of an image."""
+StepOrder: TypeAlias = Literal["random", "confidence"]
+"""Which codes parallel decoding samples first."""
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+"""Of matrix products."""
+Compilation: TypeAlias = Literal["off", "auto", "on"]
+"""Whether the decoding step is compiled."""
+
+_CHOICES = {
+    "guidance_schedule": GuidanceSchedule,
+    "step_order": StepOrder,
+    "precision": Precision,
+    "compile": Compilation,
+}
 
 # So that guided logits stay finite in float32.
 _MAX_GUIDANCE_SCALE = 1e6
@@ -16,14 +29,14 @@ _MAX_GUIDANCE_SCALE = 1e6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
-    """How codes are drawn from a prior; the defaults draw from the model as it is."""
+    """How codes are sampled from a prior; the defaults sample from the model as it is."""
 
     temperature: float = 1.0
-    """Divides the logits: below 1 safer and less varied, above 1 wilder; 0 takes the likeliest."""
+    """Divides the logits: below 1 less varied, above 1 more; 0 takes the likeliest code."""
     first_temperature: float | None = None
-    """Temperature of the first code, from which it goes in even steps to temperature at the last;
-    both above 0. None draws every code at temperature. Codes that are given count as drawn; those
-    drawn in one step, with num_steps, have the temperature of its first."""
+    """Temperature of the first code; it changes linearly to temperature at the last code. Both must
+    be above 0. None keeps temperature constant. Known codes count as sampled. All codes of one
+    step, with num_steps, have the temperature of its first."""
     top_k: int | None = None
     """Keep only the k likeliest codes at each position; None keeps all."""
     top_p: float | None = None
@@ -34,40 +47,33 @@ class SamplingSettings:
     them; at most 1,000,000. Needs labels and a prior trained with label dropout."""
     guidance_schedule: GuidanceSchedule = "constant"
     """`constant` guides every code alike; `linear` and `cosine` go from first_guidance_scale at
-    the first code to guidance_scale at the last, so that the composition stays varied. Codes that
-    are given count as drawn; those drawn in one step, with num_steps, have the guidance of its
-    first."""
+    the first code to guidance_scale at the last, so that the composition stays varied. Known codes
+    count as sampled. All codes of one step, with num_steps, have the guidance of its first."""
     first_guidance_scale: float = 1.0
     """With a schedule, the guidance scale of the first code: 1 follows the label as trained, below
-    1 less, so that first codes vary more than those of its class, 0 not at all; at most
-    1,000,000."""
+    1 less, 0 not at all; at most 1,000,000."""
     guidance_power: float = 1.0
-    """With a schedule, above 1 guidance comes later, below 1 earlier: the share of codes that are
-    known is raised to this power."""
+    """With a schedule, above 1 guidance comes later, below 1 earlier: the fraction of codes that
+    are known is raised to this power."""
     num_steps: int | None = None
-    """Draw the codes in this many steps, several at once and independently of each other; fewer is
-    faster and worse. Needs a prior trained with any_order. None draws one by one in raster order,
-    exactly from the model."""
-    step_order: Literal["random", "confidence"] = "random"
-    """With num_steps, which codes come first: `random` draws each step's share of a random order;
-    `confidence` draws all open codes in each step and keeps those it is surest of, which is slower
-    in large batches."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Matrix products of the transformer while sampling. float32 draws from the distribution whose
-    probabilities are reported; bfloat16 from one that is rounded to 8 bits, with other codes for
-    the same seed, about twice as fast on CPUs that know it."""
-    compile: Literal["off", "auto", "on"] = "off"
-    """Compile the transformer's step before drawing: faster from some 10,000 images on (seconds
-    are lost first, fewer the second time), and needs a C++ compiler, or Triton on a GPU. `auto`
-    compiles where that pays. Codes are rounded in another order, which in float32 turns about one
-    draw in a million, in bfloat16 many."""
+    """Sample the codes in this many steps, several at once and independently of each other; fewer
+    is faster and worse. Needs a prior trained with any_order. None samples one by one in raster
+    order, exactly from the model."""
+    step_order: StepOrder = "random"
+    """With num_steps, which codes come first: `random` samples each step's share of a random order;
+    `confidence` samples all unknown codes in each step and keeps the most confident ones, which is
+    slower in large batches."""
+    precision: Precision = "float32"
+    """Matrix products of the transformer while sampling. float32 samples from the distribution
+    whose probabilities are reported; bfloat16 from one that is rounded to 8 bits, with other codes
+    for the same seed, about twice as fast on CPUs that support it."""
+    compile: Compilation = "off"
+    """Compile the transformer's step before sampling: faster from some 10,000 images on (compiling
+    takes seconds, less the second time). Needs a C++ compiler, or Triton on a GPU. `auto` compiles
+    where that pays. Codes are rounded in another order, which in float32 changes about one code in
+    a million, in bfloat16 many."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         for name in ("temperature", "guidance_scale", "first_guidance_scale"):
             value = getattr(self, name)
             require(value >= 0, name, "at least 0", value)
@@ -88,12 +94,10 @@ class SamplingSettings:
                 f"first_temperature {first} needs a temperature above 0 to go to, and 0 takes the "
                 "likeliest code: name another temperature, or leave first_temperature out"
             )
-        require(
-            self.guidance_schedule in get_args(GuidanceSchedule),
-            "guidance_schedule",
-            f"one of {', '.join(get_args(GuidanceSchedule))}",
-            self.guidance_schedule,
-        )
+        for name, literal in _CHOICES.items():
+            *choices, last = get_args(literal)
+            value = getattr(self, name)
+            require(value in (*choices, last), name, f"{', '.join(choices)} or {last}", value)
         power = self.guidance_power
         require(0 < power < float("inf"), "guidance_power", "above 0 and finite", power)
         for name, purpose in (("guidance_power", "shape"), ("first_guidance_scale", "start")):
@@ -111,23 +115,10 @@ class SamplingSettings:
             )
         steps = self.num_steps
         require(steps is None or steps >= 1, "num_steps", "at least 1 or None", steps)
-        require(
-            self.step_order in ("random", "confidence"),
-            "step_order",
-            "random or confidence",
-            self.step_order,
-        )
-        require(
-            self.precision in ("float32", "bfloat16"),
-            "precision",
-            "float32 or bfloat16",
-            self.precision,
-        )
-        require(self.compile in ("off", "auto", "on"), "compile", "off, auto or on", self.compile)
         require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
         require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
 
     @property
     def guided(self) -> bool:
-        """Whether any code is drawn otherwise than under its label as trained."""
+        """Whether any code is sampled with a guidance scale other than 1."""
         return self.guidance_scale != 1 or self.first_guidance_scale != 1

@@ -79,7 +79,7 @@ def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
     """Prepares the weights of `block` for inference, in `dtype`."""
     qkv, qkv_bias = fold_norm(block.attention_norm, block.attention.to_qkv)
     width = qkv.shape[0]
-    scale = torch.ones(3 * width, dtype=qkv.dtype, device=qkv.device)
+    scale = qkv.new_ones(3 * width)
     scale[:width] = (width // block.attention.num_heads) ** -0.5
     mlp_in, mlp_in_bias = fold_norm(block.mlp_norm, block.mlp_in)
     tensors = (

@@ -48,6 +48,7 @@ class TransformerStepper(CodeStepper):
         """Computes the logits (B, K) of the next position; see `CodeStepper.logits`."""
         return self.next_logits(1)[:, 0]
 
+    @torch.no_grad()
     def next_logits(self, count: int) -> Tensor:
         """Computes the logits of the next `count` positions, each given the known codes only.
 
@@ -73,6 +74,7 @@ class TransformerStepper(CodeStepper):
         """Takes int64 (B,) as the codes of the next position."""
         self.accept_next(codes[:, None])
 
+    @torch.no_grad()
     def accept_next(self, codes: Tensor, *, first_is_read: bool = True) -> None:
         """Takes int64 (B, n) as the codes of the next n positions.
 
@@ -86,6 +88,7 @@ class TransformerStepper(CodeStepper):
         self._num_read = self.num_known + first_is_read
         self.num_known += codes.shape[1]
 
+    @torch.no_grad()
     def sample(self, rule: SamplingRule, uniform: Tensor) -> Tensor:
         """Samples the next position's codes, int64 (B,), by the compiled step if there is one."""
         known = self.num_known

@@ -1,13 +1,8 @@
 """One tiny trained run for all tests of the commands, and the tiny data it was trained on."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_runs`, here and in started processes
 
 
 def two_kinds_of_images(count, height, width, channels):

@@ -64,9 +64,9 @@ def run(rgb_run, tmp_path):
     return copied(rgb_run, tmp_path / "runs" / "rgb")
 
 
-def test_evaluation_has_every_figure(evaluated):
+def test_evaluation_has_every_metric(evaluated):
     _, evaluation = evaluated
-    names = [(figure.group, figure.name) for figure in evaluation.figures]
+    names = [(metric.group, metric.name) for metric in evaluation.metrics]
     # 8x10 pixels are too few for structural similarity.
     assert names == [
         *(("reconstruction", name) for name in ("psnr", "l1", "rate_bits_per_image")),
@@ -113,11 +113,11 @@ def test_rate_is_the_size_of_the_codes(evaluated):
 def test_generation_figures_have_floor_and_spread(evaluated):
     _, evaluation = evaluated
     for name in ("fd_classifier", "kd_classifier", "precision_classifier", "coverage_classifier"):
-        figure = evaluation.find(name)
-        assert figure.num_images == SIDE
-        assert figure.repetitions >= 2
-        assert figure.spread is not None
-        labels = [reference.label for reference in figure.references[:2]]
+        metric = evaluation.find(name)
+        assert metric.num_images == SIDE
+        assert metric.repetitions >= 2
+        assert metric.std is not None
+        labels = [reference.label for reference in metric.references[:2]]
         assert labels == ["train against test", "reconstructions against test"]
 
 
@@ -136,10 +136,10 @@ def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
         frechet_distance(test, network.features(samples[start : start + SIDE]))
         for start in range(0, 36, SIDE)
     ]
-    figure = evaluation.find("fd_classifier")
-    assert figure.repetitions == 6
-    assert figure.value == pytest.approx(np.mean(distances), rel=1e-3)
-    assert figure.spread == pytest.approx(np.std(distances, ddof=1), rel=1e-3)
+    metric = evaluation.find("fd_classifier")
+    assert metric.repetitions == 6
+    assert metric.value == pytest.approx(np.mean(distances), rel=1e-3)
+    assert metric.std == pytest.approx(np.std(distances, ddof=1), rel=1e-3)
     assert evaluation.conditions.feature_networks == {"classifier": f"{folder.name}-{weights[:8]}"}
 
 
@@ -168,7 +168,7 @@ def test_second_evaluation_gives_the_same_figures_and_keeps_the_classifier(evalu
     before = weights.stat().st_mtime_ns
     (copied_run / "evaluation.json").write_text("old")
     second = evaluate(copied_run)
-    assert second.figures == first.figures
+    assert second.metrics == first.metrics
     assert second.conditions == first.conditions
     assert weights.stat().st_mtime_ns == before
 
@@ -176,13 +176,13 @@ def test_second_evaluation_gives_the_same_figures_and_keeps_the_classifier(evalu
 def test_table_is_said(run, capsys):
     evaluation = evaluate(run, "--quick")
     said = capsys.readouterr().out
-    for figure in evaluation.figures:
-        assert f"\n  {figure.label} " in said
+    for metric in evaluation.metrics:
+        assert f"\n  {metric.label} " in said
     for note in evaluation.notes:
         assert f"\nnote: {note}\n" in said
 
 
-def test_run_that_repeats_its_training_images_rings_the_alarm(run, rgb_file, monkeypatch, capsys):
+def test_run_that_repeats_its_training_images_rings_the_warning(run, rgb_file, monkeypatch, capsys):
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
 
     def repeat(_, count, *__, **___):
@@ -193,8 +193,8 @@ def test_run_that_repeats_its_training_images_rings_the_alarm(run, rgb_file, mon
     evaluation = evaluate(run, "--quick")
     assert evaluation.find("near_copies").value == 100
     assert evaluation.find("nearest_distance_median").value == 0
-    assert evaluation.alarms[0].startswith("memorisation alarm: 100.0%")
-    assert "\nALARM: memorisation alarm: 100.0%" in capsys.readouterr().out
+    assert evaluation.warnings[0].startswith("memorisation warning: 100.0%")
+    assert "\nWARNING: memorisation warning: 100.0%" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def unlabelled_run(gray_file, tmp_path_factory):
 
 def test_run_without_labels_goes_without_classifier(unlabelled_run):
     evaluation = evaluate(unlabelled_run)
-    groups = {figure.group for figure in evaluation.figures}
+    groups = {metric.group for metric in evaluation.metrics}
     assert groups == {"reconstruction", "memorisation", "prior"}
     assert evaluation.notes[0] == (
         "the data have no labels, so there is neither a feature classifier nor a classification "
@@ -241,7 +241,7 @@ def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
     monkeypatch.setattr(run_evaluation, "inception_weights", lambda: "weights.pth")
     monkeypatch.setattr(run_evaluation, "inception_network", lambda *_: network)
     evaluation = evaluate(unlabelled_run)
-    names = {figure.name for figure in evaluation.figures}
+    names = {metric.name for metric in evaluation.metrics}
     assert {"fid", "kid", "rfid", "precision_inception", "coverage_inception"} <= names
     assert evaluation.conditions.feature_networks == {"inception": "1234"}
 
@@ -340,7 +340,7 @@ def test_several_runs_are_compared_and_known_figures_are_taken(evaluated, run, t
     out = tmp_path / "compared"
     command("evaluate", "--run", known, run, "--device", "cpu", "--out", out)
     said = capsys.readouterr().out
-    assert f"taking the figures of {known}/evaluation.json\n" in said
+    assert f"taking the metrics of {known}/evaluation.json\n" in said
     assert f"evaluating {run}\n" in said
     assert (known / "evaluation.json").read_text() == text
     assert Evaluation.read(run / "evaluation.json").run == "rgb"
@@ -368,7 +368,7 @@ def known(evaluated, tmp_path):
 def test_renamed_run_is_called_by_its_new_name(known, evaluated):
     taken = agreeing(known)
     assert taken.run == "renamed"
-    assert taken.figures == evaluated[1].figures
+    assert taken.metrics == evaluated[1].metrics
 
 
 def test_recorded_settings_say_whether_it_was_compiled(evaluated):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.files.records import write_record
 from pipelines.generation.pipeline import ClassesRecord, _classes
 from pipelines.runs.directory import RunDirectory
@@ -56,13 +56,13 @@ def run(rgb_run, tmp_path_factory):
     """A run with every record that there is."""
     run = tmp_path_factory.mktemp("fuzz") / "run"
     shutil.copytree(rgb_run, run)
-    figure = Figure(
+    metric = Metric(
         group="reconstruction", name="psnr", label="PSNR", value=math.inf, unit="dB",
-        better="higher", explanation="How near.", num_images=6, spread=0.5, repetitions=2,
+        better="higher", explanation="How near.", num_images=6, std=0.5, repetitions=2,
         references=(Reference(label="floor", value=1.5),),
     )  # fmt: skip
     Evaluation(
-        run="rgb", conditions=conditions(), figures=(figure,), notes=("a note",),
+        run="rgb", conditions=conditions(), metrics=(metric,), notes=("a note",),
         seconds={"prior": 1.5}, environment={"torch": "2.9"},
     ).write(run / "evaluation.json")  # fmt: skip
     SamplingTuning(

@@ -13,7 +13,7 @@ from pipelines.data.load import load_splits
 from pipelines.evaluation.metrics import feature_classifier
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.generation.pipeline import GenerationPipeline
-from pipelines.report.numbers import with_spread
+from pipelines.report.numbers import format_with_std
 from pipelines.tuning.record import (
     MeasuredSettings,
     SamplingTuning,
@@ -181,7 +181,7 @@ def test_report_shows_what_was_tried(run):
     best = SamplingTuning.read(run / "sampling_tuning.json").nearest
     assert "<h3>Settings that were tried</h3>" in page
     row = page[page.index(f'<th scope="row">{best.settings.temperature}</th>') :]
-    distance = with_spread(best.distance, best.spread)
+    distance = format_with_std(best.distance, best.spread)
     assert f"<strong>{distance}</strong>" in row[: row.index("</tr>")]
     assert page.count("<strong>" + distance) == 1
 

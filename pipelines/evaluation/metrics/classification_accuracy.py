@@ -28,7 +28,7 @@ class ClassificationAccuracy:
         return float(np.mean(self.generated) / np.mean(self.real)) if any(self.real) else 0.0
 
     @property
-    def ratio_spread(self) -> float | None:
+    def ratio_std(self) -> float | None:
         """Standard deviation of the ratio over seeds; None for one seed."""
         if len(self.generated) < 2:
             return None

@@ -1,4 +1,4 @@
-"""The networks whose features images are compared in, each with the name its figures bear."""
+"""The networks whose features images are compared in, each with the name its metrics bear."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ NO_TORCH_FIDELITY = (
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureNetwork:
-    """Where images are compared, and what the figures are called."""
+    """Where images are compared, and what the metrics are called."""
 
     name: str
-    """Key in the names of figures, e.g. `classifier`."""
+    """Key in the names of metrics, e.g. `classifier`."""
     label: str
     """What a reader calls it."""
     frechet: str

@@ -18,7 +18,7 @@ class KernelDistance:
 
     mean: float
     """Over the subsets; unbiased, so it may fall below 0 for equal distributions."""
-    spread: float
+    std: float
     """Standard deviation over the subsets."""
     subsets: int
     """How many there were."""
@@ -40,7 +40,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     Heusel et al. 2017, equation 6, as torchmetrics computes it, in float64. Its
     estimate from few images is too high, by an amount that depends on their number: compare only
-    figures of equally many.
+    metrics of equally many.
 
     Args:
         first: (N, D) features.
@@ -97,8 +97,8 @@ def kernel_distance(
     metric.update(second.double(), real=False)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        mean, spread = metric.compute()
-    return KernelDistance(mean.item(), spread.item(), subsets)
+        mean, std = metric.compute()
+    return KernelDistance(mean.item(), std.item(), subsets)
 
 
 def _check(first: Tensor, second: Tensor) -> None:

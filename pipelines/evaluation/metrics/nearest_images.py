@@ -17,9 +17,9 @@ _EXACT_PIXELS = 1024
 _CHUNK_PIXELS = 2**22
 _MAX_CHUNK = 1024  # a table of 1024 x 1024 float64, 8 MB, mostly stays in a processor's cache
 
-INNOCENT_PERCENTILE = 1.0
+CONTROL_PERCENTILE = 1.0
 """Per cent of new images that are nearer to a training image than the threshold, by definition."""
-_ALARM_FACTOR = 3.0
+_WARNING_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -81,35 +81,35 @@ class Memorisation:
     """Whether samples are nearer to training images than images that cannot be copies of them."""
 
     threshold: float
-    """Distance that 99 % of the innocent images keep from the training images."""
+    """Distance that 99 % of the control images keep from the training images."""
     share: float
     """Part of the samples that are nearer than that, in [0, 1]."""
-    alarm: bool
+    warning: bool
     """Whether that part is more than chance allows."""
 
 
-def judge_memorisation(samples: Tensor, innocents: tuple[Tensor, ...]) -> Memorisation:
+def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memorisation:
     """Judges the samples' distances by those of images that cannot have been memorised.
 
-    By construction about 1 % of an innocent set is nearer than the threshold. The alarm rings where
-    it is more than 3 % of the samples and more than three standard errors above 1 %.
+    By construction about 1 % of the controls are nearer than the threshold. There is a warning if
+    more than 3 % of the samples are, and more than three standard errors above 1 %.
 
     Args:
         samples: float32 (N,) distances of samples to their nearest training images.
-        innocents: float32 (M,) each: the distances of test images, and of whatever else is new but
+        controls: float32 (M,) each: the distances of test images, and of whatever else is new but
             as smooth as samples are, e.g. the reconstructions of test images. The threshold is the
             lowest of their first percentiles.
 
     Raises:
-        ValueError: There are no samples or no innocent images.
+        ValueError: There are no samples or no control images.
     """
-    if not len(samples) or not innocents or not all(map(len, innocents)):
+    if not len(samples) or not controls or not all(map(len, controls)):
         raise ValueError("distances of at least one sample and one test image are required")
-    part = INNOCENT_PERCENTILE / 100
-    threshold = min(float(np.quantile(distances.numpy(), part)) for distances in innocents)
+    part = CONTROL_PERCENTILE / 100
+    threshold = min(float(np.quantile(distances.numpy(), part)) for distances in controls)
     share = (samples < threshold).double().mean().item()
     error = (part * (1 - part) / len(samples)) ** 0.5
-    limit = max(_ALARM_FACTOR * part, part + 3 * error)
+    limit = max(_WARNING_FACTOR * part, part + 3 * error)
     return Memorisation(threshold, share, share > limit)
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 NUM_NEIGHBOURS = 5
-"""k of all four figures, as in the papers on density and coverage."""
+"""k of all four metrics, as in the papers on density and coverage."""
 _CHUNK = 1000
 
 
 @dataclass(frozen=True)
-class NeighbourFigures:
+class PrecisionRecall:
     """What the balls around features to their k-th nearest neighbours say."""
 
     precision: float
@@ -26,13 +26,13 @@ class NeighbourFigures:
     """Part of the balls around real images that hold a generated one, in [0, 1]."""
 
 
-def neighbour_figures(
+def precision_recall(
     real: Tensor,
     generated: Tensor,
     k: int = NUM_NEIGHBOURS,
     *,
     real_radii: Tensor | None = None,
-) -> NeighbourFigures:
+) -> PrecisionRecall:
     """Improved precision and recall, density and coverage.
 
     Kynkaanniemi et al. 2019, equations 1 and 2; Naeem et al. 2020, equations 3 and 4. A ball
@@ -73,7 +73,7 @@ def neighbour_figures(
             recall |= (distances < generated_radii[rows]).any(dim=1)
         covered.append(inside)
         recalled.append(recall)
-    return NeighbourFigures(
+    return PrecisionRecall(
         precision=(balls > 0).double().mean().item(),
         recall=torch.cat(recalled).double().mean().item(),
         density=balls.double().mean().item() / k,

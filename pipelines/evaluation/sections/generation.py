@@ -1,4 +1,4 @@
-"""How near generated images come to real ones, as figures with their floor beside them."""
+"""How near generated images come to real ones, as metrics with their floor beside them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipelines.evaluation.metrics.frechet import (
 )
 from pipelines.evaluation.metrics.precision_recall import (
     NUM_NEIGHBOURS,
-    NeighbourFigures,
-    neighbour_figures,
+    PrecisionRecall,
     neighbour_radii,
+    precision_recall,
 )
-from pipelines.evaluation.record import Figure, Reference
+from pipelines.evaluation.record import Metric, Reference
 
 FLOOR, RECONSTRUCTIONS = "train against test", "reconstructions against test"
 
@@ -42,16 +42,16 @@ class ComparedImages:
     """Disjoint sets of samples."""
 
 
-def distance_figures(
+def distance_metrics(
     network: FeatureNetwork, images: ComparedImages, *, max_sets: int, max_neighbour_sets: int
-) -> tuple[Figure, ...]:
+) -> tuple[Metric, ...]:
     """Frechet and kernel distance, precision, recall, density and coverage in one feature space.
 
     Args:
         network: Gives the features.
         images: The sets.
         max_sets: Use at most so many sets of samples and of training images.
-        max_neighbour_sets: The same for the last four figures, which take longer.
+        max_neighbour_sets: The same for the last four metrics, which take longer.
     """
     test = network.features(images.test)
     compared = _Compared(
@@ -63,32 +63,32 @@ def distance_figures(
     )
     frechet = compared.measure(lambda part: frechet_distance(test, part))
     kernel = compared.measure(lambda part: kernel_distance(test, part).mean)
-    kernel_spread, of_subsets = kernel.spread, ""
-    if kernel_spread is None and compared.num_images > MAX_SUBSET:
-        kernel_spread = kernel_distance(test, compared.samples[0]).spread
-        of_subsets = f" Its spread is over random subsets of {MAX_SUBSET:,} images of one set."
+    kernel_std, of_subsets = kernel.std, ""
+    if kernel_std is None and compared.num_images > MAX_SUBSET:
+        kernel_std = kernel_distance(test, compared.samples[0]).std
+        of_subsets = f" Its std is over random subsets of {MAX_SUBSET:,} images of one set."
     seen = ", which the classifier has learned from" if network.name == "classifier" else ""
     short = network.frechet.lower().replace("-", "_"), network.kernel.lower().replace("-", "_")
-    figures = [
-        compared.figure(
+    metrics = [
+        compared.metric(
             frechet,
             name=short[0],
             label=network.frechet,
             better="lower",
-            spread=frechet.spread,
+            std=frechet.std,
             explanation=f"Frechet distance of samples from test images to {network.label}; the "
             f"floor ({FLOOR}) is that of training and validation images{seen}.",
         ),
-        compared.figure(
+        compared.metric(
             kernel,
             name=short[1],
             label=network.kernel,
             better="lower",
-            spread=kernel_spread,
+            std=kernel_std,
             explanation="Kernel distance in the same features; its mean does not depend on the "
             f"number of images.{of_subsets}",
         ),
-        Figure(
+        Metric(
             group="reconstruction",
             name=f"r{short[0]}",
             label=f"r{network.frechet}",
@@ -101,16 +101,16 @@ def distance_figures(
         ),
     ]
     if compared.num_images > NUM_NEIGHBOURS:
-        figures += _neighbours(compared, test, max_neighbour_sets)
-    return tuple(figures)
+        metrics += _neighbours(compared, test, max_neighbour_sets)
+    return tuple(metrics)
 
 
-def accuracy_figures(measured: ClassificationAccuracy, num_images: int) -> tuple[Figure, ...]:
+def accuracy_metrics(measured: ClassificationAccuracy, num_images: int) -> tuple[Metric, ...]:
     """The classification accuracy score, and its ratio to that of real images."""
     generated, real = np.array(measured.generated), np.array(measured.real)
     several = len(generated) > 1
     return (
-        Figure(
+        Metric(
             group="generation",
             name="classification_accuracy",
             label="Classification accuracy score",
@@ -120,11 +120,11 @@ def accuracy_figures(measured: ClassificationAccuracy, num_images: int) -> tuple
             explanation="Accuracy on real test images of a classifier that learned from samples "
             "alone.",
             num_images=num_images,
-            spread=100 * float(generated.std(ddof=1)) if several else None,
+            std=100 * float(generated.std(ddof=1)) if several else None,
             repetitions=len(generated),
             references=(Reference(label="trained on real images", value=100 * float(real.mean())),),
         ),
-        Figure(
+        Metric(
             group="generation",
             name="classification_accuracy_ratio",
             label="Accuracy of samples / real",
@@ -133,7 +133,7 @@ def accuracy_figures(measured: ClassificationAccuracy, num_images: int) -> tuple
             explanation="The score as a part of what the same classifier reaches with as many real "
             "images.",
             num_images=num_images,
-            spread=measured.ratio_spread,
+            std=measured.ratio_std,
             repetitions=len(generated),
             references=(Reference(label="real images", value=1.0),),
         ),
@@ -146,12 +146,12 @@ class _Measured:
 
     samples: tuple[float, ...]
     train: float
-    train_spread: float | None
+    train_std: float | None
     reconstructions: float
 
     @property
-    def spread(self) -> float | None:
-        return _spread(self.samples)
+    def std(self) -> float | None:
+        return _std(self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,30 +169,30 @@ class _Compared:
         return _Measured(
             samples=tuple(of(part) for part in self.samples),
             train=float(np.mean(train)),
-            train_spread=_spread(train),
+            train_std=_std(train),
             reconstructions=of(self.reconstructions),
         )
 
-    def figure(
+    def metric(
         self,
         measured: _Measured,
         *,
         better: Literal["higher", "lower", "neither"],
-        spread: float | None,
+        std: float | None,
         **words: Any,
-    ) -> Figure:
+    ) -> Metric:
         references = [
             Reference(label=FLOOR, value=measured.train),
             Reference(label=RECONSTRUCTIONS, value=measured.reconstructions),
         ]
-        if measured.train_spread is not None:
-            references.append(Reference(label=f"spread of {FLOOR}", value=measured.train_spread))
-        return Figure(
+        if measured.train_std is not None:
+            references.append(Reference(label=f"std of {FLOOR}", value=measured.train_std))
+        return Metric(
             group="generation",
             value=float(np.mean(measured.samples)),
             better=better,
             num_images=self.num_images,
-            spread=spread,
+            std=std,
             repetitions=len(measured.samples),
             references=tuple(references),
             **words,
@@ -207,14 +207,14 @@ _NEIGHBOUR_WORDS = {
 }
 
 
-def _neighbours(compared: _Compared, test: Tensor, max_sets: int) -> list[Figure]:
-    found: dict[int, NeighbourFigures] = {}
+def _neighbours(compared: _Compared, test: Tensor, max_sets: int) -> list[Metric]:
+    found: dict[int, PrecisionRecall] = {}
     test = test.double()
     radii = neighbour_radii(test, NUM_NEIGHBOURS)  # once for all comparisons
 
-    def figures_of(part: Tensor) -> NeighbourFigures:
+    def figures_of(part: Tensor) -> PrecisionRecall:
         if id(part) not in found:
-            found[id(part)] = neighbour_figures(test, part, real_radii=radii)
+            found[id(part)] = precision_recall(test, part, real_radii=radii)
         return found[id(part)]
 
     few = _Compared(
@@ -225,21 +225,21 @@ def _neighbours(compared: _Compared, test: Tensor, max_sets: int) -> list[Figure
         samples=compared.samples[:max_sets],
     )
     suffix = "" if compared.network.name == "classifier" else f" ({compared.network.name})"
-    figures = []
+    metrics = []
     for name, words in _NEIGHBOUR_WORDS.items():
         measured = few.measure(lambda part, name=name: getattr(figures_of(part), name))  # type: ignore[misc]
-        figures.append(
-            few.figure(
+        metrics.append(
+            few.metric(
                 measured,
                 name=f"{name}_{compared.network.name}",
                 label=f"{name.capitalize()}{suffix}",
                 better="higher",
-                spread=measured.spread,
+                std=measured.std,
                 explanation=words,
             )
         )
-    return figures
+    return metrics
 
 
-def _spread(values: Sequence[float]) -> float | None:
+def _std(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -1,4 +1,4 @@
-"""Whether samples are copies of training images, as figures."""
+"""Whether samples are copies of training images, as metrics."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.evaluation.metrics.nearest_images import (
-    INNOCENT_PERCENTILE,
-    judge_memorisation,
+    CONTROL_PERCENTILE,
+    detect_memorisation,
     nearest_training_images,
 )
-from pipelines.evaluation.record import Figure, Reference
+from pipelines.evaluation.record import Metric, Reference
 
 
 @dataclass(frozen=True)
-class MemorisationFigures:
-    """The figures, and the alarm in words."""
+class MemorisationMetrics:
+    """The metrics, and the warning in words."""
 
-    figures: tuple[Figure, ...]
-    alarms: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    warnings: tuple[str, ...]
     """Empty where samples are no nearer to training images than new images are."""
 
 
-def memorisation_figures(
+def memorisation_metrics(
     samples: Tensor,
     test: Tensor,
     reconstructions: Tensor,
     training: NDArray[np.uint8],
     decoded_training: NDArray[np.uint8] | None,
-) -> MemorisationFigures:
+) -> MemorisationMetrics:
     """Distances of samples to their nearest training images beside those of new images.
 
     A prior that has learned code grids by heart gives the training images as the VQ-VAE decodes
@@ -50,10 +50,10 @@ def memorisation_figures(
         nearest_training_images(images, training).distance
         for images in (samples, test, reconstructions)
     )
-    judged = judge_memorisation(distances, (new, decoded))
+    judged = detect_memorisation(distances, (new, decoded))
     count, unit = len(samples), "of 255"
-    figures = [
-        Figure(
+    metrics = [
+        Metric(
             group="memorisation",
             name=f"nearest_distance_{name}",
             label=f"Distance to the nearest training image, {words}",
@@ -72,10 +72,10 @@ def memorisation_figures(
         )
         for name, words, percentile in (
             ("median", "median", 50),
-            ("percentile_1", "1st percentile", INNOCENT_PERCENTILE),
+            ("percentile_1", "1st percentile", CONTROL_PERCENTILE),
         )
     ]
-    figures.append(
+    metrics.append(
         _share(
             "near_copies",
             "Samples nearer to a training image than 99 % of new images",
@@ -85,16 +85,16 @@ def memorisation_figures(
             count,
         )
     )
-    alarms = []
-    if judged.alarm:
-        alarms.append(_alarm(judged.share, "a training image", "test images"))
+    warnings = []
+    if judged.warning:
+        warnings.append(_warning(judged.share, "a training image", "test images"))
     if decoded_training is not None:
         distances, decoded = (
             nearest_training_images(images, decoded_training).distance
             for images in (samples, reconstructions)
         )
-        judged = judge_memorisation(distances, (decoded,))
-        figures.append(
+        judged = detect_memorisation(distances, (decoded,))
+        metrics.append(
             _share(
                 "near_copies_of_reconstructions",
                 "The same against decoded training images",
@@ -104,15 +104,15 @@ def memorisation_figures(
                 count,
             )
         )
-        if judged.alarm:
-            alarms.append(
-                _alarm(judged.share, "a decoded training image", "reconstructions of test images")
+        if judged.warning:
+            warnings.append(
+                _warning(judged.share, "a decoded training image", "reconstructions of test images")
             )
-    return MemorisationFigures(tuple(figures), tuple(alarms))
+    return MemorisationMetrics(tuple(metrics), tuple(warnings))
 
 
-def _share(name: str, label: str, explanation: str, share: float, count: int) -> Figure:
-    return Figure(
+def _share(name: str, label: str, explanation: str, share: float, count: int) -> Metric:
+    return Metric(
         group="memorisation",
         name=name,
         label=label,
@@ -121,14 +121,14 @@ def _share(name: str, label: str, explanation: str, share: float, count: int) ->
         better="lower",
         explanation=explanation,
         num_images=count,
-        references=(Reference(label="new images, by definition", value=INNOCENT_PERCENTILE),),
+        references=(Reference(label="new images, by definition", value=CONTROL_PERCENTILE),),
     )
 
 
-def _alarm(share: float, what: str, innocents: str) -> str:
+def _warning(share: float, what: str, controls: str) -> str:
     return (
-        f"memorisation alarm: {share:.1%} of the samples are nearer to {what} than 99 % of the "
-        f"{innocents} are, so some may be copies: compare samples with their nearest training "
+        f"memorisation warning: {share:.1%} of the samples are nearer to {what} than 99 % of the "
+        f"{controls} are, so some may be copies: compare samples with their nearest training "
         "images"
     )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.image_set import DataSplits
-from pipelines.evaluation.metrics.nearest_images import judge_memorisation, nearest_training_images
+from pipelines.evaluation.metrics.nearest_images import detect_memorisation, nearest_training_images
 from pipelines.runs.batches import reconstruct_images
 from stage1_vqvae.model import VQVAE
 
@@ -41,14 +41,16 @@ def describe_memorisation(samples: Tensor, vqvae: VQVAE, splits: DataSplits) -> 
     found = nearest_training_images(everything, training).distance
     parts = torch.split(found, [len(part) for part in images.values()])
     distances = dict(zip(images, parts, strict=True))
-    drawn, *innocents = distances.values()
-    judgement = judge_memorisation(drawn, tuple(innocents))
+    drawn, *controls = distances.values()
+    judgement = detect_memorisation(drawn, tuple(controls))
     nearer = int((drawn < judgement.threshold).sum())
-    verdict = "more than chance allows: look for copies" if judgement.alarm else "no sign of copies"
-    figures = "; ".join(f"{name} {_median_and_first(d)}" for name, d in distances.items())
+    verdict = (
+        "more than chance allows: look for copies" if judgement.warning else "no sign of copies"
+    )
+    metrics = "; ".join(f"{name} {_median_and_first(d)}" for name, d in distances.items())
     return (
         "distance to the nearest training image in gray levels, median and 1st percentile: "
-        f"{figures}\n"
+        f"{metrics}\n"
         f"{nearer} of {len(drawn)} samples are nearer than 99 % of {len(test)} test images and of "
         f"their reconstructions ({judgement.threshold:.1f}): {verdict}"
     )

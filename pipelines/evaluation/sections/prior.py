@@ -1,11 +1,11 @@
-"""How well the prior predicts the codes of images it has not seen, as figures."""
+"""How well the prior predicts the codes of images it has not seen, as metrics."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from pipelines.evaluation.record import Figure, Reference
+from pipelines.evaluation.record import Metric, Reference
 from pipelines.runs.batches import code_batches
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.quantizers.nearest import code_counts, entropy_bits
@@ -13,9 +13,9 @@ from stage2_prior.base import CodePrior
 from stage2_prior.objective import measure_bits_per_code
 
 
-def prior_figures(
+def prior_metrics(
     prior: CodePrior, dump: CodeDump, image_size: tuple[int, int]
-) -> tuple[Figure, ...]:
+) -> tuple[Metric, ...]:
     """Bits per code, image and pixel on the test split, beside training and validation images.
 
     Args:
@@ -36,14 +36,14 @@ def prior_figures(
     pixels = image_size[0] * image_size[1]
     count = len(test)
     return (
-        Figure(
+        Metric(
             group="prior",
             name="bits_per_code",
             label="Bits per code",
             value=bits,
             unit="bits",
             better="lower",
-            explanation="Surprise of the prior at a code of a test image; far above the figure of "
+            explanation="Surprise of the prior at a code of a test image; far above the metric of "
             "training images, it has learned those by heart.",
             num_images=count,
             references=(
@@ -52,7 +52,7 @@ def prior_figures(
                 Reference(label="order-0 entropy", value=order_0),
             ),
         ),
-        Figure(
+        Metric(
             group="prior",
             name="bits_per_image",
             label="Bits per image",
@@ -63,7 +63,7 @@ def prior_figures(
             num_images=count,
             references=(Reference(label="order-0 entropy", value=order_0 * prior.num_codes),),
         ),
-        Figure(
+        Metric(
             group="prior",
             name="bits_per_pixel",
             label="Bits per pixel",
@@ -76,7 +76,7 @@ def prior_figures(
                 Reference(label="order-0 entropy", value=order_0 * prior.num_codes / pixels),
             ),
         ),
-        Figure(
+        Metric(
             group="prior",
             name="order_0_entropy",
             label="Order-0 entropy",

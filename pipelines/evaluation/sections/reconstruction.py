@@ -1,4 +1,4 @@
-"""What stage one keeps of the test images, and at which rate, as figures of an evaluation."""
+"""What stage one keeps of the test images, and at which rate, as metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.metrics.ssim import structural_similarity
-from pipelines.evaluation.record import Figure, Reference
+from pipelines.evaluation.record import Metric, Reference
 from pipelines.runs.batches import image_batches
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import measure_reconstruction
 
 
-def reconstruction_figures(
+def reconstruction_metrics(
     model: VQVAE,
     test: ImageSet,
     reconstructions: NDArray[np.uint8],
     prior_bits_per_image: float,
     device: torch.device,
-) -> tuple[Figure, ...]:
+) -> tuple[Metric, ...]:
     """PSNR, SSIM, L1, rate, usage and perplexity over the whole test split.
 
     Args:
@@ -41,8 +41,8 @@ def reconstruction_figures(
         for (h, w), size in zip(model.grid_shapes, model.codebook_sizes, strict=True)
     )
     count = len(test)
-    figures = [
-        Figure(
+    metrics = [
+        Metric(
             group="reconstruction",
             name="psnr",
             label="PSNR",
@@ -52,7 +52,7 @@ def reconstruction_figures(
             explanation="Peak signal-to-noise ratio of all pixels: how exact reconstructions are.",
             num_images=count,
         ),
-        Figure(
+        Metric(
             group="reconstruction",
             name="l1",
             label="L1",
@@ -62,7 +62,7 @@ def reconstruction_figures(
             explanation="Mean absolute difference of a pixel from its original, in gray levels.",
             num_images=count,
         ),
-        Figure(
+        Metric(
             group="reconstruction",
             name="rate_bits_per_image",
             label="Rate",
@@ -73,7 +73,7 @@ def reconstruction_figures(
             num_images=count,
             references=(Reference(label="under the prior", value=prior_bits_per_image),),
         ),
-        Figure(
+        Metric(
             group="reconstruction",
             name="rate_bits_per_pixel",
             label="Rate",
@@ -86,7 +86,7 @@ def reconstruction_figures(
                 Reference(label="under the prior", value=prior_bits_per_image / (height * width)),
             ),
         ),
-        Figure(
+        Metric(
             group="reconstruction",
             name="usage",
             label="Codebook usage",
@@ -96,7 +96,7 @@ def reconstruction_figures(
             explanation="Part of the codes that the split ever chooses, in the worst grid.",
             num_images=count,
         ),
-        Figure(
+        Metric(
             group="reconstruction",
             name="perplexity",
             label="Perplexity",
@@ -109,9 +109,9 @@ def reconstruction_figures(
         ),
     ]
     if similarity is not None:
-        figures.insert(
+        metrics.insert(
             1,
-            Figure(
+            Metric(
                 group="reconstruction",
                 name="ssim",
                 label="SSIM",
@@ -121,4 +121,4 @@ def reconstruction_figures(
                 num_images=count,
             ),
         )
-    return tuple(figures)
+    return tuple(metrics)

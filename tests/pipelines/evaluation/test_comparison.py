@@ -1,4 +1,4 @@
-"""Several evaluated runs as a table and a figure."""
+"""Several evaluated runs as a table and a metric."""
 
 import csv
 import io
@@ -11,19 +11,19 @@ from tiny_evaluations import conditions
 
 from pipelines.evaluation.comparison import (
     best_runs,
-    comparison_figure,
+    comparison_plot,
     different_conditions,
     run_names,
     to_csv,
     to_markdown,
     write_comparison,
 )
-from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
 from stage2_prior.sampling.settings import SamplingSettings
 
 
-def figure(value, name="fd_classifier", **changes):
+def metric(value, name="fd_classifier", **changes):
     values = {
         "group": "generation",
         "label": name.replace("_", " "),
@@ -31,23 +31,23 @@ def figure(value, name="fd_classifier", **changes):
         "explanation": f"What {name} says.",
         "num_images": 100,
     }
-    return Figure(name=name, value=value, **(values | changes))
+    return Metric(name=name, value=value, **(values | changes))
 
 
-def run(name, *figures):
-    return Evaluation(run=name, conditions=conditions(), figures=figures)
+def run(name, *metrics):
+    return Evaluation(run=name, conditions=conditions(), metrics=metrics)
 
 
 A = run(
     "a",
-    figure(3.0, spread=0.1, references=(Reference(label="train against test", value=0.4),)),
-    figure(24.5, "psnr", unit="dB", better="higher"),
+    metric(3.0, std=0.1, references=(Reference(label="train against test", value=0.4),)),
+    metric(24.5, "psnr", unit="dB", better="higher"),
 )
 B = run(
     "b",
-    figure(8.0, spread=0.2),
-    figure(26.25, "psnr", unit="dB", better="higher"),
-    figure(0.5, "recall", better="higher"),
+    metric(8.0, std=0.2),
+    metric(26.25, "psnr", unit="dB", better="higher"),
+    metric(0.5, "recall", better="higher"),
 )
 
 
@@ -66,15 +66,15 @@ def test_table_has_a_row_per_run_and_marks_the_best_of_each_column():
     ]
 
 
-def test_alarms_are_said_with_the_name_of_their_run():
-    text = to_markdown([A, replace(B, alarms=("its samples are copies",))])
+def test_warnings_are_said_with_the_name_of_their_run():
+    text = to_markdown([A, replace(B, warnings=("its samples are copies",))])
     assert [line for line in text.splitlines() if "copies" in line] == [
         "- **b: its samples are copies**"
     ]
     assert "**a:" not in text
 
 
-def test_table_explains_every_figure():
+def test_table_explains_every_metric():
     text = to_markdown([A, B])
     assert [line for line in text.splitlines() if line.startswith("- ")] == [
         "- **fd classifier**: What fd\\_classifier says.",
@@ -89,23 +89,23 @@ def test_name_of_a_run_cannot_break_the_table():
 
 
 @pytest.mark.parametrize(
-    ("figures", "best"),
+    ("metrics", "best"),
     [
-        ([figure(1.0), figure(2.0)], {0}),
-        ([figure(1.0, better="higher"), figure(2.0, better="higher")], {1}),
-        ([figure(1.0), figure(1.0), figure(2.0)], {0, 1}),
-        ([figure(1.0, spread=0.1), figure(1.3, spread=0.5), figure(2.0, spread=0.1)], {0, 1}),
-        ([figure(1.0, spread=0.1), figure(1.3, spread=0.1)], {0}),
-        ([figure(1.0), None], set()),
-        ([figure(1.0), None, figure(2.0)], {0}),
-        ([figure(1.0, better="neither"), figure(2.0, better="neither")], set()),
-        ([figure(math.nan), figure(1.0), figure(2.0)], {1}),
-        ([figure(math.inf, better="higher"), figure(1.0, better="higher")], {0}),
-        ([figure(math.inf, better="higher"), figure(math.inf, better="higher")], {0, 1}),
+        ([metric(1.0), metric(2.0)], {0}),
+        ([metric(1.0, better="higher"), metric(2.0, better="higher")], {1}),
+        ([metric(1.0), metric(1.0), metric(2.0)], {0, 1}),
+        ([metric(1.0, std=0.1), metric(1.3, std=0.5), metric(2.0, std=0.1)], {0, 1}),
+        ([metric(1.0, std=0.1), metric(1.3, std=0.1)], {0}),
+        ([metric(1.0), None], set()),
+        ([metric(1.0), None, metric(2.0)], {0}),
+        ([metric(1.0, better="neither"), metric(2.0, better="neither")], set()),
+        ([metric(math.nan), metric(1.0), metric(2.0)], {1}),
+        ([metric(math.inf, better="higher"), metric(1.0, better="higher")], {0}),
+        ([metric(math.inf, better="higher"), metric(math.inf, better="higher")], {0, 1}),
     ],
 )
-def test_best_runs_are_those_that_their_spreads_do_not_tell_apart(figures, best):
-    assert best_runs(figures) == best
+def test_best_runs_are_those_that_their_spreads_do_not_tell_apart(metrics, best):
+    assert best_runs(metrics) == best
 
 
 def test_runs_of_one_name_are_numbered():
@@ -129,7 +129,7 @@ def test_models_are_expected_to_differ_and_data_are_not():
 
 
 def test_other_numbers_of_images_are_named_in_the_table():
-    other = run("b", figure(8.0, num_images=2000))
+    other = run("b", metric(8.0, num_images=2000))
     text = to_markdown([A, other])
     assert "**Not measured alike:**" in text
     assert "- fd classifier was measured on different numbers of images: a 100, b 2,000." in text
@@ -141,15 +141,15 @@ def test_runs_measured_alike_have_no_warning():
 
 
 def test_csv_holds_every_figure_unrounded():
-    exact = run("c", figure(1 / 3, spread=1 / 7, repetitions=3, unit="bits"))
+    exact = run("c", metric(1 / 3, std=1 / 7, repetitions=3, unit="bits"))
     lines = list(csv.DictReader(io.StringIO(to_csv([A, exact]))))
-    assert [(line["run"], line["figure"]) for line in lines] == [
+    assert [(line["run"], line["metric"]) for line in lines] == [
         ("a", "fd_classifier"),
         ("a", "psnr"),
         ("c", "fd_classifier"),
     ]
     assert (float(lines[0]["floor"]), lines[1]["floor"]) == (0.4, "")
-    assert (float(lines[2]["value"]), float(lines[2]["spread"])) == (1 / 3, 1 / 7)
+    assert (float(lines[2]["value"]), float(lines[2]["std"])) == (1 / 3, 1 / 7)
     assert (lines[2]["unit"], lines[2]["repetitions"], lines[2]["num_images"]) == (
         "bits",
         "3",
@@ -157,8 +157,8 @@ def test_csv_holds_every_figure_unrounded():
     )
 
 
-def test_figure_has_a_bar_per_run_and_figure_with_spread_and_floor():
-    psnr, distance = comparison_figure([A, B]).axes
+def test_figure_has_a_bar_per_run_and_figure_format_with_std_and_floor():
+    psnr, distance = comparison_plot([A, B]).axes
     assert [bar.get_width() for bar in psnr.patches] == [24.5, 26.25]
     assert [bar.get_width() for bar in distance.patches] == [3.0, 8.0]
     floors = [line.get_xdata() for line in distance.lines if list(line.get_xdata()) == [0.4, 0.4]]
@@ -169,13 +169,13 @@ def test_figure_has_a_bar_per_run_and_figure_with_spread_and_floor():
 
 
 def test_figure_says_what_was_not_measured():
-    (axes,) = comparison_figure([run("a"), run("b", figure(2.0, "fid"))]).axes
+    (axes,) = comparison_plot([run("a"), run("b", metric(2.0, "fid"))]).axes
     assert [text.get_text() for text in axes.texts] == ["not measured"]
 
 
 def test_figure_of_runs_without_any_key_figure_says_so():
-    drawing = comparison_figure([run("a"), run("b")])
-    assert [text.get_text() for text in drawing.texts] == ["none of the key figures was measured"]
+    figure = comparison_plot([run("a"), run("b")])
+    assert [text.get_text() for text in figure.texts] == ["none of the key metrics was measured"]
 
 
 def test_comparison_is_written_to_a_new_directory(tmp_path):
@@ -193,7 +193,7 @@ def test_names_of_runs_are_drawn_whatever_their_characters(tmp_path):
     directory = write_comparison(runs, tmp_path / "new")
     assert (directory / "comparison.png").is_file()
     assert rb"caf\udce9" in (directory / "comparison.csv").read_bytes()
-    labels = [label.get_text() for label in comparison_figure(runs).axes[0].get_yticklabels()]
+    labels = [label.get_text() for label in comparison_plot(runs).axes[0].get_yticklabels()]
     assert labels == [r"caf\udce9", r"$\frac$"]
 
 

@@ -7,12 +7,12 @@ import pytest
 from tiny_evaluations import conditions
 from tiny_runs import edit_json
 
-from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
 from stage2_prior.sampling.settings import SamplingSettings
 
 
-def figure(**changes):
+def metric(**changes):
     values = {
         "group": "generation",
         "name": "fid",
@@ -22,18 +22,18 @@ def figure(**changes):
         "better": "lower",
         "explanation": "How far samples are from test images.",
         "num_images": 100,
-        "spread": 0.25,
+        "std": 0.25,
         "repetitions": 3,
         "references": (Reference(label="train against test", value=0.5),),
     }
-    return Figure(**(values | changes))
+    return Metric(**(values | changes))
 
 
-def evaluation(*figures):
+def evaluation(*metrics):
     return Evaluation(
         run="rgb",
         conditions=conditions(),
-        figures=figures,
+        metrics=metrics,
         notes=("FID was not measured",),
         seconds={"samples": 1.5},
         environment={"torch": "2.9"},
@@ -41,13 +41,13 @@ def evaluation(*figures):
 
 
 def test_record_comes_back_as_it_was(tmp_path):
-    written = evaluation(figure(), figure(name="psnr", spread=None, references=()))
+    written = evaluation(metric(), metric(name="psnr", std=None, references=()))
     written.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == written
 
 
-def test_alarms_come_back(tmp_path):
-    written = replace(evaluation(figure()), alarms=("copies",))
+def test_warnings_come_back(tmp_path):
+    written = replace(evaluation(metric()), warnings=("copies",))
     written.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == written
 
@@ -63,28 +63,28 @@ def test_conditions_by_name_have_the_options_among_them():
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_infinite_figures_come_back(value, tmp_path):
     references = (Reference(label="floor", value=value),)
-    written = evaluation(figure(value=value, references=references))
+    written = evaluation(metric(value=value, references=references))
     written.write(tmp_path / "evaluation.json")
-    read = Evaluation.read(tmp_path / "evaluation.json").figures[0]
+    read = Evaluation.read(tmp_path / "evaluation.json").metrics[0]
     assert (read.value, read.references) == (value, references)
 
 
 def test_figure_that_is_no_number_comes_back(tmp_path):
-    evaluation(figure(value=math.nan)).write(tmp_path / "evaluation.json")
-    assert math.isnan(Evaluation.read(tmp_path / "evaluation.json").figures[0].value)
+    evaluation(metric(value=math.nan)).write(tmp_path / "evaluation.json")
+    assert math.isnan(Evaluation.read(tmp_path / "evaluation.json").metrics[0].value)
 
 
 def test_older_record_is_replaced_and_nothing_is_left_beside_it(tmp_path):
     path = tmp_path / "evaluation.json"
     path.write_text("old")
-    evaluation(figure()).write(path)
-    assert Evaluation.read(path) == evaluation(figure())
+    evaluation(metric()).write(path)
+    assert Evaluation.read(path) == evaluation(metric())
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_figure_is_found_by_name():
-    record = evaluation(figure(), figure(name="psnr"))
-    assert record.find("psnr") is record.figures[1]
+    record = evaluation(metric(), metric(name="psnr"))
+    assert record.find("psnr") is record.metrics[1]
     assert record.find("ssim") is None
 
 
@@ -97,24 +97,24 @@ def test_missing_record_is_refused(tmp_path):
     ("change", "reason"),
     [
         (lambda record: record.pop("format_version"), "format_version"),
-        (lambda record: record.update(format_version=99), "version 2 is required, got 99"),
-        (lambda record: record["figures"][0].pop("explanation"), r"figures\.0\.explanation"),
+        (lambda record: record.update(format_version=99), "version 3 is required, got 99"),
+        (lambda record: record["metrics"][0].pop("explanation"), r"metrics\.0\.explanation"),
         (lambda record: record.update(mood="good"), "mood"),
-        (lambda record: record["figures"][0].update(value="eight"), r"figures\.0\.value"),
-        (lambda record: record["figures"][0].update(num_images=0), r"num_images .* got 0"),
+        (lambda record: record["metrics"][0].update(value="eight"), r"metrics\.0\.value"),
+        (lambda record: record["metrics"][0].update(num_images=0), r"num_images .* got 0"),
         (lambda record: record["conditions"]["settings"].update(samples=1), "samples .* got 1"),
         (lambda record: record.update(notes="none"), "notes"),
     ],
 )
 def test_damaged_record_is_refused(change, reason, tmp_path):
     path = tmp_path / "evaluation.json"
-    evaluation(figure()).write(path)
+    evaluation(metric()).write(path)
     edit_json(path, change)
     with pytest.raises(ValueError, match=rf"cannot be read \(.*{reason}.*: evaluate the run with"):
         Evaluation.read(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format_version": 2', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[]", '{"format_version": 3', "[" * 100_000])
 def test_file_that_is_no_record_is_refused(text, tmp_path):
     path = tmp_path / "evaluation.json"
     path.write_text(text)

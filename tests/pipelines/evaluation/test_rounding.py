@@ -1,10 +1,10 @@
-"""Digits of a figure, against decimal arithmetic and by hand."""
+"""Digits of a metric, against decimal arithmetic and by hand."""
 
 from decimal import Decimal
 
 import pytest
 
-from pipelines.evaluation.rounding import decimals_for, rounded_to_spread
+from pipelines.evaluation.rounding import decimals_for, rounded_to_std
 
 
 @pytest.mark.parametrize("digits", [1, 2, 4])
@@ -16,7 +16,7 @@ def test_decimals_give_so_many_significant_digits(value, digits):
 
 
 @pytest.mark.parametrize(
-    ("value", "spread", "written"),
+    ("value", "std", "written"),
     [
         (8.0312, 0.1234, ("8.03", "0.12")),
         (1234.5, 56.7, ("1,234", "57")),
@@ -28,5 +28,5 @@ def test_decimals_give_so_many_significant_digits(value, digits):
         (1e6, 1e-4, None),
     ],
 )
-def test_both_have_two_digits_of_a_spread_that_says_something(value, spread, written):
-    assert rounded_to_spread(value, spread) == written
+def test_both_have_two_digits_of_a_spread_that_says_something(value, std, written):
+    assert rounded_to_std(value, std) == written

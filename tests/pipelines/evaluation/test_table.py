@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.record import Evaluation, Figure, Reference
-from pipelines.evaluation.table import to_markdown, to_text, with_spread
+from pipelines.evaluation.record import Evaluation, Metric, Reference
+from pipelines.evaluation.table import format_with_std, to_markdown, to_text
 
 FIGURES = (
-    Figure(
+    Metric(
         group="reconstruction",
         name="psnr",
         label="PSNR",
@@ -20,7 +20,7 @@ FIGURES = (
         explanation="How exact.",
         num_images=10_000,
     ),
-    Figure(
+    Metric(
         group="generation",
         name="fd_classifier",
         label="FD-classifier",
@@ -28,11 +28,11 @@ FIGURES = (
         better="lower",
         explanation="How far.",
         num_images=500,
-        spread=0.25,
+        std=0.25,
         references=(Reference(label="floor", value=0.4), Reference(label="other", value=2.9)),
     ),
 )
-EVALUATION = Evaluation(run="rgb", conditions=conditions(), figures=FIGURES, notes=("no FID",))
+EVALUATION = Evaluation(run="rgb", conditions=conditions(), metrics=FIGURES, notes=("no FID",))
 
 
 def test_text_aligns_values_below_their_groups():
@@ -50,7 +50,7 @@ def test_text_aligns_values_below_their_groups():
 
 
 @pytest.mark.parametrize(
-    ("value", "spread", "written"),
+    ("value", "std", "written"),
     [
         (2.1432, 0.0912, "2.143 ± 0.091"),
         (87.755, 0.0071, "87.7550 ± 0.0071"),
@@ -64,8 +64,8 @@ def test_text_aligns_values_below_their_groups():
         (8.0312, math.nan, "8.031"),
     ],
 )
-def test_value_has_the_digits_of_its_spread(value, spread, written):
-    assert with_spread(replace(EVALUATION.figures[0], value=value, spread=spread)) == written
+def test_value_has_the_digits_of_its_spread(value, std, written):
+    assert format_with_std(replace(EVALUATION.metrics[0], value=value, std=std)) == written
 
 
 def test_markdown_has_a_table_per_group():
@@ -81,9 +81,9 @@ def test_markdown_is_not_broken_by_names():
     record = replace(
         EVALUATION,
         run="a|b*",
-        figures=(replace(FIGURES[0], label="x|y", explanation="<b>"),),
+        metrics=(replace(FIGURES[0], label="x|y", explanation="<b>"),),
         notes=("a_b",),
-        alarms=("copies*",),
+        warnings=("copies*",),
     )
     lines = to_markdown(record).splitlines()
     assert lines[0] == "# Evaluation of a\\|b\\*"
@@ -92,6 +92,6 @@ def test_markdown_is_not_broken_by_names():
     assert lines[-1] == "- a\\_b"
 
 
-def test_text_has_the_alarms_before_the_notes():
-    lines = to_text(replace(EVALUATION, alarms=("copies",))).splitlines()
-    assert lines[-3:] == ["ALARM: copies", "", "note: no FID"]
+def test_text_has_the_warnings_before_the_notes():
+    lines = to_text(replace(EVALUATION, warnings=("copies",))).splitlines()
+    assert lines[-3:] == ["WARNING: copies", "", "note: no FID"]

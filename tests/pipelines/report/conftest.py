@@ -3,7 +3,7 @@
 import pytest
 from tiny_evaluations import conditions
 
-from pipelines.evaluation.record import Evaluation, Figure, Reference
+from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
 from stage1_vqvae.model import VQVAE
 from stage2_prior.artifact import weights_hash
@@ -13,7 +13,7 @@ from stage2_prior.sampling.settings import SamplingSettings
 
 @pytest.fixture(scope="session")
 def evaluation(rgb_run):
-    """Makes an evaluation of one figure of `rgb_run`, with some fields changed."""
+    """Makes an evaluation of one metric of `rgb_run`, with some fields changed."""
     prior = CodePrior.from_pretrained(rgb_run / "prior")
     made_with = conditions(
         settings=EvaluationSettings(samples=1234, sampling=SamplingSettings(temperature=0.9)),
@@ -22,12 +22,12 @@ def evaluation(rgb_run):
     )
 
     def make(**changes):
-        figure = Figure(
+        metric = Metric(
             group="generation",
             name="fd_classifier",
             label="FD-classifier",
             value=8.0312,
-            spread=0.1234,
+            std=0.1234,
             repetitions=3,
             unit="",
             better="lower",
@@ -38,7 +38,7 @@ def evaluation(rgb_run):
         record = {
             "run": "run",
             "conditions": made_with,
-            "figures": (figure,),
+            "metrics": (metric,),
             "notes": ("FID was not measured: no weights",),
             "seconds": {"classifier": 61.0},
             "environment": {"torch": "2.9"},

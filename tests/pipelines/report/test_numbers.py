@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipelines.report.numbers import by, duration, joined, number, with_spread
+from pipelines.report.numbers import by, duration, format_with_std, joined, number
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_number_has_four_significant_digits(value, written):
 
 
 @pytest.mark.parametrize(
-    ("value", "spread", "written"),
+    ("value", "std", "written"),
     [
         (8.0312, 0.1234, "8.03\u00a0\u00b1\u00a00.12"),
         (84.4, 0.31, "84.40\u00a0\u00b1\u00a00.31"),
@@ -41,8 +41,8 @@ def test_number_has_four_significant_digits(value, written):
         (8.0312, math.nan, "8.031"),
     ],
 )
-def test_value_is_rounded_to_two_digits_of_its_spread(value, spread, written):
-    assert with_spread(value, spread) == written
+def test_value_is_rounded_to_two_digits_of_its_spread(value, std, written):
+    assert format_with_std(value, std) == written
 
 
 def test_unit_stands_apart_except_for_percent():

@@ -20,9 +20,9 @@ from tiny_runs import TINY, KilledError, command, edit_json, one_thread, tree, w
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluation.record import Figure
+from pipelines.evaluation.record import Metric
 from pipelines.generation.pipeline import GenerationPipeline
-from pipelines.report.drawings import GUIDANCE_SCALES, TEMPERATURES
+from pipelines.report.images import GUIDANCE_SCALES, TEMPERATURES
 from pipelines.report.page import write_report
 from pipelines.report.pictures import image_row, stacked
 from pipelines.training.metrics_log import read_metrics
@@ -197,7 +197,7 @@ def test_reconstructions_stand_below_their_originals(rgb_run, rgb_file):
         np.testing.assert_array_equal(block, pixels_)
 
 
-def test_figures_at_the_head_are_those_of_the_metrics_file(rgb_run):
+def test_metrics_at_the_head_are_those_of_the_metrics_file(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
     test = {r.phase: r.values for r in read_metrics(rgb_run / "metrics.jsonl") if r.kind == "test"}
     tiles = {words(d.find("dt")): words(d.find("dd")) for d in page.find(".//header/dl")}
@@ -223,7 +223,7 @@ def test_curves_hold_every_point_of_the_metrics_file(rgb_run):
     ]
 
 
-def test_codebook_figures_are_those_of_the_test_codes(rgb_run):
+def test_codebook_metrics_are_those_of_the_test_codes(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
     codes = read_code_dump(rgb_run / "codes").splits["test"].codes[0].numpy()
     _, counts = np.unique(codes, return_counts=True)
@@ -312,7 +312,7 @@ def test_damaged_and_doubled_metrics_leave_the_page_as_it_was(run):
     assert words(part(report(run), "curves")) == before
 
 
-def test_figures_that_are_not_finite_leave_their_point_out(run):
+def test_metrics_that_are_not_finite_leave_their_point_out(run):
     rows = read_metrics(run / "metrics.jsonl")
     write_metrics(run, [replace(row, values=dict.fromkeys(row.values)) for row in rows])
     page = report(run)
@@ -326,7 +326,7 @@ def test_run_that_was_not_evaluated_says_how_to(rgb_run):
     assert command_ in [code.text for code in part(page, "evaluation").iter("code")]
 
 
-def test_evaluation_is_shown_with_spread_floor_and_explanation(run, evaluation):
+def test_evaluation_is_shown_format_with_std_floor_and_explanation(run, evaluation):
     evaluation().write(run / "evaluation.json")
     page = report(run)
     (row,) = part(page, "evaluation").find(".//tbody")
@@ -346,15 +346,18 @@ def test_evaluation_is_shown_with_spread_floor_and_explanation(run, evaluation):
     assert "FD-classifier 8.03 \u00b1 0.12 train & test: 0.402" in tiles
 
 
-def test_alarms_stand_first_and_at_the_head(run, evaluation):
-    evaluation(alarms=("memorisation alarm: <copies>",)).write(run / "evaluation.json")
+def test_warnings_stand_first_and_at_the_head(run, evaluation):
+    evaluation(warnings=("memorisation warning: <copies>",)).write(run / "evaluation.json")
     page = report(run)
     tile = page.find(".//header/dl")[0]
-    assert (tile.get("class"), words(tile)) == ("alarm", "Alarm memorisation alarm: <copies>.")
+    assert (tile.get("class"), words(tile)) == (
+        "warning",
+        "Warning memorisation warning: <copies>.",
+    )
     section = part(page, "evaluation")
     assert (section[1].get("class"), words(section[1])) == (
-        "alarm",
-        "memorisation alarm: <copies>.",
+        "warning",
+        "memorisation warning: <copies>.",
     )
     titles = [words(heading) for heading in section.iter("h3")]
     assert titles == ["Generation", "Notes"]
@@ -389,8 +392,8 @@ def test_commands_quote_the_name_of_the_run(run):
     assert "python -m pipelines.evaluate --run 'runs/a run'" in codes
 
 
-def test_infinite_figure_is_shown(run, evaluation):
-    figure = Figure(
+def test_infinite_metrics_is_shown(run, evaluation):
+    metric = Metric(
         group="reconstruction",
         name="psnr",
         label="PSNR",
@@ -400,7 +403,7 @@ def test_infinite_figure_is_shown(run, evaluation):
         explanation="Exact.",
         num_images=6,
     )
-    evaluation(figures=(figure,)).write(run / "evaluation.json")
+    evaluation(metrics=(metric,)).write(run / "evaluation.json")
     assert "\u221e\u00a0dB" in "".join(part(report(run), "evaluation").itertext())
 
 

@@ -16,6 +16,7 @@ from pipelines.runs.batches import (
     reconstruct_images,
 )
 from pipelines.runs.tasks import PriorTask, VQVAETask
+from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
@@ -100,10 +101,17 @@ def test_code_batches_give_every_grid_and_label_once_in_order(labels):
         assert given == (None, None, None)
 
 
-def test_vqvae_batch_is_the_asked_images():
-    (images,) = vqvae_task(9).batch(torch.tensor([7, 0, 7]), CPU)
+def first_batch(task, size):
+    """Indices of the first batch of a training, and the batch."""
+    plan = BatchPlan(seed=0, batch_size=size)
+    indices = next(index_batches(plan, task.num_training_examples))
+    return indices, next(task.batches(plan, CPU))
+
+
+def test_vqvae_batch_is_the_images_of_the_plan():
+    indices, (images,) = first_batch(vqvae_task(9), 12)
     assert images.dtype == torch.uint8
-    assert images[:, 0, 0, 0].tolist() == [7, 0, 7]
+    assert images[:, 0, 0, 0].tolist() == indices.tolist()
 
 
 def test_vqvae_starts_from_each_training_image_once_per_round(monkeypatch):
@@ -173,9 +181,9 @@ def task_with_views(first_share, last_share, num_views=5):
 
 
 def test_prior_batch_has_the_codes_of_the_views_it_names():
-    task, indices = task_with_views(0.5, 0.5), torch.arange(9).repeat(20)
+    task = task_with_views(0.5, 0.5)
     torch.manual_seed(0)
-    sequences, labels, context, views = task.batch(indices, CPU)
+    indices, (sequences, labels, context, views) = first_batch(task, 180)
     assert context is None
     assert labels.equal(indices % 3)
     assert set(views.tolist()) == {0, 1, 2, 3, 4}
@@ -189,7 +197,7 @@ def test_share_of_other_views_falls_linearly_and_is_the_same_for_each(fraction, 
     task, count = task_with_views(0.9, 0.1), 20_000
     task.set_progress(fraction)
     torch.manual_seed(0)
-    *_, views = task.batch(torch.zeros(count, dtype=torch.int64), CPU)
+    _, (*_, views) = first_batch(task, count)
     found = torch.bincount(views, minlength=5) / count
     expected = torch.tensor([1 - share, *[share / 4] * 4])
     # Four standard deviations of a frequency near one half.
@@ -203,7 +211,7 @@ def test_prior_of_other_views_than_there_are_is_refused():
 
 def test_without_another_view_a_batch_draws_no_random_numbers():
     task, state = prior_task(), torch.get_rng_state()
-    assert len(task.batch(torch.arange(4), CPU)) == 2
+    assert len(first_batch(task, 4)[1]) == 2
     assert torch.get_rng_state().equal(state)
 
 
@@ -217,12 +225,15 @@ def test_prior_validation_sees_images_as_they_are():
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_prior_batch_is_the_asked_sequences_in_raster_order(labels):
-    sequence, given = prior_task(labels).batch(torch.tensor([8, 2]), CPU)
+def test_prior_batch_is_the_sequences_of_the_plan_in_raster_order(labels):
+    indices, (sequence, given) = first_batch(prior_task(labels), 12)
     assert sequence.dtype == torch.int64
     # The coarse code i mod 5, then the fine ones 4 i ... 4 i + 3 mod 8.
-    assert sequence.tolist() == [[3, 0, 1, 2, 3], [2, 0, 1, 2, 3]]
-    assert (None if given is None else given.tolist()) == ([2, 2] if labels else None)
+    fine = 4 * indices[:, None] + torch.arange(4)
+    assert sequence.equal(torch.cat([indices[:, None] % 5, fine % 8], dim=1))
+    assert (None if given is None else given.tolist()) == (
+        (indices % 3).tolist() if labels else None
+    )
 
 
 def test_prior_validation_is_the_mean_over_all_images():

@@ -38,21 +38,19 @@ def test_cuda_is_the_gpu_of_this_process(gpus, monkeypatch):
 
 
 @pytest.mark.usefixtures("gpus")
-@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:x"])
+@pytest.mark.parametrize("name", ["meta", "cuda:x"])
 def test_an_unknown_device_is_refused(name):
-    with pytest.raises(ValueError, match=f"must be auto, cpu, cuda, cuda:N or mps, got '{name}'"):
+    with pytest.raises(ValueError, match=f"device must be .* got '{name}'"):
         choose_device(name)
 
 
 @pytest.mark.parametrize("name", ["cuda:2", "mps"])
 def test_a_missing_device_is_refused(gpus, name):
     gpus(2)
-    with pytest.raises(ValueError, match=f"device '{name}' is not available"):
+    with pytest.raises(ValueError, match=f"'{name}' is not available"):
         choose_device(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
-)
+@pytest.mark.parametrize(("name", "expected"), [("mps", "cpu"), ("cuda:1", "cuda:1")])
 def test_float64_is_computed_where_there_is_some(name, expected):
     assert float64_device(torch.device(name)) == torch.device(expected)

@@ -10,8 +10,8 @@ import torch
 from processes import errors_of, start
 from toy_tasks import QuadraticTask, small_config, trainer_for
 
-from pipelines.training import train_step as optimisation
-from pipelines.training.distributed import is_main, mean_figures, mean_over_ranks, on_main
+from pipelines.training import train_step
+from pipelines.training.distributed import is_main, mean_metrics, mean_over_ranks, on_main
 from pipelines.training.metrics_log import read_metrics
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -53,18 +53,24 @@ def test_two_processes_share_each_batch_of_one(one, two):
         assert sorted(first + second) == sorted(batch)
 
 
-def test_two_processes_average_their_figures(one, two):
+def test_two_processes_average_their_metrics(one, two):
     expected = one[1][0]["metrics"]["distance"] + (0.0 + 2.0) / 2
     assert [report["metrics"]["distance"] for report in two[1]] == pytest.approx([expected] * 2)
 
 
-@pytest.mark.parametrize("figure", ["loss", "gradient_norm", "mean_x"])
-def test_two_processes_write_one_log_with_the_figures_of_one(one, two, figure):
+def test_two_processes_write_one_log_with_the_metrics_of_one(one, two):
     logs = [read_metrics(directory / "metrics.jsonl") for directory, _ in (one, two)]
     steps = [[(row.kind, row.step) for row in log] for log in logs]
-    figures = [[row.values[figure] for row in log if row.kind == "train"] for log in logs]
     assert steps[0] == steps[1]
-    assert figures[1] == pytest.approx(figures[0], rel=1e-4)
+    for metric in ("loss", "gradient_norm", "mean_x"):
+        alone, together = ([r.values[metric] for r in log if r.kind == "train"] for log in logs)
+        assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_two_processes_train_two_optimizers_as_one_does(tmp_path):
+    (alone,), together = run(tmp_path / "one", 1, "players"), run(tmp_path / "two", 2, "players")
+    for report in together:
+        assert report == pytest.approx(alone, rel=1e-5)  # the same sums in another order
 
 
 def test_two_processes_resume_as_they_would_have_gone_on(two, tmp_path):
@@ -82,7 +88,7 @@ def test_processes_that_do_not_share_their_checkpoints_are_refused(two, tmp_path
 
 
 def test_a_batch_that_processes_cannot_share_equally_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(optimisation, "world_size", lambda: 3)
+    monkeypatch.setattr(train_step, "world_size", lambda: 3)
     with pytest.raises(ValueError, match=r"multiple of accumulation times .* got 8, 2 and 3"):
         trainer_for(QuadraticTask(torch.ones(20)), small_config(), tmp_path).fit(resume=False)
 
@@ -91,7 +97,7 @@ def test_collectives_do_nothing_on_one_process():
     cpu = torch.device("cpu")
     assert is_main()
     assert mean_over_ranks(torch.tensor([3.0])).tolist() == [3.0]
-    assert mean_figures({"mse": 0.1}, cpu) == {"mse": 0.1}
+    assert mean_metrics({"mse": 0.1}, cpu) == {"mse": 0.1}
     assert on_main(lambda: 7) == 7
 
 

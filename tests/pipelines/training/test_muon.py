@@ -7,13 +7,9 @@ from torch import nn
 
 from pipelines.training.config import TrainingConfig
 from pipelines.training.muon import MuonWithAdamW, muon_weights
-from pipelines.training.optimizer import (
-    build_optimizer,
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
+from pipelines.training.optimizer import ModuleOptimizer, build_optimizer
 
-CONFIG = TrainingConfig(optimizer="muon", learning_rate=0.1, weight_decay=0.2)
+CONFIG = TrainingConfig(optimizer="muon", learning_rate=0.1, weight_decay=0.2, clip_norm=None)
 
 
 class Network(nn.Module):
@@ -68,11 +64,13 @@ def muon_in_numpy(weight, gradients):
     return weight.reshape(shape)
 
 
-@pytest.mark.parametrize("name", ["conv", "linear"])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("name", "memory_format"),
+    [("conv", torch.channels_last), ("conv", torch.contiguous_format), ("linear", None)],
+)
 def test_muon_is_that_of_the_reference(name, memory_format):
     torch.manual_seed(0)
-    module = Network().to(memory_format=memory_format)
+    module = Network().to(memory_format=memory_format or torch.contiguous_format)
     weight = module.get_submodule(name).weight
     start, gradients = weight.detach().numpy().copy(), []
     optimizer = build_optimizer(module, CONFIG)
@@ -135,37 +133,34 @@ def test_weights_without_a_gradient_stay():
     assert torch.equal(module.conv.weight, before)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_optimizer_tensors_have_the_order_of_the_weights_whatever_the_memory_format(memory_format):
-    module = Network().to(memory_format=memory_format)
-    optimizer = build_optimizer(module, CONFIG)
+def advance(module, optimizer, steps):
+    """Makes `steps` of 6 steps with the gradients of `set_gradients`."""
+    for step in steps:
+        set_gradients(module, step)
+        optimizer.step(optimizer.gradient_norm(), step, total_steps=6)
+
+
+def test_optimizer_tensors_have_the_shape_of_the_weights_whatever_the_memory_format():
+    module = Network().to(memory_format=torch.channels_last)
+    optimizer = ModuleOptimizer(module, CONFIG)
     set_gradients(module, 0)
     gradient = module.conv.weight.grad.clone()
-    optimizer.step()
-    momentum = optimizer_tensors(optimizer, module)["momentum_buffer/conv.weight"]
+    advance(module, optimizer, [0])
+    momentum = optimizer.tensors()["momentum_buffer/conv.weight"]
     torch.testing.assert_close(momentum, 0.05 * gradient)  # the average's first step
-    other = Network()
-    resumed = build_optimizer(other, CONFIG)
-    load_optimizer_tensors(resumed, other, optimizer_tensors(optimizer, module))
-    loaded = optimizer_tensors(resumed, other)["momentum_buffer/conv.weight"]
-    assert torch.equal(loaded, momentum)
+    resumed = ModuleOptimizer(Network(), CONFIG)
+    resumed.load(optimizer.tensors())
+    assert torch.equal(resumed.tensors()["momentum_buffer/conv.weight"], momentum)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_optimizer_tensors_continue_where_they_were_taken(memory_format):
-    module, other = (Network().to(memory_format=memory_format) for _ in range(2))
-    optimizer = build_optimizer(module, CONFIG)
-    for step in range(3):
-        set_gradients(module, step)
-        optimizer.step()
-    saved = {name: value.clone() for name, value in optimizer_tensors(optimizer, module).items()}
+def test_optimizer_tensors_continue_where_they_were_taken():
+    module, other = (Network().to(memory_format=torch.channels_last) for _ in range(2))
+    optimizer, resumed = (ModuleOptimizer(part, CONFIG) for part in (module, other))
+    advance(module, optimizer, range(3))
     other.load_state_dict(module.state_dict())
-    resumed = build_optimizer(other, CONFIG)
-    load_optimizer_tensors(resumed, other, saved)
-    for part, continued in ((module, optimizer), (other, resumed)):
-        for step in range(3, 6):
-            set_gradients(part, step)
-            continued.step()
+    resumed.load({name: value.clone() for name, value in optimizer.tensors().items()})
+    advance(module, optimizer, range(3, 6))
+    advance(other, resumed, range(3, 6))
     expected = dict(module.named_parameters())
     assert all(torch.equal(p, expected[name]) for name, p in other.named_parameters())
 

@@ -4,11 +4,7 @@ import torch
 from torch import nn
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.optimizer import (
-    build_optimizer,
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
+from pipelines.training.optimizer import ModuleOptimizer, build_optimizer
 
 CONFIG = TrainingConfig(learning_rate=0.1, weight_decay=0.2, betas=(0.8, 0.95))
 
@@ -65,29 +61,12 @@ def test_optimizer_refuses_a_module_without_parameters():
         build_optimizer(nn.ReLU(), CONFIG)
 
 
-def test_optimizer_tensors_continue_where_they_were_taken():
-    gradients = random_gradients(6)
-    module = nn.Linear(3, 2)
-    optimizer = build_optimizer(module, CONFIG)
-    train(module, optimizer, gradients[:3])
-    saved = {name: value.clone() for name, value in optimizer_tensors(optimizer, module).items()}
-    other = nn.Linear(3, 2)
-    other.load_state_dict(module.state_dict())
-    train(module, optimizer, gradients[3:])
-
-    resumed = build_optimizer(other, CONFIG)
-    load_optimizer_tensors(resumed, other, saved)
-    train(other, resumed, gradients[3:])
-    assert other.weight.equal(module.weight)
-    assert other.bias.equal(module.bias)
-
-
 def test_optimizer_tensors_take_on_the_memory_format_of_their_parameter():
     module = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(module, CONFIG)
+    optimizer = ModuleOptimizer(module, CONFIG)
     moments = torch.randn(3, 2, 3, 3)
-    load_optimizer_tensors(optimizer, module, {"exp_avg/weight": moments})
-    loaded = optimizer.state[module.weight]["exp_avg"]
+    optimizer.load({"exp_avg/weight": moments})
+    loaded = optimizer.tensors()["exp_avg/weight"]
     assert loaded.equal(moments)
     assert loaded.stride() == module.weight.stride()
 
@@ -96,9 +75,9 @@ def test_optimizer_tensors_take_on_the_memory_format_of_their_parameter():
     "tensors", [{"exp_avg/other": torch.ones(2)}, {"exp_avg/weight": torch.ones(5)}]
 )
 def test_optimizer_tensors_of_another_model_are_refused(tensors):
-    module = nn.Linear(3, 2)
-    with pytest.raises(ValueError, match="optimizer's state must belong to this model, got 'exp"):
-        load_optimizer_tensors(build_optimizer(module, CONFIG), module, tensors)
+    optimizer = ModuleOptimizer(nn.Linear(3, 2), CONFIG)
+    with pytest.raises(ValueError, match="got 'exp_avg/"):
+        optimizer.load(tensors)
 
 
 def test_marked_parameters_do_not_decay():

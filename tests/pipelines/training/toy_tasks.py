@@ -4,24 +4,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.precision import Precision
 from pipelines.training.run_state import RunState, TrainingState, environment, fingerprint
+from pipelines.training.task import OptimizerSpec
 from pipelines.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Output:
-    loss: Tensor
+    losses: dict[str, Tensor]
     metrics: dict[str, Tensor]
+
+
+class MainOptimizer:
+    """The usual case: one optimizer over the whole objective."""
+
+    def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
+        return {"main": OptimizerSpec(module=self.objective, config=config)}
 
 
 class Quadratic(nn.Module):
@@ -33,10 +42,10 @@ class Quadratic(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         loss = ((self.weight - x) ** 2).mean() / 2
-        return Output(loss, {"mean_x": x.mean()})
+        return Output({"main": loss}, {"mean_x": x.mean()})
 
 
-class QuadraticTask:
+class QuadraticTask(MainOptimizer):
     name = "quadratic"
     monitor = "distance"
 
@@ -53,9 +62,10 @@ class QuadraticTask:
     def prepare(self, device: torch.device) -> None:
         self.preparations += 1
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        self.seen.append(indices.tolist())
-        return (self.values[indices].to(device),)
+    def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor]]:
+        for indices in index_batches(plan, len(self.values)):
+            self.seen.append(indices.tolist())
+            yield (self.values[indices].to(device),)
 
     def set_progress(self, fraction: float) -> None:
         self.fractions.append(fraction)
@@ -81,10 +91,10 @@ class Net(nn.Module):
             self.running = 0.9 * self.running + 0.1 * hidden.detach().mean(0)
             self.batches += 1
         loss = ((self.head(hidden - self.running).squeeze(1).float() - y) ** 2).mean()
-        return Output(loss, {"hidden": hidden.detach().mean()})
+        return Output({"main": loss}, {"hidden": hidden.detach().mean()})
 
 
-class NetTask:
+class NetTask(MainOptimizer):
     """`on_call` is told the name of every call, and may raise to play a kill at that moment."""
 
     name = "net"
@@ -104,17 +114,64 @@ class NetTask:
         self.on_call("prepare")
         self.objective.running = torch.rand(4)
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        self.on_call("batch")
-        x = self.x[indices]
-        return x + 0.1 * torch.randn_like(x), self.y[indices]
+    def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in index_batches(plan, self.num_training_examples):
+            self.on_call("batch")
+            x = self.x[indices]
+            yield x + 0.1 * torch.randn_like(x), self.y[indices]
 
     def set_progress(self, fraction: float) -> None:
         self.on_call("set_progress")
 
     def validate(self, device: torch.device) -> dict[str, float]:
         self.on_call("validate")
-        return {"mse": self.objective(self.x[20:], self.y[20:]).loss.item()}
+        return {"mse": self.objective(self.x[20:], self.y[20:]).losses["main"].item()}
+
+
+class Players(nn.Module):
+    """Two numbers against each other, and no `detach` between them.
+
+    generator's loss = g d x, discriminator's loss = (d - g)^2 / 2, so that
+
+        d generator / d g = d x    d discriminator / d d = d - g
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.generator = nn.ParameterDict({"g": torch.tensor(3.0)})
+        self.discriminator = nn.ParameterDict({"d": torch.tensor(1.0)})
+        self.register_buffer("steps", torch.tensor(0))
+        self.every = every
+
+    def forward(self, x: Tensor) -> Output:
+        g, d = self.generator["g"], self.discriminator["d"]
+        losses = {"discriminator": (d - g) ** 2 / 2}
+        if self.steps % self.every == 0:
+            losses["generator"] = g * d * x.mean()
+        return Output(losses, {"product": (g * d).detach()})
+
+
+class TwoPlayerTask(QuadraticTask):
+    """`Players`; the generator moves at every `every`-th step, the other at a tenth of its rate."""
+
+    name = "players"
+
+    def __init__(self, values: Tensor, every: int = 1) -> None:
+        super().__init__(values)
+        self.objective = Players(every)
+
+    def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
+        slower = replace(config, learning_rate=config.learning_rate / 10, clip_norm=1.0)
+        return {
+            "generator": OptimizerSpec(module=self.objective.generator, config=config),
+            "discriminator": OptimizerSpec(module=self.objective.discriminator, config=slower),
+        }
+
+    def set_progress(self, fraction: float) -> None:
+        self.objective.steps += 1
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        return {"distance": abs(self.objective.generator["g"].item())}
 
 
 def small_config(**changes) -> TrainingConfig:

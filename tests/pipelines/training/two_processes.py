@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from toy_tasks import QuadraticTask, small_config, trainer_for
+from toy_tasks import QuadraticTask, TwoPlayerTask, small_config, trainer_for
 
 from pipelines.training.distributed import (
     average_gradients,
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 class SharedTask(QuadraticTask):
-    """Validation gives each process another figure, so that a missing mean is noticed."""
+    """Validation gives each process another value, so that a missing mean is noticed."""
 
     def validate(self, device: torch.device) -> dict[str, float]:
         return {"distance": super().validate(device)["distance"] + 2.0 * rank()}
@@ -35,6 +35,13 @@ def train(directory: Path, *, resume: bool) -> dict[str, object]:
     result = trainer_for(task, config, directory).fit(resume=resume)
     weight = task.objective.weight.item()
     return {"weight": weight, "seen": task.seen, "metrics": result.best_metrics}
+
+
+def train_two_players(directory: Path) -> dict[str, object]:
+    """The generator has a loss at every second step only."""
+    task = TwoPlayerTask(torch.arange(20.0), every=2)
+    trainer_for(task, small_config(clip_norm=None), directory).fit(resume=False)
+    return {name: tensor.item() for name, tensor in task.objective.state_dict().items()}
 
 
 def exchange() -> dict[str, object]:
@@ -61,7 +68,10 @@ def exchange() -> dict[str, object]:
 def main() -> None:
     directory, mode = Path(sys.argv[1]), sys.argv[2]
     with process_group(CPU):
-        report = exchange() if mode == "exchange" else train(directory, resume=mode == "resume")
+        if mode == "players":
+            report = train_two_players(directory)
+        else:
+            report = exchange() if mode == "exchange" else train(directory, resume=mode == "resume")
     (directory / f"report-{os.environ['RANK']}.json").write_text(json.dumps(report))
 
 

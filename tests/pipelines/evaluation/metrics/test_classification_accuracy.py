@@ -39,20 +39,20 @@ def measure(generated, real, seeds=1):
 def test_samples_like_real_images_score_as_these():
     found = measure(two_classes(48, seed=1), two_classes(64, seed=2), seeds=2)
     assert found == ClassificationAccuracy(generated=(1.0, 1.0), real=(1.0, 1.0))
-    assert (found.ratio, found.ratio_spread) == (1.0, 0.0)
+    assert (found.ratio, found.ratio_std) == (1.0, 0.0)
 
 
 def test_samples_of_the_other_class_teach_the_opposite():
     samples = two_classes(48, seed=1)
     found = measure(ImageSet(samples.images, 1 - samples.labels), two_classes(64, seed=2))
     assert found == ClassificationAccuracy(generated=(0.0,), real=(1.0,))
-    assert (found.ratio, found.ratio_spread) == (0.0, None)
+    assert (found.ratio, found.ratio_std) == (0.0, None)
 
 
 def test_ratio_is_that_of_the_means_and_spreads_over_seeds():
     found = ClassificationAccuracy(generated=(0.8, 0.6), real=(1.0, 0.75))
     assert found.ratio == pytest.approx(0.7 / 0.875)
-    assert found.ratio_spread == pytest.approx(0.0)
+    assert found.ratio_std == pytest.approx(0.0)
 
 
 def test_more_samples_than_real_images_are_refused():

@@ -60,7 +60,7 @@ def test_kernel_distance_is_the_unbiased_estimate():
     x, y = with_moments([0, 1], [1, 2], 12).numpy(), with_moments([2, 0], [1, 1], 12, 1).numpy()
     found = kernel_distance(torch.from_numpy(x), torch.from_numpy(y), subsets=2)
     assert found.mean == pytest.approx(slow_kernel_distance(x, y), rel=1e-9)
-    assert found.spread == pytest.approx(0, abs=1e-9)
+    assert found.std == pytest.approx(0, abs=1e-9)
     assert found.subsets == 2
 
 
@@ -71,7 +71,7 @@ def test_kernel_distance_draws_subsets_by_seed_alone():
     found = [kernel_distance(x, y, subsets=3, seed=seed) for seed in (0, 0, 1)]
     assert found[0] == found[1]
     assert found[0] != found[2]
-    assert found[0].spread > 0
+    assert found[0].std > 0
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -1,4 +1,4 @@
-"""Nearest training images against a search over whole numbers, and the alarm."""
+"""Nearest training images against a search over whole numbers, and the warning."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from fake_gpu import FAKE_GPU, fake_gpu_without_float64
 
 from pipelines.evaluation.metrics import nearest_images
-from pipelines.evaluation.metrics.nearest_images import judge_memorisation, nearest_training_images
+from pipelines.evaluation.metrics.nearest_images import detect_memorisation, nearest_training_images
 
 
 def random_images(count, *shape, seed=0):
@@ -71,38 +71,38 @@ def training():
     return random_images(300, 1, 4, 4)
 
 
-def test_duplicated_training_images_ring_the_alarm(training):
-    innocent = distances_of(random_images(200, 1, 4, 4, seed=1), training)
+def test_duplicated_training_images_ring_the_warning(training):
+    control = distances_of(random_images(200, 1, 4, 4, seed=1), training)
     samples = random_images(200, 1, 4, 4, seed=2)
     samples[:20] = training[:20]
-    found = judge_memorisation(distances_of(samples, training), (innocent,))
-    assert found.alarm
+    found = detect_memorisation(distances_of(samples, training), (control,))
+    assert found.warning
     assert 0.1 <= found.share <= 0.15
 
 
-def test_new_images_do_not_ring_the_alarm(training):
-    innocent = distances_of(random_images(1000, 1, 4, 4, seed=1), training)
+def test_new_images_do_not_ring_the_warning(training):
+    control = distances_of(random_images(1000, 1, 4, 4, seed=1), training)
     samples = distances_of(random_images(1000, 1, 4, 4, seed=2), training)
-    assert not judge_memorisation(samples, (innocent,)).alarm
+    assert not detect_memorisation(samples, (control,)).warning
 
 
-def test_few_samples_do_not_ring_the_alarm_by_chance():
-    innocent = torch.linspace(1, 2, 101)
+def test_few_samples_do_not_ring_the_warning_by_chance():
+    control = torch.linspace(1, 2, 101)
     samples = torch.tensor([1.0] + [2.0] * 9)
-    found = judge_memorisation(samples, (innocent,))
-    assert (found.share, found.alarm) == (0.1, False)
+    found = detect_memorisation(samples, (control,))
+    assert (found.share, found.warning) == (0.1, False)
 
 
 def test_threshold_is_the_lowest_first_percentile():
-    found = judge_memorisation(torch.ones(4), (torch.arange(201.0), torch.arange(101.0) + 0.5))
+    found = detect_memorisation(torch.ones(4), (torch.arange(201.0), torch.arange(101.0) + 0.5))
     assert found.threshold == 1.5
     assert found.share == 1.0
 
 
-@pytest.mark.parametrize("innocents", [(), (torch.empty(0),)])
-def test_judgement_without_innocent_images_is_refused(innocents):
+@pytest.mark.parametrize("controls", [(), (torch.empty(0),)])
+def test_judgement_without_innocent_images_is_refused(controls):
     with pytest.raises(ValueError, match="at least one sample and one test image are required"):
-        judge_memorisation(torch.ones(3), innocents)
+        detect_memorisation(torch.ones(3), controls)
 
 
 def test_nearest_images_are_found_for_images_on_a_gpu_without_float64():

@@ -1,4 +1,4 @@
-"""What the figures of generation are the mean and spread of, and what they say about it."""
+"""What the metrics of generation are the mean and std of, and what they say about it."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
 from pipelines.evaluation.metrics.frechet import frechet_distance, kernel_distance
-from pipelines.evaluation.sections.generation import ComparedImages, distance_figures
+from pipelines.evaluation.sections.generation import ComparedImages, distance_metrics
 
 SIDE = 1200  # more than a subset of the kernel distance
 
@@ -38,8 +38,8 @@ def compared(*samples):
 
 
 def found(sets, name="other"):
-    figures = distance_figures(network(name), sets, max_sets=6, max_neighbour_sets=1)
-    return {figure.name: figure for figure in figures}
+    metrics = distance_metrics(network(name), sets, max_sets=6, max_neighbour_sets=1)
+    return {metric.name: metric for metric in metrics}
 
 
 @pytest.fixture(scope="module")
@@ -49,45 +49,45 @@ def of_two_sets():
 
 
 def test_value_and_spread_are_those_of_the_sets(of_two_sets):
-    sets, figures = of_two_sets
+    sets, metrics = of_two_sets
     test = pixels(sets.test)
     for name, distance in (
         ("fd_x", frechet_distance),
         ("kd_x", lambda a, b: kernel_distance(a, b).mean),
     ):
         expected = [distance(test, pixels(part)) for part in sets.samples]
-        assert figures[name].value == pytest.approx(np.mean(expected))
-        assert figures[name].spread == pytest.approx(np.std(expected, ddof=1))
-        assert figures[name].repetitions == 2
+        assert metrics[name].value == pytest.approx(np.mean(expected))
+        assert metrics[name].std == pytest.approx(np.std(expected, ddof=1))
+        assert metrics[name].repetitions == 2
 
 
 def test_floor_is_that_of_training_images_and_of_reconstructions(of_two_sets):
-    sets, figures = of_two_sets
+    sets, metrics = of_two_sets
     test = pixels(sets.test)
     floors = [frechet_distance(test, pixels(part)) for part in sets.train]
-    beside = {reference.label: reference.value for reference in figures["fd_x"].references}
+    beside = {reference.label: reference.value for reference in metrics["fd_x"].references}
     assert beside == {
         "train against test": pytest.approx(np.mean(floors)),
         "reconstructions against test": pytest.approx(
             frechet_distance(test, pixels(sets.reconstructions))
         ),
-        "spread of train against test": pytest.approx(np.std(floors, ddof=1)),
+        "std of train against test": pytest.approx(np.std(floors, ddof=1)),
     }
-    assert figures["rfd_x"].value == beside["reconstructions against test"]
+    assert metrics["rfd_x"].value == beside["reconstructions against test"]
 
 
 def test_kernel_distance_of_one_set_has_the_spread_of_its_subsets():
     sets = compared(images(110, 4))
-    figures = found(sets)
+    metrics = found(sets)
     expected = kernel_distance(pixels(sets.test), pixels(sets.samples[0]))
-    assert figures["kd_x"].spread == pytest.approx(expected.spread)
-    assert "over random subsets of 1,000 images of one set" in figures["kd_x"].explanation
-    assert figures["fd_x"].spread is None  # of one set nothing is known
+    assert metrics["kd_x"].std == pytest.approx(expected.std)
+    assert "over random subsets of 1,000 images of one set" in metrics["kd_x"].explanation
+    assert metrics["fd_x"].std is None  # of one set nothing is known
 
 
 def test_kernel_distance_of_two_sets_does_not_speak_of_subsets(of_two_sets):
-    _, figures = of_two_sets
-    assert "subsets" not in figures["kd_x"].explanation
+    _, metrics = of_two_sets
+    assert "subsets" not in metrics["kd_x"].explanation
 
 
 @pytest.mark.parametrize(("name", "said"), [("classifier", True), ("inception", False)])

@@ -1,11 +1,11 @@
-"""Figures of stage one over two batches, from the model and from reconstructions made before."""
+"""Metrics of stage one over two batches, from the model and from reconstructions made before."""
 
 import pytest
 import torch
 from slow_similarity import slow_ssim, smooth_images
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.sections.reconstruction import reconstruction_figures
+from pipelines.evaluation.sections.reconstruction import reconstruction_metrics
 from pipelines.runs.batches import reconstruct_images
 from stage1_vqvae import VQVAE, EMAQuantizerConfig, VQVAEConfig
 
@@ -18,18 +18,18 @@ def small_model(height, width):
     return VQVAE(config, (1, height, width)).to(memory_format=torch.channels_last).eval()
 
 
-def figures(model, images, reconstructions):
-    found = reconstruction_figures(
+def metrics(model, images, reconstructions):
+    found = reconstruction_metrics(
         model, ImageSet(images), reconstructions, 7.0, torch.device("cpu")
     )
-    return {figure.name: figure for figure in found}
+    return {metric.name: metric for metric in found}
 
 
 def test_figures_are_those_of_the_images_and_their_reconstructions():
     model, images = small_model(12, 16), smooth_images(300, 1, 12, 16)
     # Others than the model's, so that structure is kept, and a wrong pairing seen.
     pale = images // 2 + 30
-    found = figures(model, images, pale)
+    found = metrics(model, images, pale)
     # Float32 differences of squares up to 255^2 against c2 = 58.
     assert found["ssim"].value == pytest.approx(slow_ssim(images, pale), abs=1e-4)
     assert slow_ssim(images, pale[::-1]) < found["ssim"].value - 0.1
@@ -43,6 +43,6 @@ def test_figures_are_those_of_the_images_and_their_reconstructions():
 
 def test_images_smaller_than_the_window_have_no_ssim():
     images = smooth_images(3, 1, 8, 28)
-    found = figures(small_model(8, 28), images, images)
+    found = metrics(small_model(8, 28), images, images)
     assert "ssim" not in found
     assert "psnr" in found

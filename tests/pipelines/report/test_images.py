@@ -1,7 +1,7 @@
 """What a report lets the models draw."""
 
 from pipelines.generation.pipeline import GenerationPipeline
-from pipelines.report.drawings import class_strips
+from pipelines.report.images import class_strips
 
 
 def test_class_without_training_images_has_no_row(rgb_run):

@@ -40,7 +40,7 @@ class Strip:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawings:
+class ReportImages:
     """All pictures of a report; empty where the run cannot give them."""
 
     originals: NDArray[np.uint8] | None = None
@@ -58,7 +58,7 @@ class Drawings:
     """What could not be drawn, one sentence each."""
 
 
-def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Drawings:
+def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
     """Draws everything that a run can give.
 
     Args:
@@ -76,7 +76,7 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
         except (OSError, ValueError) as error:  # models outlive their data
             problems.append(f"Reconstructions need the test images: {error}.")
         else:
-            originals = _spread(test, columns_for(test.image_shape[2]))
+            originals = _std(test, columns_for(test.image_shape[2]))
             reconstructions = reconstruct_images(record.vqvae.to(device), ImageSet(originals))
             seconds["reconstructions"] = time.perf_counter() - start
     seed = record.config.seed
@@ -92,7 +92,7 @@ def draw(record: RunRecord, test: ImageSet | None, device: torch.device) -> Draw
         guidance = guidance_strips(pipeline, seed)
         temperatures = temperature_strips(pipeline, seed)
         seconds["samples"] = time.perf_counter() - start
-    return Drawings(
+    return ReportImages(
         originals=originals,
         reconstructions=reconstructions,
         samples=samples,
@@ -167,7 +167,7 @@ def columns_for(width: int) -> int:
     return max(_MIN_COLUMNS, min(_MAX_COLUMNS, _ROW_WIDTH // (width + 2) // 2 * 2))
 
 
-def _spread(images: ImageSet, columns: int) -> NDArray[np.uint8]:
+def _std(images: ImageSet, columns: int) -> NDArray[np.uint8]:
     """The first images; whole rows of them where there are enough."""
     count = max(columns, _NUM_RECONSTRUCTIONS // columns * columns)
     return images.images[:count].copy()

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pipelines.data.names import counted, listed, printable, shortened, tallied, unicode_name
+from pipelines.files.names import counted, listed, printable, shortened, tallied, unicode_name
 
 
 def test_unicode_name_composes():

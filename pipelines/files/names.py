@@ -1,4 +1,4 @@
-"""Names of classes and files: one spelling for each, and a form that fits into a sentence."""
+"""Names of classes and files, lists of them and errors, as text for one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 MAX_SHOWN_LENGTH = 40  # characters of a name in a list
+MAX_MESSAGE_LENGTH = 300  # characters of an error, which may quote a damaged file
 
 
 def unicode_name(name: str) -> str:
@@ -47,3 +48,9 @@ def listed(names: Iterable[str], limit: int = 10) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns `1 file` or `1,200 files`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's message on one line, to continue a sentence; its type without one."""
+    text = printable(" ".join(str(error).split()))[:MAX_MESSAGE_LENGTH].rstrip(".")
+    return text or type(error).__name__
