@@ -72,11 +72,12 @@ class SamplingBatch:
 def split_into_batches(request: SamplingRequest, batch_size: int) -> Iterator[SamplingBatch]:
     """Splits a request into batches of at most `batch_size` samples with equally many known codes.
 
-    Under `compile`, all batches have one size: smaller ones repeat their first sample, since
-    compiled code knows one size.
+    Under `compile`, all batches have one size, a multiple of `ROW_MULTIPLE`: smaller ones repeat
+    their first sample, since compiled code knows one size.
     """
     num_known = request.known.sum(dim=1).cpu()
-    multiple = min(len(num_known), batch_size) if request.settings.compile == "on" else 1
+    largest = min(len(num_known), batch_size)
+    multiple = largest + rows_to_pad(largest) if request.settings.compile == "on" else 1
     for number in sorted(set(num_known.tolist())):
         for rows in (num_known == number).nonzero()[:, 0].split(batch_size):
             padded = F.pad(rows, (0, rows_to_pad(len(rows), multiple)), value=int(rows[0]))

@@ -8,7 +8,7 @@ and value once, from a cache in the precision in which they were computed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 
@@ -112,8 +112,8 @@ def decoding_step(
         step: Inputs, and how the codes are sampled.
         blocks: The network's.
         caches: Per block (2, B or 2 B, length, heads, d), see `attend`.
-        settings: Guidance, top-k, top-p, and whether the temperature is 0; its value is taken from
-            `step`, so that compiled code serves them all.
+        settings: Top-k, top-p, whether to guide, and whether the temperature is 0; the values of
+            both are taken from `step`, so that compiled code serves them all.
 
     Returns:
         int64 (B,).
@@ -212,7 +212,13 @@ class CompiledStep:
 
     def _bind(self, rule: SamplingRule) -> None:
         self._rule, settings, device = rule, rule.settings, self._positions.device
-        # Compiled code only asks whether the temperature is zero; its value is an input.
-        self._settings = replace(settings, temperature=1.0 if settings.temperature else 0.0)
+        # Compiled code only asks whether the temperature is zero, and whether there is guidance;
+        # their values are inputs, so that other ones compile nothing.
+        self._settings = SamplingSettings(
+            temperature=1.0 if settings.temperature else 0.0,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            guidance_scale=2.0 if settings.guided else 1.0,
+        )
         self._guidance_scales = torch.tensor(rule.guidance_scales, device=device)
         self._temperatures = torch.tensor(rule.temperatures, dtype=torch.float64, device=device)
