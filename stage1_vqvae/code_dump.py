@@ -51,6 +51,11 @@ class SplitCodes:
         """N, the number of images."""
         return len(self.codes[0])
 
+    def rows(self, rows: slice | Tensor) -> SplitCodes:
+        """Selects some images."""
+        labels = None if self.labels is None else self.labels[rows]
+        return SplitCodes(tuple(grid[rows] for grid in self.codes), labels)
+
 
 @dataclass(frozen=True)
 class CodeDump:

@@ -10,25 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stage2_prior.base import CodePrior
-    from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
+    from stage2_prior.config import PixelCNNConfig, TransformerConfig
     from stage2_prior.grids import GridSpec
-    from stage2_prior.pretrained import build_prior
+    from stage2_prior.pretrained import build_prior, load_prior
+    from stage2_prior.sampling.settings import SamplingSettings
+    from stage2_prior.spec import FeatureSpec, PriorSpec
 
 _EXPORTS = {
     "CodePrior": "base",
+    "FeatureSpec": "spec",
     "GridSpec": "grids",
     "PixelCNNConfig": "config",
-    "SamplingSettings": "config",
+    "PriorSpec": "spec",
+    "SamplingSettings": "sampling.settings",
     "TransformerConfig": "config",
     "build_prior": "pretrained",
+    "load_prior": "pretrained",
 }
 __all__ = [
     "CodePrior",
+    "FeatureSpec",
     "GridSpec",
     "PixelCNNConfig",
+    "PriorSpec",
     "SamplingSettings",
     "TransformerConfig",
     "build_prior",
+    "load_prior",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Code grids as stage two sees them: shapes, sizes, and the order in which they are predicted."""
+"""Code grids: shapes, codebook sizes, and the sequence of their codes in raster order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-# As of the network's settings: see `config`.
+# Bounds as in `config`.
 _MAX_CODEBOOK_SIZE = 1 << 24
 _MAX_GRIDS = 256
 _MAX_CODES = 1 << 18
@@ -43,7 +43,7 @@ class GridSpec:
 
 
 def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
-    """Makes sure that a network over grids can be built.
+    """Checks that there are not too many grids or codes for a network.
 
     Args:
         grids: The specs.
@@ -61,12 +61,12 @@ def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
 
 
 def split_by_grid(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
-    """Cuts (B, L, ...) into the parts (B, h_i * w_i, ...) of each grid."""
+    """Splits (B, L, ...) into the parts (B, h_i * w_i, ...) of each grid."""
     return torch.split(sequence, [grid.num_codes for grid in grids], dim=1)
 
 
 def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
-    """Where each code of the sequence lies: grid after grid, each row by row.
+    """Computes the grid, row and column of each code of the sequence, in raster order.
 
     Returns:
         int64 (L, 3): grid, row and column.
@@ -82,12 +82,12 @@ def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
 
 
 def to_sequence(codes: tuple[Tensor, ...]) -> Tensor:
-    """Grids (B, h_i, w_i) to the sequence (B, L) in raster order."""
+    """Flattens grids (B, h_i, w_i) to the sequence (B, L) in raster order."""
     return torch.cat([rearrange(grid, "b h w -> b (h w)") for grid in codes], dim=1)
 
 
 def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...]:
-    """The sequence (B, L) back to grids (B, h_i, w_i); inverts `to_sequence`."""
+    """Reshapes the sequence (B, L) to grids (B, h_i, w_i); inverts `to_sequence`."""
     return tuple(
         rearrange(part, "b (h w) -> b h w", h=grid.height)
         for part, grid in zip(split_by_grid(sequence, grids), grids, strict=True)
@@ -95,14 +95,14 @@ def to_grids(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor, ...
 
 
 def dtype_of(values: object) -> torch.dtype | str:
-    """The dtype of a tensor, and for a message the type of anything else."""
+    """Returns the dtype of a tensor, or the type's name of anything else, for a message."""
     return values.dtype if isinstance(values, Tensor) else type(values).__name__
 
 
 def check_codes(
     codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...], name: str = "codes"
 ) -> None:
-    """Makes sure that codes are what a prior over `grids` can take.
+    """Checks number, dtype, shape and range of code grids.
 
     Args:
         codes: One grid (B, h_i, w_i) per spec.
@@ -113,46 +113,46 @@ def check_codes(
         TypeError: The codes are not integers.
         ValueError: Their number, shape or range does not fit.
     """
-    if not isinstance(codes, tuple) or len(codes) != len(grids):
-        count = len(codes) if isinstance(codes, tuple) else type(codes).__name__
-        raise ValueError(f"{name} must be a tuple of {len(grids)} grids, got {count}")
+    cure = "convert them with .long()"
+    _check_tensors(codes, grids, name, (torch.int64, torch.int32), "int64 tensors", cure)
     for grid, spec in zip(codes, grids, strict=True):
-        dtype = dtype_of(grid)
-        if dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{name} must be int64 tensors, got {dtype}: convert them with .long()")
-        if tuple(grid.shape[1:]) != (spec.height, spec.width):
-            raise ValueError(
-                f"{name} must have shape (B, {spec.height}, {spec.width}), got "
-                f"{tuple(grid.shape)}: they were made from images of another size"
-            )
         if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < spec.codebook_size:
             raise ValueError(
                 f"{name} must be in [0, {spec.codebook_size}), got {int(grid.min())} to "
                 f"{int(grid.max())}: they were made with another codebook"
             )
-    batches = [len(grid) for grid in codes]
-    if len(set(batches)) > 1:
-        raise ValueError(f"all grids must have one batch size, got {batches}")
 
 
 def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
-    """Makes sure that `known` says of every code whether it is known.
+    """Checks number, dtype and shape of the masks of known codes.
 
     Raises:
-        TypeError: It is not bool.
-        ValueError: The number of grids or their shapes do not fit.
+        TypeError: They are not bool.
+        ValueError: Their number or shape does not fit.
     """
-    if not isinstance(known, tuple) or len(known) != len(grids):
-        count = len(known) if isinstance(known, tuple) else type(known).__name__
-        raise ValueError(f"known must be a tuple of {len(grids)} grids, got {count}")
-    for grid, spec in zip(known, grids, strict=True):
-        dtype = dtype_of(grid)
-        if dtype != torch.bool:
-            raise TypeError(f"known must be bool tensors, True for a code to keep, got {dtype}")
+    cure = "give True for a code to keep"
+    _check_tensors(known, grids, "known", (torch.bool,), "bool tensors", cure)
+
+
+def _check_tensors(
+    tensors: tuple[Tensor, ...],
+    grids: tuple[GridSpec, ...],
+    name: str,
+    dtypes: tuple[torch.dtype, ...],
+    required: str,
+    cure: str,
+) -> None:
+    if not isinstance(tensors, tuple) or len(tensors) != len(grids):
+        count = len(tensors) if isinstance(tensors, tuple) else type(tensors).__name__
+        raise ValueError(f"{name} must be a tuple of {len(grids)} grids, got {count}")
+    for grid, spec in zip(tensors, grids, strict=True):
+        if dtype_of(grid) not in dtypes:
+            raise TypeError(f"{name} must be {required}, got {dtype_of(grid)}: {cure}")
         if tuple(grid.shape[1:]) != (spec.height, spec.width):
             raise ValueError(
-                f"known must have shape (B, {spec.height}, {spec.width}), got {tuple(grid.shape)}"
+                f"{name} must have shape (B, {spec.height}, {spec.width}), got "
+                f"{tuple(grid.shape)}: they were made for images of another size"
             )
-    batches = [len(grid) for grid in known]
+    batches = [len(grid) for grid in tensors]
     if len(set(batches)) > 1:
-        raise ValueError(f"all grids of known must have one batch size, got {batches}")
+        raise ValueError(f"all grids of {name} must have one batch size, got {batches}")

@@ -1,22 +1,24 @@
-"""What one training step of stage two computes, and how a prior is judged on a whole split."""
+"""The training objective of stage two, and bits per code on a whole split."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from stage2_prior.base import CodePrior
 from stage2_prior.config import TransformerConfig
+from stage2_prior.sampling.checks import Context
 from stage2_prior.sampling.ordering import random_orders
 
 
 @dataclass(frozen=True)
 class PriorStep:
-    """One training step's loss and figures."""
+    """Loss and metrics of one training step."""
 
     loss: Tensor
     """float32 (): nats per code."""
@@ -38,9 +40,6 @@ class PriorObjective(nn.Module):
     A prior of any order sees a share of the images in a random order, the rest in raster order. The
     share falls linearly from 1, so that the raster order ends as good as without (Yu et al. 2024,
     "RAR", section 3.2); here it may stop above 0, so that the other orders stay good too.
-
-    An image in another view than its own comes with the view's number beside its label (Jun et al.
-    2020, "Distribution Augmentation for Generative Modeling", section 3), dropped label or not.
     """
 
     def __init__(self, prior: CodePrior) -> None:
@@ -62,23 +61,26 @@ class PriorObjective(nn.Module):
         sequence: Tensor,
         labels: Tensor | None,
         context: Tensor | None = None,
-        views: Tensor | None = None,
+        null_labels: Tensor | None = None,
     ) -> PriorStep:
-        """Computes the loss of codes int64 (B, L) with labels int64 (B,) or None.
+        """Computes the loss of a batch.
 
-        `context` is int64 (B, Lc), the context grids in raster order, or None; `views` int64 (B,)
-        in [0, num_views), or None where all are the images themselves.
+        Args:
+            sequence: int64 (B, L), as for `CodePrior.forward`.
+            labels: int64 (B,), or None for a prior without labels.
+            context: As for `CodePrior.forward`.
+            null_labels: int64 (B,), what each label is replaced by where it is dropped; None for
+                the prior's `null_label`.
         """
-        null = torch.full((len(sequence),), self.prior.null_label, device=sequence.device)
+        if null_labels is None:
+            null_labels = torch.full_like(sequence[:, 0], self.prior.null_label)
         if labels is None:
-            labels = null
+            labels = null_labels
         elif self.training and self.prior.config.label_dropout:
             dropped = (
                 torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
             )
-            labels = torch.where(dropped, null, labels)
-        if views is not None:
-            labels = self.prior.in_view(labels, views)
+            labels = torch.where(dropped, null_labels, labels)
         loss = self.prior.nll(sequence, labels, context, self._order(sequence)).mean()
         return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})
 
@@ -92,23 +94,28 @@ class PriorObjective(nn.Module):
         return torch.where(random, random_orders(batch, length, sequence.device), raster)
 
 
-def measure_bits_per_code(
-    prior: CodePrior, batches: Iterable[tuple[tuple[Tensor, ...], Tensor | None]]
-) -> float:
-    """-log2 p(codes | labels) per code, averaged over every image of `batches`.
+CodeBatch: TypeAlias = (
+    tuple[tuple[Tensor, ...], Tensor | None]
+    | tuple[tuple[Tensor, ...], Tensor | None, Context | None]
+)
+"""Arguments of `CodePrior.log_prob`: codes, labels, and the context of a prior with one."""
+
+
+def measure_bits_per_code(prior: CodePrior, batches: Iterable[CodeBatch]) -> float:
+    """Computes -log2 p(codes | labels, context) per code, averaged over all images.
 
     Args:
         prior: Is put into evaluation mode and left there.
-        batches: Code grids (B, h_i, w_i) with labels (B,) or None; B may differ.
+        batches: Code grids (B, h_i, w_i), labels (B,) or None, and context; B may differ.
 
     Raises:
         ValueError: There are no images.
     """
     prior.eval()
     nats, images = 0.0, 0
-    for codes, labels in batches:
-        nats -= prior.log_prob(codes, labels).sum().item()
-        images += len(codes[0])
+    for batch in batches:
+        nats -= prior.log_prob(*batch).sum().item()
+        images += len(batch[0][0])
     if not images:
         raise ValueError("at least one image is required to measure bits per code, got none")
     return nats / (images * prior.num_codes * math.log(2))

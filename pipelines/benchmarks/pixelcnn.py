@@ -1,4 +1,4 @@
-"""How much faster a PixelCNN samples with its caches than with a whole pass for every code."""
+"""Benchmark of the PixelCNN's cached sampling against running the network for every code."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ import statistics
 import time
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from pipelines.cli.echo import say
-from stage2_prior.config import PixelCNNConfig, SamplingSettings
+from stage2_prior.config import PixelCNNConfig
 from stage2_prior.grids import GridSpec, to_grids, to_sequence
 from stage2_prior.pixelcnn.prior import PixelCNNPrior
 from stage2_prior.pretrained import build_prior
-from stage2_prior.sampling.logits import choose
+from stage2_prior.sampling.logits import sample_codes
 from stage2_prior.sampling.noise import addressed_uniform
+from stage2_prior.spec import PriorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+T = TypeVar("T")
+
 _CODEBOOK_SIZE = 512
 _SIDES = (8, 32)
 
 
-def draw_naively(prior: PixelCNNPrior, labels: Tensor, uniform: Tensor) -> Tensor:
-    """`PixelCNNPrior.draw_sequence` of the model as it is, by a pass over all rows per place."""
+def sample_naively(prior: PixelCNNPrior, labels: Tensor, uniform: Tensor) -> Tensor:
+    """Samples int64 (B, L) by a pass over all rows for every position."""
     empty = torch.zeros_like(uniform, dtype=torch.int64, device=labels.device)
     codes, numbers = to_grids(empty, prior.grids), to_grids(uniform, prior.grids)
     for row, column in product(range(prior.grids[0].height), range(prior.grids[0].width)):
@@ -36,8 +39,8 @@ def draw_naively(prior: PixelCNNPrior, labels: Tensor, uniform: Tensor) -> Tenso
         features = prior.features(tuple(grid[:, : row + 1] for grid in codes), labels)[here]
         for i, grid in enumerate(codes):
             earlier = tuple(g[here] for g in codes[:i])
-            logits = prior.logits(i, features, earlier)[:, :, 0, 0].float()
-            grid[:, row, column] = choose(logits, numbers[i][:, row, column], temperature=1.0)
+            logits = prior.output(i, features, earlier)[:, :, 0, 0].float()
+            grid[:, row, column] = sample_codes(logits, numbers[i][:, row, column], temperature=1.0)
     return to_sequence(codes)
 
 
@@ -56,18 +59,17 @@ def benchmark_pixelcnn(
         repetitions: How often the cached sampler is timed on each side; the naive one once.
         seed: Of the weights and the samples.
     """
-    settings = SamplingSettings()
     for side in _SIDES:
         torch.manual_seed(seed)
-        grids = (GridSpec(side, side, _CODEBOOK_SIZE),)
-        prior = build_prior(PixelCNNConfig(), grids).to(device).eval()
+        spec = PriorSpec(grids=(GridSpec(side, side, _CODEBOOK_SIZE),))
+        prior = build_prior(PixelCNNConfig(), spec).to(device).eval()
         assert isinstance(prior, PixelCNNPrior), "a PixelCNNConfig describes a PixelCNNPrior"
         labels = torch.full((batch,), prior.null_label, device=device)
         uniform = addressed_uniform(seed, torch.arange(batch, device=device), prior.num_codes)
 
-        cached = partial(prior.draw_sequence, labels, settings, uniform)
-        naive = partial(draw_naively, prior, labels, uniform)
-        codes = cached()
+        cached = partial(prior.sample, batch, seed=seed, batch_size=batch)
+        naive = partial(sample_naively, prior, labels, uniform)
+        codes = to_sequence(cached())
         before = [_seconds(cached, device)[0] for _ in range(repetitions)]
         slow, naive_codes = _seconds(naive, device)
         after = [_seconds(cached, device)[0] for _ in range(repetitions)]
@@ -81,7 +83,7 @@ def benchmark_pixelcnn(
         )
 
 
-def _seconds(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
+def _seconds(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
     """Times a call; returns seconds and its result."""
     start = time.perf_counter()
     result = call()

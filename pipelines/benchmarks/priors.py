@@ -15,10 +15,12 @@ from torch import Tensor
 
 from pipelines.benchmarks.peak_memory import memory_of
 from pipelines.cli.echo import say
-from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
 from stage2_prior.sampling.compilation import can_compile
+from stage2_prior.sampling.settings import SamplingSettings
+from stage2_prior.spec import PriorSpec
 
 Number: TypeAlias = Literal["float32", "bfloat16"]
 
@@ -56,7 +58,7 @@ def benchmark_transformer_sampling(
     grid = grid or GridSpec(7, 7, 512)
     config = config or TransformerConfig()
     torch.manual_seed(0)
-    prior = build_prior(config, (grid,), 10).eval()
+    prior = build_prior(config, PriorSpec(grids=(grid,), num_classes=10)).eval()
     labels = torch.arange(num_samples) % 10
     calls: dict[SamplingSettings | str, Callable[[], Any]] = {
         setting: partial(prior.sample, num_samples, labels, setting, batch_size=num_samples)
@@ -117,7 +119,9 @@ def benchmark_steps(
     """
     grid = grid or GridSpec(7, 7, 512)
     torch.manual_seed(0)
-    prior = build_prior(config or TransformerConfig(any_order=True), (grid,)).eval()
+    prior = build_prior(
+        config or TransformerConfig(any_order=True), PriorSpec(grids=(grid,))
+    ).eval()
     candidates = [SamplingSettings(num_steps=number) for number in num_steps]
     parallel = [c for c in candidates if (c.num_steps or grid.num_codes) < grid.num_codes]
     candidates += [replace(c, step_order="confidence") for c in parallel]
@@ -144,7 +148,7 @@ def benchmark_parallel_decoding(repetitions: int) -> None:
 
 def transformer_sampling(num_samples: int, batch_size: int) -> Callable[[], object]:
     """Sampling from the default transformer, ready to be measured."""
-    prior = build_prior(TransformerConfig(), (GridSpec(7, 7, 512),)).eval()
+    prior = build_prior(TransformerConfig(), PriorSpec(grids=(GridSpec(7, 7, 512),))).eval()
     prior.sample(16)  # libraries load, threads start
     return partial(prior.sample, num_samples, batch_size=batch_size)
 

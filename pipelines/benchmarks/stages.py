@@ -19,6 +19,7 @@ from stage1_vqvae.objective import VQVAEObjective
 from stage2_prior.base import CodePrior
 from stage2_prior.objective import PriorObjective
 from stage2_prior.pretrained import build_prior
+from stage2_prior.spec import PriorSpec
 
 _SAMPLES = 64
 
@@ -59,7 +60,7 @@ def benchmark_stages(
     torch.manual_seed(config.seed)
     vqvae = VQVAE(config.vqvae, image_shape).to(device)
     grids = grid_specs(vqvae)
-    prior = build_prior(config.prior, grids).to(device)
+    prior = build_prior(config.prior, PriorSpec(grids=grids)).to(device)
     vqvae.to(memory_format=torch.channels_last)
 
     size = config.vqvae_training.batch_size

@@ -47,7 +47,6 @@ from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.environment import environment
 from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.directory import RunDirectory
-from stage2_prior.sampling.checks import decide_compilation
 
 _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
 
@@ -132,10 +131,8 @@ def evaluate_run(
 def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSettings:
     """Returns the settings with `compile` on or off, as the prior decides it."""
     prior = run.pipeline.prior
-    num_draws = run.num_samples * prior.num_codes
-    sampling = decide_compilation(
-        settings.sampling, num_draws, run.device, possible=prior.has_sampler_options
-    )
+    labelled = prior.num_classes is not None
+    sampling = prior.resolve(settings.sampling, run.num_samples, labelled=labelled)
     return replace(settings, sampling=sampling)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from pipelines.cli.options import SampleSeed, check_seed
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 _QUICK_SAMPLES, _QUICK_CAS_SAMPLES = 2000, 4000
 

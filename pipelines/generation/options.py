@@ -11,7 +11,7 @@ import tyro
 from pipelines.cli.options import Device, SampleSeed
 from pipelines.data.location import DataLocation
 from pipelines.runs.directory import LATEST
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

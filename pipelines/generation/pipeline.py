@@ -17,15 +17,15 @@ from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
-from stage2_prior.config import SamplingSettings
+from stage2_prior.pretrained import load_prior
 from stage2_prior.sampling.checks import (
     Labels,
     as_labels,
     check_any_order,
     check_numbers,
-    check_settings,
     labels_or_null,
 )
+from stage2_prior.sampling.settings import SamplingSettings
 
 # As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
 # which can change the rounding of a pixel.
@@ -169,13 +169,7 @@ class GenerationPipeline:
             check_any_order(self.prior.any_order, wanted)
         if not inpainting:
             labels = self.resolve_labels(n, labels)
-        check_settings(
-            settings,
-            self.prior.config,
-            self.prior.num_classes,
-            labelled=labels is not None,
-            has_sampler_options=self.prior.has_sampler_options,
-        )
+        self.prior.resolve(settings, n, labelled=labels is not None)
         labels_or_null(labels, n, self.prior.config, self.prior.num_classes)
 
     def inpaint(
@@ -322,7 +316,7 @@ class GenerationPipeline:
                 "one with `python -m pipelines.train_all`"
             )
         vqvae = load_tokenizer(directory / "vqvae")
-        prior = CodePrior.from_pretrained(directory / "prior")
+        prior = load_prior(directory / "prior")
         classes = _classes(directory)
         return cls(vqvae, prior, classes.class_names, classes.train_images_per_class)
 

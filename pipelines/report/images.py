@@ -15,7 +15,7 @@ from pipelines.report.run_record import RunRecord
 from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.data import load_run_splits
 from pipelines.runs.directory import RunDirectory
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)

@@ -23,12 +23,12 @@ from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import TUNING_FILE, SamplingTuning
-from stage1_vqvae.artifact import weights_hash
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
+from stage2_prior.pretrained import load_prior
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ def read_run(path: Path) -> RunRecord:
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
     vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
-    prior = CodePrior.from_pretrained(directory.prior) if directory.prior.exists() else None
+    prior = load_prior(directory.prior) if directory.prior.exists() else None
     evaluation, evaluation_problem = _read_measured(
         directory.path / EVALUATION_FILE,
         Evaluation.read,
@@ -222,7 +222,7 @@ def _read_measured(
     except (OSError, ValueError) as error:
         return None, f"{error}"
     for name, digits, model in zip(("vqvae", "prior"), recorded(found), models, strict=True):
-        if model is None or not weights_hash(model.state_dict()).startswith(digits):
+        if model is None or not model.weights_hash().startswith(digits):
             return None, (
                 f"{path.name} is of another {name} than the run has now, so its metrics are left "
                 "out: measure the run again"

@@ -9,7 +9,7 @@ from pipelines.report.formatting import format_number, format_with_std, typeset
 from pipelines.report.markup import element, paragraph, table, text
 from pipelines.report.run_record import RunRecord
 from pipelines.tuning.record import MeasuredSettings
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 def tried_settings(record: RunRecord) -> list[str]:

@@ -97,6 +97,10 @@ class AugmentationConfig:
         """Of all views, the image itself being one."""
         return 1 + len(self.other_views)
 
+    def num_extra_labels(self, num_classes: int | None) -> int:
+        """Labels of a prior that only augmented images have: all, and `no label`, per view."""
+        return len(self.other_views) * ((num_classes or 0) + 1)
+
     def check_fits(self, image_shape: tuple[int, int, int]) -> None:
         """Refuses to move images (C, H, W) out of their own frame.
 

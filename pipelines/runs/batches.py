@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.data.image_set import ImageSet
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import SplitCodes
+from stage2_prior.sampling.checks import Context
 
 # Images measured or encoded at once: enough to be fast, few enough for little memory.
 _EVALUATION_BATCH = 256
@@ -51,9 +52,18 @@ def reconstruct_images(model: ImageTokenizer, images: ImageSet) -> NDArray[np.ui
     return reconstructed
 
 
-def code_batches(split: SplitCodes) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
-    """Code grids int64 (B, h, w) and labels of a dumped split, in order."""
+def code_batches(
+    split: SplitCodes, context: Context | None = None
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None, Context | None]]:
+    """Yields code grids int64 (B, h, w), labels and context of a dumped split, in order."""
     for start in range(0, len(split), _EVALUATION_BATCH):
         rows = slice(start, start + _EVALUATION_BATCH)
-        labels = None if split.labels is None else split.labels[rows]
-        yield tuple(grid[rows].long() for grid in split.codes), labels
+        part = split.rows(rows)
+        yield tuple(grid.long() for grid in part.codes), part.labels, context_rows(context, rows)
+
+
+def context_rows(context: Context | None, rows: slice | Tensor) -> Context | None:
+    """Selects rows of a context of either form."""
+    if context is None or isinstance(context, Tensor):
+        return None if context is None else context[rows]
+    return tuple(grid[rows] for grid in context)

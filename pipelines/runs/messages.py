@@ -18,6 +18,7 @@ from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
 from stage1_vqvae.model import VQVAE
 from stage2_prior.pretrained import build_prior
+from stage2_prior.spec import PriorSpec
 
 _OVERFIT_FRACTION = 0.8  # of all steps; best weights before it mean that a training overfits
 
@@ -45,8 +46,11 @@ def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
     with torch.device("meta"):
         vqvae = VQVAE(config.vqvae, splits.image_shape)
         grids = grid_specs(vqvae)
-        num_views = config.augmentation.num_views
-        prior = build_prior(config.prior, grids, splits.num_classes, num_views=num_views)
+        extra = config.augmentation.num_extra_labels(splits.num_classes)
+        prior = build_prior(
+            config.prior,
+            PriorSpec(grids=grids, num_classes=splits.num_classes, num_extra_labels=extra),
+        )
     if config.vqvae_from is not None:
         start_vqvae_from(vqvae, config.vqvae_from)
     if config.prior_from is not None:

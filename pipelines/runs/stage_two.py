@@ -32,7 +32,8 @@ from stage1_vqvae.code_dump import CodeDump, read_other_views
 from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.objective import measure_bits_per_code
-from stage2_prior.pretrained import build_prior
+from stage2_prior.pretrained import build_prior, load_prior
+from stage2_prior.spec import PriorSpec
 
 
 def train_prior(
@@ -53,7 +54,7 @@ def train_prior(
     """
     if on_main(directory.prior.exists):
         say(f"prior: already trained, in {directory.prior}")
-        prior = CodePrior.from_pretrained(directory.prior)
+        prior = load_prior(directory.prior)
         if prior.vqvae_hash != dump.vqvae_hash:
             raise ValueError(
                 f"{directory.prior} must be trained on {directory.codes}, but was trained on the "
@@ -136,10 +137,12 @@ def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePri
     with torch.device(device):
         prior = build_prior(
             config.prior,
-            grid_specs(dump),
-            dump.num_classes,
-            dump.vqvae_hash,
-            num_views=config.augmentation.num_views,
+            PriorSpec(
+                grids=grid_specs(dump),
+                num_classes=dump.num_classes,
+                vqvae_hash=dump.vqvae_hash,
+                num_extra_labels=config.augmentation.num_extra_labels(dump.num_classes),
+            ),
         )
     if config.prior_from is not None:
         start_prior_from(prior, config.prior_from)

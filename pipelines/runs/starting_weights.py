@@ -6,9 +6,10 @@ from pathlib import Path
 
 from stage1_vqvae.model import VQVAE
 from stage2_prior.base import CodePrior
+from stage2_prior.pretrained import load_prior
 
 _VQVAE_TRAITS = ("config", "image_shape")
-_PRIOR_TRAITS = ("config", "grids", "num_classes", "num_views", "context_grids")
+_PRIOR_TRAITS = ("config", "spec")
 
 
 def start_vqvae_from(model: VQVAE, run: Path) -> None:
@@ -28,7 +29,7 @@ def start_prior_from(prior: CodePrior, run: Path) -> None:
         FileNotFoundError: The run has none.
         ValueError: It is damaged, or another prior.
     """
-    _start_from(prior, CodePrior.from_pretrained(run / "prior"), run / "prior", _PRIOR_TRAITS)
+    _start_from(prior, load_prior(run / "prior"), run / "prior", _PRIOR_TRAITS)
 
 
 def _start_from(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
 from pipelines.runs.augmentation import AugmentationConfig
-from pipelines.runs.batches import code_batches, image_batches
+from pipelines.runs.batches import code_batches, context_rows, image_batches
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
 from pipelines.training.task import OptimizerSpec
@@ -21,6 +21,7 @@ from stage1_vqvae.objective import VQVAEObjective, measure_reconstruction
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import to_sequence
 from stage2_prior.objective import PriorObjective, measure_bits_per_code
+from stage2_prior.sampling.checks import Context, context_tensor
 
 
 class VQVAETask:
@@ -94,11 +95,21 @@ class VQVAETask:
 class PriorTask:
     """Stage two on the codes of a dump.
 
+    Distribution augmentation (Jun et al. 2020, section 3): an image may be seen in another view,
+    and the prior is told which. A view and a label share one learned vector, so that sampling
+    knows of no views: label y in view v is label y + v * (num_classes + 1) of the prior, and y
+    itself in view 0, the image as it is.
+
     Args:
-        prior: Knows as many views as there are.
+        prior: Has the extra labels that the augmentation needs.
         dump: Codes of the images.
         other_views: Codes of other views of the training images.
         augmentation: Which those are, and how often they are seen; None without any.
+        context: What the codes of the splits `train` and `validation` are conditioned on: int64
+            (N, h_i, w_i) per context grid, or float32 (N, Lc, D); None for a prior without context.
+
+    Raises:
+        ValueError: The prior has other extra labels or another context.
     """
 
     name = "prior"
@@ -110,27 +121,33 @@ class PriorTask:
         dump: CodeDump,
         other_views: Iterable[SplitCodes] = (),
         augmentation: AugmentationConfig | None = None,
+        context: Mapping[str, Context] | None = None,
     ) -> None:
-        train = dump.splits["train"]
+        train, validation = dump.splits["train"], dump.splits["validation"]
+        self._augmentation = augmentation or AugmentationConfig()
+        required = self._augmentation.num_extra_labels(prior.num_classes)
+        if prior.spec.num_extra_labels != required:
+            raise ValueError(
+                f"a prior with num_extra_labels {required} is required for this augmentation, got "
+                f"{prior.spec.num_extra_labels}"
+            )
         self.objective = PriorObjective(prior)
         self.num_training_examples = len(train)
         self.origin = f"model {_short_hash(prior.config)} on codes of VQ-VAE {dump.vqvae_hash}"
-        self._augmentation = augmentation or AugmentationConfig()
         # int32 (V, N, L), the images themselves in view 0; one view at a time is in memory twice.
         views = itertools.chain([train], other_views)
         own = to_sequence(train.codes)
         self._sequences = own.new_empty(self._augmentation.num_views, *own.shape)
         for sequences, view in zip(self._sequences, views, strict=True):
             sequences.copy_(to_sequence(view.codes))
-        if prior.num_views != len(self._sequences):
-            raise ValueError(
-                f"a prior of {len(self._sequences)} views is required, got one of {prior.num_views}"
-            )
+        self._labels, self._null_label = train.labels, prior.null_label
+        contexts = context or {}
+        self._context = context_tensor(contexts.get("train"), len(train), prior.spec.context)
         # Set before each step; not a state that a checkpoint would have to hold.
         self._share = self._augmentation.share(0.0)
-        self._labels = train.labels
-        self._validation = dump.splits["validation"]
-        self._seen = _evenly_spaced(train, len(self._validation))
+        rows = _evenly_spaced(len(train), len(validation))
+        self._validation = (validation, contexts.get("validation"))
+        self._seen = (train.rows(rows), context_rows(contexts.get("train"), rows))
 
     def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
         """One optimizer for the whole objective."""
@@ -140,15 +157,12 @@ class PriorTask:
         """A prior needs no data to start."""
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
-        """Yields codes int64 (B, L), and labels int64 (B,) or None.
-
-        With augmentation two more: None for the context, and the views int64 (B,).
-        """
+        """Yields the arguments of `PriorObjective.forward`."""
         for indices in index_batches(plan, self.num_training_examples):
             yield self._batch(indices, device)
 
     def set_progress(self, fraction: float) -> None:
-        """Passes the fraction on, and sets how many images are seen in another view."""
+        """Passes the fraction on, and sets the share of images in another view."""
         self.objective.set_progress(fraction)
         self._share = self._augmentation.share(fraction)
 
@@ -156,32 +170,33 @@ class PriorTask:
         """Bits per code on the whole validation split, and on as many training images.
 
         Both without dropout, with labels and in raster order, which a training step's loss is not:
-        where they part, the prior learns the training images by heart.
+        where they part, the prior overfits.
         """
         prior = self.objective.prior
         return {
-            "bits_per_code": measure_bits_per_code(prior, code_batches(self._validation)),
-            "train_bits_per_code": measure_bits_per_code(prior, code_batches(self._seen)),
+            "bits_per_code": measure_bits_per_code(prior, code_batches(*self._validation)),
+            "train_bits_per_code": measure_bits_per_code(prior, code_batches(*self._seen)),
         }
 
     def _batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
         labels = None if self._labels is None else self._labels[indices].to(device)
+        context = None if self._context is None else self._context[indices].to(device)
         num_views = len(self._sequences)
         if num_views == 1:
-            return self._sequences[0, indices].long().to(device), labels
-        seen_otherwise = torch.rand(len(indices)) < self._share
-        views = torch.where(seen_otherwise, torch.randint(1, num_views, (len(indices),)), 0)
+            return self._sequences[0, indices].long().to(device), labels, context
+        in_another_view = torch.rand(len(indices)) < self._share
+        views = torch.where(in_another_view, torch.randint(1, num_views, (len(indices),)), 0)
         sequences = self._sequences[views, indices].long().to(device)
-        return sequences, labels, None, views.to(device)
+        offset = (views * (self._null_label + 1)).to(device)
+        labels = None if labels is None else labels + offset
+        return sequences, labels, context, self._null_label + offset
 
 
 def _short_hash(config: object) -> str:
     return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
 
 
-def _evenly_spaced(split: SplitCodes, count: int) -> SplitCodes:
-    """`count` images of a split, or all where there are fewer, from all over it."""
-    count = min(count, len(split))
-    rows = torch.arange(count) * len(split) // count
-    labels = None if split.labels is None else split.labels[rows]
-    return SplitCodes(tuple(grid[rows] for grid in split.codes), labels)
+def _evenly_spaced(length: int, count: int) -> Tensor:
+    """`count` rows out of `length`, or all where there are fewer: int64."""
+    count = min(count, length)
+    return torch.arange(count) * length // count

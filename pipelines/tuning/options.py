@@ -13,7 +13,7 @@ import tyro
 from pipelines.cli.options import Device, SampleSeed, check_seed, require_positive
 from pipelines.data.location import DataLocation
 from pipelines.runs.directory import LATEST
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 GUIDANCE_SCALES = (1.0, 1.25, 1.5)
 # The scale is replaced by each that is tried; a schedule is only valid with one other than 1.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.files.records import read_record, write_record
 from pipelines.runs.directory import RunDirectory
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 TUNING_FILE = "sampling_tuning.json"
 _KIND, _FORMAT_VERSION = "tuning", 2

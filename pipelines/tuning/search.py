@@ -29,9 +29,7 @@ from pipelines.tuning.record import (
     describe_choice,
     table_row,
 )
-from stage2_prior.artifact import weights_hash
-from stage2_prior.config import SamplingSettings
-from stage2_prior.sampling.checks import decide_compilation
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None:
@@ -101,22 +99,19 @@ def candidate_settings(
         ValueError: The prior cannot sample with one of these settings.
     """
     prior = pipeline.prior
-    can_guide = prior.num_classes is not None and prior.config.label_dropout > 0
     schedule = options.settings.guidance_schedule
-    if schedule != "constant" and not can_guide:
+    if schedule != "constant" and not prior.can_guide:
         raise ValueError(
             f"guidance_schedule {schedule} needs a prior that can be guided, and this one was not "
             "trained without labels: leave the schedule out, or train a prior with "
             "--prior.label-dropout above 0"
         )
-    scales = options.guidance_scales or (GUIDANCE_SCALES if can_guide else (1.0,))
+    scales = options.guidance_scales or (GUIDANCE_SCALES if prior.can_guide else (1.0,))
     candidates = options.candidates(scales)
     for candidate in candidates:
         pipeline.check(candidate, seed=options.seed)
-    num_draws = len(candidates) * options.sets * num_samples * prior.num_codes
-    device = next(prior.parameters()).device
-    possible = prior.has_sampler_options
-    return [decide_compilation(c, num_draws, device, possible=possible) for c in candidates]
+    total, labelled = len(candidates) * options.sets * num_samples, prior.num_classes is not None
+    return [prior.resolve(candidate, total, labelled=labelled) for candidate in candidates]
 
 
 def measure_candidates(
@@ -181,7 +176,7 @@ def measure_candidates(
         say(table_row(measured[-1]))
     return SamplingTuning(
         vqvae=pipeline.vqvae.weights_hash(),
-        prior=weights_hash(pipeline.prior.state_dict()),
+        prior=pipeline.prior.weights_hash(),
         feature_network=key,
         images_per_set=size,
         seed=options.seed,

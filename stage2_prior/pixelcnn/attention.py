@@ -11,34 +11,34 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage2_prior.transformer.attention import causal_attention
+from stage2_prior.attention import causal_attention
 
 
 class AttentionCache:
-    """Keys and values of the places so far, in buffers that never grow.
+    """Keys and values of the positions so far, in buffers of fixed size.
 
     Args:
         batch: B.
         num_heads: Attention heads.
-        places: h * w.
+        num_positions: h * w.
         head_dim: Features per head.
-        like: Gives dtype and device.
+        reference: A tensor of the same dtype and device.
     """
 
     def __init__(
-        self, batch: int, num_heads: int, places: int, head_dim: int, like: Tensor
+        self, batch: int, num_heads: int, num_positions: int, head_dim: int, reference: Tensor
     ) -> None:
-        self.keys = like.new_zeros(batch * num_heads, places, head_dim)
-        self.values = like.new_zeros(batch * num_heads, places, head_dim)
+        self.keys = reference.new_zeros(batch * num_heads, num_positions, head_dim)
+        self.values = reference.new_zeros(batch * num_heads, num_positions, head_dim)
 
 
 class CausalAttentionBlock(nn.Module):
-    """Multi-head attention of each place to itself and those before it in raster order.
+    """Multi-head attention of each position to itself and those before it in raster order.
 
-    The features it is given know, at each place, only the codes before that place, so that a place
-    may attend to itself. The paper's keys also see the code of their own place, and its mask leaves
-    the place itself out; what is known afterwards is the same. As in the paper, queries and keys
-    are told where they lie; here by learned embeddings of row and column.
+    Its input features depend, at each position, only on the codes before it, so that a position may
+    attend to itself. The paper's keys also see the code of their own position, and its mask leaves
+    the position itself out; the outputs depend on the same codes. As in the paper, queries and keys
+    know their position; here by learned embeddings of row and column.
 
     Args:
         width: E.
@@ -50,17 +50,17 @@ class CausalAttentionBlock(nn.Module):
     def __init__(self, width: int, num_heads: int, height: int, columns: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.LayerNorm(width)  # over the features of one place, never over space
+        self.norm = nn.LayerNorm(width)  # over the features of one position, never over space
         self.row_embedding = nn.Embedding(height, width)
         self.column_embedding = nn.Embedding(columns, width)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps features (B, E, h, w) to what is to be added to them; fewer rows may be given."""
+        """Maps features (B, E, h, w) to a residual of that shape; last rows may be left out."""
         height, columns = x.shape[2:]
-        places = rearrange(x, "b e h w -> b (h w) e")
-        inputs = self.norm(places) + self._where()[: height * columns]
+        sequence = rearrange(x, "b e h w -> b (h w) e")
+        inputs = self.norm(sequence) + self._positions()[: height * columns]
         query, key, value = rearrange(
             self.to_qkv(inputs), "b l (three n d) -> three b n l d", three=3, n=self.num_heads
         )
@@ -68,18 +68,18 @@ class CausalAttentionBlock(nn.Module):
         change: Tensor = rearrange(self.project(merged), "b (h w) e -> b e h w", h=height)
         return change
 
-    def step(self, x: Tensor, place: int, cache: AttentionCache) -> Tensor:
-        """One place of `forward`: maps (B, E) to (B, E), the places before being in `cache`."""
-        row, column = divmod(place, self.column_embedding.num_embeddings)
-        where = self.row_embedding.weight[row] + self.column_embedding.weight[column]
+    def step(self, x: Tensor, position: int, cache: AttentionCache) -> Tensor:
+        """Computes `forward` at one position, (B, E) to (B, E), the earlier ones in `cache`."""
+        row, column = divmod(position, self.column_embedding.num_embeddings)
+        embedded = self.row_embedding.weight[row] + self.column_embedding.weight[column]
         query, key, value = rearrange(
-            self.to_qkv(self.norm(x) + where),
+            self.to_qkv(self.norm(x) + embedded),
             "b (three n d) -> three (b n) 1 d",
             three=3,
             n=self.num_heads,
         )
-        cache.keys[:, place], cache.values[:, place] = key[:, 0], value[:, 0]
-        keys, values = cache.keys[:, : place + 1], cache.values[:, : place + 1]
+        cache.keys[:, position], cache.values[:, position] = key[:, 0], value[:, 0]
+        keys, values = cache.keys[:, : position + 1], cache.values[:, : position + 1]
         scores = (query / math.sqrt(query.shape[2])) @ keys.transpose(1, 2)  # (B * heads, 1, l)
         merged = torch.bmm(scores.softmax(dim=-1), values)
         change: Tensor = self.project(rearrange(merged, "(b n) 1 d -> b (n d)", n=self.num_heads))
@@ -87,12 +87,12 @@ class CausalAttentionBlock(nn.Module):
 
     def new_cache(self, batch: int) -> AttentionCache:
         """An empty cache for the whole grid."""
-        places = self.row_embedding.num_embeddings * self.column_embedding.num_embeddings
+        num_positions = self.row_embedding.num_embeddings * self.column_embedding.num_embeddings
         weight = self.project.weight
         return AttentionCache(
-            batch, self.num_heads, places, weight.shape[0] // self.num_heads, weight
+            batch, self.num_heads, num_positions, weight.shape[0] // self.num_heads, weight
         )
 
-    def _where(self) -> Tensor:
+    def _positions(self) -> Tensor:
         rows, columns = self.row_embedding.weight, self.column_embedding.weight
         return rearrange(rows[:, None] + columns, "h w e -> (h w) e")

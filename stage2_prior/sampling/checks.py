@@ -1,4 +1,4 @@
-"""What may be asked of a prior: each function gives what was meant, or says what does not fit."""
+"""Validates sampling requests."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stage2_prior.config import PriorConfig, SamplingSettings
-from stage2_prior.grids import GridSpec, check_codes, to_sequence
+from stage2_prior.config import PriorConfig
+from stage2_prior.grids import check_codes, dtype_of, to_sequence
 from stage2_prior.sampling.compilation import can_compile
+from stage2_prior.sampling.settings import SamplingSettings
+from stage2_prior.spec import ContextSpec, FeatureSpec
 
 # Compiling takes 10 to 20 s the first time, and then saves about a millisecond per 49 codes.
-_DRAWS_WORTH_COMPILING = 500_000
+_CODES_WORTH_COMPILING = 500_000
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 Labels: TypeAlias = Tensor | NDArray[np.integer] | Sequence[int] | int
 """One label per sample, integers (count,), or one for all."""
+Context: TypeAlias = tuple[Tensor, ...] | Tensor
+"""Code grids int64 (B, h_i, w_i), or features float32 (B, Lc, D)."""
 
 
 def check_numbers(
     count: SupportsIndex, seed: SupportsIndex, first_index: SupportsIndex, batch_size: SupportsIndex
 ) -> tuple[int, int, int, int]:
-    """The four as plain integers, by which samples are counted and random numbers addressed.
+    """Converts the four numbers to plain integers.
 
     Raises:
         TypeError: A number is no integer.
@@ -57,16 +61,16 @@ def check_settings(
     num_classes: int | None,
     *,
     labelled: bool,
-    has_sampler_options: bool,
+    has_options: bool,
 ) -> None:
-    """Makes sure that a prior can draw in this way.
+    """Checks that a prior can sample with these settings.
 
     Args:
-        settings: How to draw.
+        settings: How to sample.
         config: The prior's.
         num_classes: The prior's.
-        labelled: Whether labels are named.
-        has_sampler_options: Whether the prior lets precision and compilation be chosen.
+        labelled: Whether labels are given.
+        has_options: Whether the prior supports `precision` and `compile`.
 
     Raises:
         ValueError: There is nothing to guide towards or away from, the prior has one way to
@@ -84,7 +88,7 @@ def check_settings(
                 "name labels or leave guidance out"
             )
         check_null_is_trained(config, num_classes)
-    if settings.precision == "bfloat16" and not has_sampler_options:
+    if settings.precision == "bfloat16" and not has_options:
         raise ValueError(
             f"precision bfloat16 needs a transformer prior, this one is a {config.kind}: "
             "keep it at float32"
@@ -94,25 +98,25 @@ def check_settings(
             "compile on compiles the step that draws one code, which num_steps "
             f"{settings.num_steps} does without: leave one of them out"
         )
-    if settings.compile == "on" and not has_sampler_options:
+    if settings.compile == "on" and not has_options:
         raise ValueError(
             f"compile on needs a transformer prior, this one is a {config.kind}: keep it off"
         )
 
 
 def decide_compilation(
-    settings: SamplingSettings, num_draws: int, device: torch.device, *, possible: bool
+    settings: SamplingSettings, num_codes: int, device: torch.device, *, possible: bool
 ) -> SamplingSettings:
-    """`settings` with `compile` on or off.
+    """Decides `compile="auto"`: on where it pays and works, else off.
 
     Args:
-        settings: How to draw.
-        num_draws: How many codes will be drawn.
-        device: Where.
-        possible: Whether the prior has a step to compile.
+        settings: How to sample.
+        num_codes: Number of codes to sample.
+        device: Device of the prior.
+        possible: Whether the prior supports `compile`.
 
     Raises:
-        RuntimeError: It is to be compiled, but what that needs is missing.
+        RuntimeError: `compile` is on, and nothing can be compiled on this device.
     """
     if settings.compile == "on":
         if not can_compile(device):
@@ -121,13 +125,13 @@ def decide_compilation(
                 f"for {device}: install one, or keep it off"
             )
         return settings
-    pays = possible and settings.num_steps is None and num_draws >= _DRAWS_WORTH_COMPILING
+    pays = possible and settings.num_steps is None and num_codes >= _CODES_WORTH_COMPILING
     compiles = settings.compile == "auto" and pays and can_compile(device)
     return replace(settings, compile="on" if compiles else "off")
 
 
 def check_null_is_trained(config: PriorConfig, num_classes: int | None) -> None:
-    """Makes sure that a prior with classes was trained to go without labels too.
+    """Checks that a prior with classes was trained with dropped labels.
 
     Raises:
         ValueError: It was not.
@@ -140,7 +144,7 @@ def check_null_is_trained(config: PriorConfig, num_classes: int | None) -> None:
 
 
 def check_any_order(any_order: bool, wanted: str) -> None:
-    """Makes sure that a prior knows other orders than its own, which `wanted` needs.
+    """Checks that a prior can predict codes in any order, which `wanted` needs.
 
     Raises:
         ValueError: It does not.
@@ -153,7 +157,7 @@ def check_any_order(any_order: bool, wanted: str) -> None:
 
 
 def as_labels(labels: Labels, count: int) -> Tensor:
-    """Labels in any form as int64 (count,).
+    """Converts labels to int64 (count,).
 
     Raises:
         TypeError: They are not integers.
@@ -178,7 +182,7 @@ def as_labels(labels: Labels, count: int) -> Tensor:
 def labels_or_null(
     labels: Labels | None, count: int, config: PriorConfig, num_classes: int | None
 ) -> Tensor:
-    """Labels int64 (count,) as the network takes them: one past the classes stands for none.
+    """Converts labels to int64 (count,), `num_classes` for no label.
 
     Raises:
         TypeError: They are not integers.
@@ -197,39 +201,53 @@ def labels_or_null(
     return labels
 
 
-def check_has_context(given: bool, grids: tuple[GridSpec, ...]) -> None:
-    """Makes sure that a prior gets a context just where it has context grids.
+def check_has_context(given: bool, spec: ContextSpec) -> None:
+    """Checks that a context is given if and only if the prior has one.
 
     Raises:
-        ValueError: One is given or missing where the prior was trained otherwise.
+        ValueError: It is missing, or given to a prior without.
     """
-    if given and not grids:
+    if given and not spec:
         raise ValueError("this prior was trained without context: leave context out")
-    if grids and not given:
-        raise ValueError(
-            f"this prior was trained with {len(grids)} context grids, got none: "
-            "name the codes that it is to go by"
-        )
+    if spec and not given:
+        required = f"{spec}" if isinstance(spec, FeatureSpec) else f"{len(spec)} context grids"
+        raise ValueError(f"this prior was trained with {required}, got none: give its context")
 
 
-def context_sequence(
-    context: tuple[Tensor, ...] | None, count: int, grids: tuple[GridSpec, ...]
-) -> Tensor | None:
-    """The context grids as one sequence int64 (count, Lc), or None for a prior without.
+def context_tensor(context: Context | None, count: int, spec: ContextSpec) -> Tensor | None:
+    """Converts a context to what `CodePrior.forward` takes.
 
     Args:
-        context: int64 (count, h_i, w_i) per context grid, or None.
-        count: How many images.
-        grids: The prior's context grids; none for a prior without.
+        context: int64 (count, h_i, w_i) per context grid, float32 (count, Lc, D), or None.
+        count: Number of images.
+        spec: The prior's.
+
+    Returns:
+        int64 (count, Lc), float (count, Lc, D), or None for a prior without context.
 
     Raises:
-        TypeError: They are not integers.
-        ValueError: They do not fit, or are given or missing where the prior was trained otherwise.
+        TypeError: It has a wrong dtype.
+        ValueError: It does not fit, is missing, or is given to a prior without.
     """
-    check_has_context(context is not None, grids)
+    check_has_context(context is not None, spec)
     if context is None:
         return None
-    check_codes(context, grids, name="context")
+    if isinstance(spec, FeatureSpec):
+        return _checked_features(context, count, spec)
+    if isinstance(context, Tensor):
+        raise TypeError(f"context must be a tuple of {len(spec)} code grids, got a tensor")
+    check_codes(context, spec, name="context")
     if len(context[0]) != count:
         raise ValueError(f"context must have {count} rows, got {len(context[0])}")
     return to_sequence(context).long()
+
+
+def _checked_features(context: Context, count: int, spec: FeatureSpec) -> Tensor:
+    if not isinstance(context, Tensor) or not context.is_floating_point():
+        raise TypeError(
+            f"context must be a float tensor (B, Lc, D) for this prior, got {dtype_of(context)}"
+        )
+    expected = (count, spec.num_positions, spec.dim)
+    if context.shape != expected:
+        raise ValueError(f"context must have shape {expected}, got {tuple(context.shape)}")
+    return context

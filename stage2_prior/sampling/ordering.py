@@ -1,4 +1,4 @@
-"""In which order the codes of an image are predicted, and how many of them at a time."""
+"""The order in which the codes of an image are predicted, and how many at a time."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from stage2_prior.grids import dtype_of
 
 
 def random_orders(batch: int, num_codes: int, device: torch.device | None = None) -> Tensor:
-    """A uniformly random order per image, from torch's global stream: int64 (B, L)."""
+    """Samples a uniformly random order per image from torch's global stream: int64 (B, L)."""
     return torch.rand(batch, num_codes, device=device).argsort(dim=1)
 
 
 def inverse_order(order: Tensor) -> Tensor:
-    """When each position has its turn: int64 (B, L), from the order int64 (B, L)."""
+    """Computes the turn of each position, int64 (B, L), from the order int64 (B, L)."""
     return order.argsort(dim=1)
 
 
 def known_first(order: Tensor, known: Tensor) -> Tensor:
-    """The known positions, then the open ones, both as they follow each other in `order`.
+    """Moves the known positions to the front of an order; a stable partition.
 
     Args:
         order: int64 (B, L).
@@ -35,7 +35,7 @@ def known_first(order: Tensor, known: Tensor) -> Tensor:
 
 
 def check_order(order: Tensor, batch: int, num_codes: int) -> Tensor:
-    """Makes sure that an order is one, and gives it for every image: int64 (B, L).
+    """Checks that an order is a permutation and expands it to int64 (B, L).
 
     Args:
         order: int64 (L,) for all images, or (B, L): the positions of the sequence (grid after
@@ -65,22 +65,22 @@ def check_order(order: Tensor, batch: int, num_codes: int) -> Tensor:
     return order
 
 
-def step_sizes(num_open: int, num_steps: int | None) -> list[int]:
-    """How many codes are drawn in each step of parallel decoding; they sum to `num_open`.
+def step_sizes(num_unknown: int, num_steps: int | None) -> list[int]:
+    """Computes how many codes each step of parallel decoding samples; they sum to `num_unknown`.
 
-    After step i of T, cos(pi/2 * i/T) of the codes are still open (Chang et al. 2022, "MaskGIT",
-    section 3.3), but at least one code is drawn in each step: few at first, when little is known.
+    After step i of T, cos(pi/2 * i/T) of the codes are still unknown (Chang et al. 2022, "MaskGIT",
+    section 3.3), but each step samples at least one code: few at first, when little is known.
 
     Args:
-        num_open: How many codes are to be drawn.
-        num_steps: T; None, or more than there are codes, draws one by one.
+        num_unknown: Codes to sample.
+        num_steps: T; None, or more than there are codes, samples one by one.
     """
-    if num_steps is None or num_steps >= num_open:
-        return [1] * num_open
-    sizes, left = [], num_open
+    if num_steps is None or num_steps >= num_unknown:
+        return [1] * num_unknown
+    sizes, left = [], num_unknown
     for step in range(1, num_steps + 1):
-        wanted = round(num_open * math.cos(math.pi / 2 * step / num_steps))
-        still_open = max(num_steps - step, min(left - 1, wanted))
-        sizes.append(left - still_open)
-        left = still_open
+        wanted = round(num_unknown * math.cos(math.pi / 2 * step / num_steps))
+        still_unknown = max(num_steps - step, min(left - 1, wanted))
+        sizes.append(left - still_unknown)
+        left = still_unknown
     return sizes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # What a prior holds on to between two batches; more is freed.
-_MOST_KEPT = 256 << 20
+_MAX_KEPT_BYTES = 256 << 20
 
 
 class CacheMemory:
@@ -40,7 +40,7 @@ class CacheMemory:
 
     def give_back(self, memory: list[Tensor]) -> None:
         """Takes what `take` gave and nobody uses any more."""
-        if memory and not self._kept and sum(part.nbytes for part in memory) <= _MOST_KEPT:
+        if memory and not self._kept and sum(part.nbytes for part in memory) <= _MAX_KEPT_BYTES:
             self._kept.append(memory)
 
     def __reduce__(self) -> tuple[type[CacheMemory], tuple[()]]:

@@ -1,20 +1,19 @@
-"""A transformer's weights as its sampler wants them, made once for all batches."""
+"""A transformer's weights in the form its cached decoding uses, made once for all batches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from stage2_prior.transformer.prior import Block, TransformerPrior
+from stage2_prior.grids import GridSpec
+from stage2_prior.transformer.blocks import Block
 
 
 @dataclass(frozen=True)
 class PreparedBlock:
-    """One block's weights with what surrounds them folded in; matrices are (in, out)."""
+    """One block's weights, norms and scales folded in; matrices are (in, out)."""
 
     to_qkv: Tensor
     """(E, 3 E)."""
@@ -34,10 +33,41 @@ class PreparedBlock:
     """(E,)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedWeights:
+    """Everything about the network that does not depend on the batch."""
+
+    grids: tuple[GridSpec, ...]
+    """Shape and codebook size of each code grid."""
+    grid_of: Tensor
+    """int64 (L,), the grid of each position."""
+    num_heads: int
+    """Attention heads."""
+    dtype: torch.dtype
+    """Precision of the matrix products."""
+    blocks: list[PreparedBlock]
+    """In `dtype`."""
+    heads: list[tuple[Tensor, Tensor]]
+    """Per grid (E, K_i) and (K_i,), the last norm folded in, in `dtype`."""
+    labels: Tensor
+    """(num_labels, E)."""
+    codes: Tensor
+    """(sum of K_i + 1, E), all code embeddings, the start vector in the last row."""
+    first_row: Tensor
+    """int64 (L + 1,), the row of code 0 at each position; the last is the start vector's."""
+    source_positions: Tensor | None
+    """(L + 1, E), zeros for the start in the last row; None for a prior of one order."""
+    target_positions: Tensor
+    """(L, E)."""
+
+
 def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight (in, out) and bias (out,) that do to the bare normalised x what norm and linear do.
+    """Folds a norm's scale and shift into the linear layer after it.
 
     W (gamma * x + beta) + b = (W * gamma) x + (W beta + b).
+
+    Returns:
+        Weight (in, out) and bias (out,), to be applied to the bare normalised x.
     """
     assert isinstance(linear, nn.Linear)
     weight = linear.weight * norm.weight
@@ -46,10 +76,10 @@ def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
-    """The weights of `block` for inference, in `dtype`."""
+    """Prepares the weights of `block` for inference, in `dtype`."""
     qkv, qkv_bias = fold_norm(block.attention_norm, block.attention.to_qkv)
     width = qkv.shape[0]
-    scale = torch.ones(3 * width, device=qkv.device)
+    scale = qkv.new_ones(3 * width)
     scale[:width] = (width // block.attention.num_heads) ** -0.5
     mlp_in, mlp_in_bias = fold_norm(block.mlp_norm, block.mlp_in)
     tensors = (
@@ -65,52 +95,22 @@ def prepare_block(block: Block, dtype: torch.dtype) -> PreparedBlock:
     return PreparedBlock(*(tensor.to(dtype).contiguous() for tensor in tensors))
 
 
-@dataclass(frozen=True)
-class PreparedWeights:
-    """Everything about the network that does not depend on what is drawn."""
+class WeightsVersion:
+    """Detects changes of a module's weights.
 
-    blocks: list[PreparedBlock]
-    """In the products' precision."""
-    heads: list[tuple[Tensor, Tensor]]
-    """Per grid (E, K_i) and (K_i,), the last norm folded in, in the products' precision."""
-    table: Tensor
-    """float32 (sum of K_i + 1, E); see `TransformerPrior.code_table`."""
-    first_row: Tensor
-    """int64 (L + 1,)."""
-    source_places: Tensor | None
-    """float32 (L + 1, E) or None; see `TransformerPrior.place_tables`."""
-    target_places: Tensor
-    """float32 (L, E)."""
-
-
-def prepare_weights(prior: TransformerPrior, dtype: torch.dtype) -> PreparedWeights:
-    """The weights of `prior` as they are now, for matrix products in `dtype`."""
-    heads = [fold_norm(prior.norm, head) for head in prior.heads]
-    return PreparedWeights(
-        [prepare_block(block, dtype) for block in prior.blocks],
-        [(weight.to(dtype).contiguous(), bias.to(dtype)) for weight, bias in heads],
-        *prior.code_table(),
-        *prior.place_tables(),
-    )
-
-
-class WeightsSeen:
-    """Tells whether a module's weights are still those that were seen.
-
-    PyTorch counts every change of a tensor in place (but of tensors made in inference mode, of
-    which nothing can be told), and another tensor has another address while the old one is held on
-    to.
+    PyTorch counts every change of a tensor in place, except of tensors made in inference mode,
+    which count as changed. A replaced tensor has another address while the old one is held.
     """
 
     def __init__(self, module: nn.Module) -> None:
         parameters = list(module.parameters())
-        self._countless = any(p.is_inference() for p in parameters)
-        self._seen = [] if self._countless else [(p.detach(), p._version) for p in parameters]
+        self._uncounted = any(p.is_inference() for p in parameters)
+        self._seen = [] if self._uncounted else [(p.detach(), p._version) for p in parameters]
 
-    def unchanged(self, module: nn.Module) -> bool:
-        """Whether nothing has been written to or put in the place of a parameter since."""
+    def is_current(self, module: nn.Module) -> bool:
+        """Whether no parameter was written to or replaced since."""
         now = list(module.parameters())
-        if self._countless or any(p.is_inference() for p in now):
+        if self._uncounted or any(p.is_inference() for p in now):
             return False
         return len(now) == len(self._seen) and all(
             p.data_ptr() == seen.data_ptr() and p.device == seen.device and p._version == version

@@ -3,136 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage2_prior.base import CodePrior
-from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.config import TransformerConfig
 from stage2_prior.dropout import Dropout
-from stage2_prior.grids import GridSpec, raster_positions, split_by_grid
-from stage2_prior.sampling.noise import AddressedNoise
+from stage2_prior.grids import split_by_grid
+from stage2_prior.numerics import at_least_float32
+from stage2_prior.sampling.batching import SamplingBatch
 from stage2_prior.sampling.ordering import inverse_order, step_sizes
-from stage2_prior.transformer.attention import CausalSelfAttention
-from stage2_prior.transformer.decoding_order import Drawing, draw_by_confidence, draw_in_order
+from stage2_prior.sampling.settings import SamplingSettings
+from stage2_prior.sampling.stepper import DecodingStart, SamplingRule
+from stage2_prior.spec import PriorSpec
+from stage2_prior.transformer.blocks import (
+    Block,
+    CodeEmbedding,
+    ContextEmbedding,
+    PositionEmbedding,
+)
+from stage2_prior.transformer.cached_network import CachedTransformer
+from stage2_prior.transformer.decoding_step import CompiledStep
 from stage2_prior.transformer.key_value_cache import CacheMemory
-from stage2_prior.transformer.prepared_weights import PreparedWeights, WeightsSeen, prepare_weights
-from stage2_prior.transformer.sampler import TransformerSampler
+from stage2_prior.transformer.parallel import sample_by_confidence, sample_in_steps
+from stage2_prior.transformer.prepared_weights import (
+    PreparedWeights,
+    WeightsVersion,
+    fold_norm,
+    prepare_block,
+)
+from stage2_prior.transformer.stepper import TransformerStepper
 
 # GPT-2's standard deviation of every weight at initialisation.
 _INIT_STD = 0.02
-
-
-class Block(nn.Module):
-    """Pre-norm attention and MLP, each on its own residual branch (Xiong et al. 2020)."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = CausalSelfAttention(config.width, config.num_heads)
-        self.mlp_norm = nn.LayerNorm(config.width)
-        self.mlp_in = nn.Linear(config.width, 4 * config.width)
-        self.mlp_out = nn.Linear(4 * config.width, config.width)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, x: Tensor, prefix: int = 0) -> Tensor:
-        """Maps (B, L, E) to the same shape; every position sees the first `prefix` ones."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), prefix))
-        change: Tensor = self.dropout(self._mlp(x))
-        return x + change
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        # SiLU does as well as GELU and costs a third of it on a CPU.
-        change: Tensor = self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x))))
-        return change
-
-
-class PlaceEmbedding(nn.Module):
-    """Where a code lies, as the sum of embeddings of its grid, row and column."""
-
-    def __init__(self, grids: tuple[GridSpec, ...], width: int) -> None:
-        super().__init__()
-        self.grid = nn.Embedding(len(grids), width)
-        self.row = nn.Embedding(max(g.height for g in grids), width)
-        self.column = nn.Embedding(max(g.width for g in grids), width)
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """Maps int64 (L, 3), grid, row and column, to (L, E)."""
-        grid, row, column = positions.unbind(dim=1)
-        place: Tensor = self.grid(grid) + self.row(row) + self.column(column)
-        return place
 
 
 class TransformerPrior(CodePrior):
     """p(codes | label, context) = prod_t p(c_o(t) | c_o(<t), label, context) in an order o.
 
     The input at step t is the code at o(t - 1) (a learned start vector at 0), plus embeddings of
-    the grid, row and column being predicted and of the label. A prior of any order also adds an
-    embedding of the place of that code, without which it could not tell where the codes so far lie
+    the position being predicted and of the label. A prior of any order also adds an embedding of
+    the position of that code, without which it could not tell where the codes so far lie
     (Pannatier et al. 2024, "sigma-GPTs", section 2; Yu et al. 2024, "RAR", section 3.2). Other
     priors know the raster order only, grid after grid.
 
-    Context codes come before the start, as inputs that all see each other and are seen by all. So
-    context grids may have any shape, and go through the network once however many codes are drawn.
+    The context comes before the start, as inputs that all see each other and are seen by all. So
+    it may have any shape, and goes through the network once however many codes are sampled.
     """
 
+    supports_precision_and_compile: ClassVar[bool] = True
     config: TransformerConfig
-    positions: Tensor
-    context_positions: Tensor
 
-    def __init__(
-        self,
-        config: TransformerConfig,
-        grids: tuple[GridSpec, ...],
-        num_classes: int | None = None,
-        vqvae_hash: str | None = None,
-        context_grids: tuple[GridSpec, ...] = (),
-        num_views: int = 1,
-    ) -> None:
-        super().__init__(config, grids, num_classes, vqvae_hash, context_grids, num_views)
-        width = config.width
-        self.code_embeddings = nn.ModuleList(nn.Embedding(g.codebook_size, width) for g in grids)
+    def __init__(self, config: TransformerConfig, spec: PriorSpec) -> None:
+        super().__init__(config, spec)
+        width, grids = config.width, spec.grids
+        self.any_order = config.any_order
+        self.code_embeddings = CodeEmbedding(grids, width)
         self.start = nn.Parameter(torch.zeros(width))
-        self.grid_embedding = nn.Embedding(len(grids), width)
-        self.row_embedding = nn.Embedding(max(g.height for g in grids), width)
-        self.column_embedding = nn.Embedding(max(g.width for g in grids), width)
-        self.label_embedding = nn.Embedding(self.num_conditions, width)
+        self.target_position = PositionEmbedding(grids, width)
+        self.label_embedding = nn.Embedding(spec.num_labels, width)
         self.dropout = Dropout(config.dropout)
         blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.blocks = cast(Sequence[Block], blocks)  # ModuleList forgets what it holds
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, g.codebook_size) for g in grids)
         self.outer_layers = (self.heads,)
-        if config.any_order:
-            self.source_place = PlaceEmbedding(grids, width)
-        self.register_buffer("positions", raster_positions(grids), persistent=False)  # (L, 3)
-        if context_grids:
-            self.context_embeddings = nn.ModuleList(
-                nn.Embedding(g.codebook_size, width) for g in context_grids
-            )
-            self.context_place = PlaceEmbedding(context_grids, width)
-            places = raster_positions(context_grids)
-            self.register_buffer("context_positions", places, persistent=False)  # (Lc, 3)
-        self._prepared: dict[torch.dtype, tuple[WeightsSeen, PreparedWeights]] = {}
-        self.cache_memory = CacheMemory()
+        self.source_position = PositionEmbedding(grids, width) if config.any_order else None
+        self.context_embedding = ContextEmbedding(spec.context, width) if spec.context else None
+        self._prepared: dict[torch.dtype, tuple[WeightsVersion, PreparedWeights]] = {}
+        self._cache_memory = CacheMemory()
         self._initialise()
-
-    @property
-    def any_order(self) -> bool:
-        """Whether codes can be predicted in other orders than the raster's."""
-        return self.config.any_order
-
-    @property
-    def has_sampler_options(self) -> bool:
-        """Whether `SamplingSettings.precision` and `compile` may be chosen."""
-        return True
-
-    @property
-    def fills_rows(self) -> bool:
-        """The sampler fills up what it multiplies, not the batch: that is little for few images."""
-        return True
 
     def forward(
         self,
@@ -141,23 +84,23 @@ class TransformerPrior(CodePrior):
         context: Tensor | None = None,
         order: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Logits of every code given those before it; see `CodePrior.forward`.
+        """Computes the logits of every code given those before it; see `CodePrior.forward`.
 
         `order` is int64 (B, L), the positions in the order in which they are predicted, or None
-        for the raster order. The logits lie in raster order all the same.
+        for the raster order. The logits are in raster order all the same.
         """
         assert order is None or self.any_order
-        x = _embed(self.code_embeddings, sequence, self.grids)  # (B, L, E)
-        place = self._target_place()  # (L, E)
-        if self.any_order:
-            x = x + self.source_place(self.positions)
+        x = self.code_embeddings(sequence)  # (B, L, E)
+        target = self.target_position()  # (L, E)
+        if self.source_position is not None:
+            x = x + self.source_position()
         if order is not None:
-            x, place = _pick(x, order), place[order]
+            x, target = _pick(x, order), target[order]
         start = self.start.expand(len(x), 1, -1)
-        x = torch.cat([start, x[:, :-1]], dim=1) + place + self.label_embedding(labels)[:, None]
+        x = torch.cat([start, x[:, :-1]], dim=1) + target + self.label_embedding(labels)[:, None]
         prefix = 0
-        if context is not None:
-            before = self.embed_context(context) + self.label_embedding(labels)[:, None]
+        if self.context_embedding is not None:
+            before = self.context_embedding(context) + self.label_embedding(labels)[:, None]
             prefix = before.shape[1]
             x = torch.cat([before, x], dim=1)
         x = self.dropout(x)
@@ -167,85 +110,86 @@ class TransformerPrior(CodePrior):
         if order is not None:
             x = _pick(x, inverse_order(order))
         parts = split_by_grid(x, self.grids)
-        return tuple(head(part).float() for head, part in zip(self.heads, parts, strict=True))
+        return tuple(
+            at_least_float32(head(part)) for head, part in zip(self.heads, parts, strict=True)
+        )
 
-    def draw_sequence(
+    @torch.no_grad()
+    def stepper(
         self,
         labels: Tensor,
-        settings: SamplingSettings,
-        uniform: Tensor,
         context: Tensor | None = None,
-    ) -> Tensor:
-        """Draws with one cached pass per position; see `CodePrior.draw_sequence`."""
-        order = torch.arange(self.num_codes, device=labels.device)[None]
-        codes = torch.zeros(uniform.shape, dtype=torch.int64, device=labels.device)
-        with TransformerSampler(self, labels, settings, context) as sampler:
-            drawing = Drawing(sampler, codes, order, num_known=0)
-            return draw_in_order(drawing, [1] * self.num_codes, uniform)
+        settings: SamplingSettings | None = None,
+        start: DecodingStart | None = None,
+    ) -> TransformerStepper:
+        """Starts decoding a batch position by position; see `CodePrior.stepper`."""
+        settings = SamplingSettings() if settings is None else settings
+        assert settings.compile != "auto"
+        if start is None:
+            codes = torch.zeros(len(labels), self.num_codes, dtype=torch.int64)
+            order = self.sampling_order[None].to(labels.device)
+            start = DecodingStart(order, codes.to(labels.device), num_known=0)
+        compiles = settings.compile == "on"
+        network = CachedTransformer(
+            self.prepared_weights(settings.precision),
+            labels,
+            None if self.context_embedding is None else self.context_embedding(context),
+            self._cache_memory,
+            for_compiled_step=compiles,
+        )
+        return TransformerStepper(network, start, CompiledStep(network) if compiles else None)
 
-    def draw_open(
-        self,
-        labels: Tensor,
-        settings: SamplingSettings,
-        noise: AddressedNoise,
-        context: Tensor | None,
-        codes: Tensor,
-        order: Tensor,
-        num_known: int,
-    ) -> Tensor:
-        """Draws all but the first `num_known` positions of the order; see `CodePrior.draw_open`."""
+    def _sample_batch(self, batch: SamplingBatch, settings: SamplingSettings) -> Tensor:
+        if settings.num_steps is None:
+            return super()._sample_batch(batch, settings)
+        codes, num_known = batch.start.codes, batch.start.num_known
         sizes = step_sizes(self.num_codes - num_known, settings.num_steps)
-        with TransformerSampler(self, labels, settings, context) as sampler:
-            drawing = Drawing(sampler, codes, order, num_known)
-            if settings.num_steps is not None and settings.step_order == "confidence":
-                return draw_by_confidence(drawing, sizes, noise)
-            return draw_in_order(drawing, sizes, noise.block(0))
+        rule = SamplingRule(settings, self.num_codes)
+        with self._batch_stepper(batch, settings) as stepper:
+            assert isinstance(stepper, TransformerStepper)
+            if settings.step_order == "confidence":
+                positions, sampled = sample_by_confidence(stepper, rule, sizes, batch.noise)
+            else:
+                positions = batch.start.order.expand_as(codes)[:, num_known:]
+                uniform = batch.noise.block(0)
+                uniform = uniform.gather(1, positions.to(uniform.device))
+                sampled = sample_in_steps(stepper, rule, sizes, uniform)
+        return codes.scatter(1, positions, sampled)
 
-    def embed_context(self, context: Tensor) -> Tensor:
-        """The inputs that come before the start, without the label: (B, Lc, E)."""
-        x = _embed(self.context_embeddings, context, self.context_grids)
-        embedded: Tensor = x + self.context_place(self.context_positions)
-        return embedded
+    def prepared_weights(self, precision: str = "float32") -> PreparedWeights:
+        """Prepares the weights for decoding; again only after they have changed.
 
-    def prepared_weights(self, dtype: torch.dtype) -> PreparedWeights:
-        """The weights for the sampler, made anew only where they have changed."""
-        seen, weights = self._prepared.get(dtype, (None, None))
-        if seen is None or weights is None or not seen.unchanged(self):
-            weights = prepare_weights(self, dtype)
-            self._prepared[dtype] = WeightsSeen(self), weights
+        Args:
+            precision: Of the matrix products, `float32` or `bfloat16`. A prior in float64 has them
+                in float64.
+        """
+        dtype = torch.bfloat16 if precision == "bfloat16" else self.start.dtype
+        version, weights = self._prepared.get(dtype, (None, None))
+        if version is None or weights is None or not version.is_current(self):
+            weights = self._prepare(dtype)
+            self._prepared[dtype] = WeightsVersion(self), weights
         return weights
 
-    def code_table(self) -> tuple[Tensor, Tensor]:
-        """All code embeddings in one table, for the sampler.
-
-        Returns:
-            float32 (sum of K_i + 1, E), the start vector in the last row; and int64 (L + 1,), the
-            row of code 0 at each position, the last one being the start vector's.
-        """
-        weights = [e.get_parameter("weight") for e in self.code_embeddings]
-        table = torch.cat([*weights, self.start[None]])
-        sizes = torch.tensor([0, *(g.codebook_size for g in self.grids)]).cumsum(dim=0)
-        first_rows = [int(sizes[grid]) for grid in self.positions[:, 0].tolist()]
-        return table, torch.tensor([*first_rows, len(table) - 1], device=table.device)
-
-    def place_tables(self) -> tuple[Tensor | None, Tensor]:
-        """What a code's place and the place asked for add to an input, for the sampler.
-
-        Returns:
-            float32 (L + 1, E), zero for the start in the last row, None for a prior of one order;
-            and float32 (L, E).
-        """
-        if not self.any_order:
-            return None, self._target_place()
-        return F.pad(self.source_place(self.positions), (0, 0, 0, 1)), self._target_place()
-
-    def _target_place(self) -> Tensor:
-        """The place being predicted, by position: (L, E)."""
-        grid, row, column = self.positions.unbind(dim=1)
-        place: Tensor = (
-            self.grid_embedding(grid) + self.row_embedding(row) + self.column_embedding(column)
+    def _prepare(self, dtype: torch.dtype) -> PreparedWeights:
+        heads = [fold_norm(self.norm, head) for head in self.heads]
+        tables = [embedding.get_parameter("weight") for embedding in self.code_embeddings]
+        grid_of = self.target_position.positions[:, 0]
+        first_rows = torch.tensor([0, *(g.codebook_size for g in self.grids)]).cumsum(dim=0)
+        first_rows = first_rows.to(grid_of.device)
+        source = self.source_position
+        return PreparedWeights(
+            grids=self.grids,
+            grid_of=grid_of,
+            num_heads=self.config.num_heads,
+            dtype=dtype,
+            blocks=[prepare_block(block, dtype) for block in self.blocks],
+            heads=[(weight.to(dtype).contiguous(), bias.to(dtype)) for weight, bias in heads],
+            labels=self.label_embedding.weight,
+            codes=torch.cat([*tables, self.start[None]]),
+            first_row=torch.cat([first_rows[grid_of], first_rows[-1:]]),
+            source_positions=None if source is None else F.pad(source(), (0, 0, 0, 1)),
+            target_positions=self.target_position(),
         )
-        return place
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -261,12 +205,6 @@ class TransformerPrior(CodePrior):
         nn.init.normal_(self.start, std=_INIT_STD)
 
 
-def _embed(embeddings: nn.ModuleList, sequence: Tensor, grids: tuple[GridSpec, ...]) -> Tensor:
-    """Codes int64 (B, L), each grid's by its own embedding, to (B, L, E)."""
-    parts = split_by_grid(sequence, grids)
-    return torch.cat([e(part) for e, part in zip(embeddings, parts, strict=True)], dim=1)
-
-
 def _pick(x: Tensor, order: Tensor) -> Tensor:
-    """Rows of x (B, L, E) as order (B, L) names them."""
+    """Rows of x (B, L, E) in the order (B, L)."""
     return x.gather(1, order[:, :, None].expand_as(x))

@@ -12,7 +12,7 @@ from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.files.images import image_grid
 from pipelines.generation.pipeline import GenerationPipeline
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @pytest.fixture(scope="module")

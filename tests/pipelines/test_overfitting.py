@@ -13,6 +13,7 @@ from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
+from stage2_prior.spec import PriorSpec
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ class Stopped:
         config = TransformerConfig(num_layers=1, width=16, num_heads=2, dropout=0.0)
         with one_thread():
             torch.manual_seed(0)
-            self.prior = build_prior(config, (GridSpec(2, 3, 8),))
+            self.prior = build_prior(config, PriorSpec(grids=(GridSpec(2, 3, 8),)))
             splits = {name: random_codes(i) for i, name in enumerate(("train", "validation"))}
             self.task = PriorTask(self.prior, CodeDump(splits, (8,), None, "hash"))
             trainer = Trainer(

@@ -29,7 +29,7 @@ from pipelines.training.checkpoint import CheckpointStore
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import MeasuredSettings, SamplingTuning
 from stage1_vqvae.records import encode_record
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 CASES = int(os.environ.get("FUZZ_CASES", "400"))
 STRANGE = [

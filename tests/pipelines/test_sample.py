@@ -16,7 +16,7 @@ from pipelines.evaluation.sections.memorisation import describe_memorisation
 from pipelines.files.images import image_grid
 from pipelines.generation.labels import parse_label
 from pipelines.generation.pipeline import GenerationPipeline
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from pipelines.sweeps.quantizers import recommended_quantizer
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.precision import Precision
 from stage1_vqvae.model import VQVAE
-from stage2_prior.base import CodePrior
+from stage2_prior.pretrained import load_prior
 
 KINDS, SIZES = ("ema", "residual"), (4, 16)
 NAMES = ["ema-4", "ema-16", "residual-4", "residual-16"]
@@ -191,7 +191,7 @@ def test_row_says_what_the_run_says(name, with_prior):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bits_under_the_prior_count_the_codes_of_all_grids(name, with_prior):
-    prior = CodePrior.from_pretrained(with_prior / name / "prior")
+    prior = load_prior(with_prior / name / "prior")
     assert prior.num_codes == 12 * (2 if name.startswith("residual") else 1)
     row = table(with_prior)[name]
     expected = prior.num_codes * float(row["bits_per_code"])

@@ -19,7 +19,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
-from stage2_prior.base import CodePrior
+from stage2_prior.pretrained import load_prior
 
 
 def run_of(tmp_path_factory, source, *options):
@@ -87,14 +87,14 @@ def test_both_kinds_of_each_stage_were_trained(rgb_run, gray_run):
     for path in (rgb_run, gray_run):
         run = RunDirectory(path)
         quantizer = VQVAE.from_pretrained(run.vqvae).config.quantizer.kind
-        kinds.append((quantizer, CodePrior.from_pretrained(run.prior).config.kind))
+        kinds.append((quantizer, load_prior(run.prior).config.kind))
     assert kinds == [("ema", "transformer"), ("gradient", "pixelcnn")]
 
 
 def test_models_and_codes_belong_together(run):
     expected = VQVAE.from_pretrained(run.vqvae).weights_hash()
     assert read_code_dump(run.codes).vqvae_hash == expected
-    assert CodePrior.from_pretrained(run.prior).vqvae_hash == expected
+    assert load_prior(run.prior).vqvae_hash == expected
 
 
 def test_codes_are_those_of_every_image_with_its_label(run, splits):
@@ -137,7 +137,7 @@ def test_reported_reconstruction_is_that_of_the_test_images(run, splits):
 
 def test_reported_bits_are_those_of_the_test_codes(run):
     split = read_code_dump(run.codes).splits["test"]
-    prior = CodePrior.from_pretrained(run.prior)
+    prior = load_prior(run.prior)
     nats = -prior.log_prob((split.codes[0].long(),), split.labels)
     p = np.bincount(split.codes[0].flatten(), minlength=8) / split.codes[0].numel()
     length = split.codes[0][0].numel()
@@ -214,7 +214,7 @@ def test_train_prior_takes_its_own_settings_and_records_them(tmp_path, without_p
     shutil.copytree(without_prior, run)
     options = ("--prior.kind", "pixelcnn", "--prior.kernel-size", "3")
     command("train_prior", "--run", run, "--device", "cpu", *options)
-    prior = CodePrior.from_pretrained(run / "prior")
+    prior = load_prior(run / "prior")
     # What both kinds have is kept from the run.
     assert (prior.config.kind, prior.config.kernel_size, prior.config.width) == ("pixelcnn", 3, 8)
     config = RunDirectory(run).config()

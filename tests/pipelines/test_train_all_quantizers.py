@@ -10,7 +10,7 @@ from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.quantizers.config import QUANTIZER_CONFIGS
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from pipelines.runs.tasks import PriorTask
 from stage1_vqvae import code_dump
 from stage1_vqvae.code_dump import read_code_dump, read_other_views
 from stage1_vqvae.model import VQVAE
-from stage2_prior.base import CodePrior
+from stage2_prior.pretrained import load_prior
 
 VIEWS = ("--augmentation.flip", "--augmentation.shift", "2")
 
@@ -63,7 +63,8 @@ def test_dump_has_the_codes_of_every_view_of_the_training_images(run):
 
 
 def test_prior_knows_the_views(run):
-    assert CodePrior.from_pretrained(run.prior).num_views == 6
+    spec = load_prior(run.prior).spec
+    assert spec.num_extra_labels == 5 * (spec.num_classes + 1)
 
 
 def test_stages_one_by_one_give_the_run_of_all(tmp_path, run, rgb_file):
@@ -169,8 +170,8 @@ def test_run_without_labels_learns_views_too(tmp_path, gray_file, capsys):
     command("train_all", *options, "--data.source", f"npz:{gray_file}", "--out", path)
     said = capsys.readouterr().out
     assert said.count("training images also flipped") == 2  # in the plan, and after the dump
-    prior = CodePrior.from_pretrained(path / "prior")
-    assert (prior.num_classes, prior.num_views, prior.num_conditions) == (None, 2, 2)
+    spec = load_prior(path / "prior").spec
+    assert (spec.num_classes, spec.num_extra_labels) == (None, 1)
     assert "training images also flipped" in (path / "report.html").read_text()
 
 

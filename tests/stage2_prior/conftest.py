@@ -1,4 +1,4 @@
-"""Lets the tests import `tiny_priors` and `references`, and makes every draw repeatable."""
+"""Lets the tests import the helper modules of this directory, and makes samples repeatable."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(autouse=True)
 def seeded_single_thread():
-    """Every test draws the same, and tiny tensors do not wait for a second thread."""
+    """Every test samples the same, and tiny tensors do not wait for a second thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -22,11 +22,10 @@ def seeded_single_thread():
 @pytest.fixture
 def _uncompiled(monkeypatch):
     """`compile="on"` takes the step as it is, without compiling it."""
-    from stage2_prior.sampling.logits import checks as request
-    from stage2_prior.transformer.prior import decoding_step
-    from stage2_prior.transformer.prior import sampler as transformer_sampler
+    from stage2_prior.sampling import checks
+    from stage2_prior.transformer import decoding_step
 
-    monkeypatch.setattr(request, "can_compile", lambda _device: True)
+    monkeypatch.setattr(checks, "can_compile", lambda _device: True)
     monkeypatch.setattr(
-        transformer_sampler, "compiled_decoding_step", lambda: decoding_step.decoding_step
+        decoding_step, "compiled_decoding_step", lambda: decoding_step.decoding_step
     )

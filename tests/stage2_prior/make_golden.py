@@ -3,7 +3,7 @@
     python tests/stage2_prior/make_golden.py
 
 Only run it again for a format that cannot read the old one: what is saved must stay readable. The
-weights are random, since a golden checkpoint guards names, shapes and arithmetic, not quality.
+weights are random, since a golden prior guards names, shapes and arithmetic, not quality.
 """
 
 import json
@@ -46,4 +46,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     main()

@@ -3,6 +3,7 @@
 The files themselves are stage one's; see its tests of the same module.
 """
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,22 @@ from pathlib import Path
 import pytest
 import torch
 from sealing import NoMemory, edit_record, edit_weights
-from tiny_priors import CONFIGS, KINDS, SHAPES, as_grids, make_prior, random_labels, random_sequence
+from tiny_priors import (
+    CONFIGS,
+    KINDS,
+    SQUARE,
+    VARIANTS,
+    as_context,
+    as_grids,
+    make_prior,
+    params,
+    random_context,
+    random_labels,
+    random_sequence,
+)
 
 import stage2_prior
-from stage2_prior import CodePrior, GridSpec, build_prior
+from stage2_prior import GridSpec, PriorSpec, build_prior, load_prior
 
 GRIDS = (GridSpec(2, 3, 5), GridSpec(2, 3, 4))
 
@@ -29,48 +42,54 @@ def edit_config(directory, edit):
     edit_record(directory / "config.json", edit)
 
 
-@pytest.mark.parametrize("num_classes", [None, 3])
-@pytest.mark.parametrize(("kind", "grids"), SHAPES)
-def test_loaded_prior_is_the_saved_one_bit_for_bit(tmp_path, kind, grids, num_classes):
-    prior = make_prior(kind, grids, num_classes).train()
+@pytest.mark.parametrize(
+    "variant",
+    params(
+        VARIANTS,
+        *("transformer-one", "transformer-growing", "transformer-features"),
+        *("transformer-any_order_context", "pixelcnn-one", "pixelcnn-equal"),
+        *("pixelcnn-attention_inside", "pixelcnn-features", "pixelcnn-all"),
+    ),
+)
+def test_loaded_prior_is_the_saved_one_bit_for_bit(tmp_path, variant):
+    prior = variant.make(3).train()
     prior.save_pretrained(tmp_path / "prior")
-    loaded = CodePrior.from_pretrained(tmp_path / "prior")
+    loaded = load_prior(tmp_path / "prior")
     assert type(loaded) is type(prior)
-    assert (loaded.config, loaded.grids, loaded.num_classes) == (prior.config, grids, num_classes)
+    assert (loaded.config, loaded.spec) == (prior.config, prior.spec)
     assert not loaded.training
     expected = prior.state_dict()
     assert loaded.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[k]) for k, tensor in loaded.state_dict().items())
+    codes, labels = as_grids(random_sequence(variant.grids, 4), variant.grids), random_labels(3, 4)
+    context = as_context(random_context(variant.context, 4), variant.context)
+    log_probs = [p.log_prob(codes, labels, context) for p in (loaded, prior)]
+    assert torch.equal(*log_probs)
+    samples = [p.sample(4, labels, context=context, seed=1) for p in (loaded, prior)]
+    assert all(map(torch.equal, *samples))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_loaded_prior_gives_the_same_log_prob_and_samples(tmp_path, kind):
-    prior = make_prior(kind, GRIDS, 3)
-    prior.save_pretrained(tmp_path / "prior")
-    loaded = CodePrior.from_pretrained(tmp_path / "prior")
-    codes, labels = as_grids(random_sequence(GRIDS, 4), GRIDS), random_labels(3, 4)
-    assert torch.equal(loaded.log_prob(codes, labels), prior.log_prob(codes, labels))
-    pairs = zip(loaded.sample(4, labels, seed=1), prior.sample(4, labels, seed=1), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PriorSpec(grids=GRIDS),
+        PriorSpec(grids=GRIDS, num_classes=3, vqvae_hash="0" * 64, num_extra_labels=16),
+    ],
+)
+def test_loaded_prior_has_the_spec_of_the_saved_one(tmp_path, spec):
+    build_prior(CONFIGS["pixelcnn"], spec).save_pretrained(tmp_path / "prior")
+    loaded = load_prior(tmp_path / "prior")
+    assert (loaded.spec, loaded.vqvae_hash) == (spec, spec.vqvae_hash)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_loaded_prior_knows_its_views(tmp_path, kind):
-    prior = build_prior(CONFIGS[kind], GRIDS, 3, num_views=5)
-    prior.save_pretrained(tmp_path / "prior")
-    loaded = CodePrior.from_pretrained(tmp_path / "prior")
-    assert (loaded.num_views, loaded.num_conditions) == (5, 20)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_default_dtype_does_not_matter(saved, dtype):
+def test_default_dtype_does_not_matter(saved):
     labels = random_labels(3, 4)
-    expected = CodePrior.from_pretrained(saved).sample(4, labels)
+    expected = load_prior(saved).sample(4, labels)
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.float64)
     try:
-        codes = CodePrior.from_pretrained(saved).sample(4, labels)
-        assert torch.get_default_dtype() == dtype
+        codes = load_prior(saved).sample(4, labels)
+        assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(before)
     assert all(map(torch.equal, codes, expected))
@@ -80,7 +99,7 @@ def test_default_dtype_does_not_matter(saved, dtype):
 def test_loading_imports_no_symbolic_algebra(saved):
     # Which torch imports to make some tensors without memory, and which takes seconds.
     code = (
-        "import sys; from stage2_prior import CodePrior; CodePrior.from_pretrained(sys.argv[1]);"
+        "import sys; from stage2_prior import load_prior; load_prior(sys.argv[1]);"
         "sys.exit('sympy' in sys.modules)"
     )
     root = Path(stage2_prior.__file__).parents[1]
@@ -88,48 +107,51 @@ def test_loading_imports_no_symbolic_algebra(saved):
     assert subprocess.run(command, cwd=root, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("vqvae_hash", [None, "0" * 64])
-def test_hash_of_the_vqvae_is_kept(tmp_path, vqvae_hash):
-    build_prior(CONFIGS["pixelcnn"], GRIDS, vqvae_hash=vqvae_hash).save_pretrained(tmp_path / "p")
-    assert CodePrior.from_pretrained(tmp_path / "p").vqvae_hash == vqvae_hash
+def test_prior_in_another_precision_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"float32 .*torch\.float64"):
+        make_prior("transformer", SQUARE).double().save_pretrained(tmp_path / "prior")
 
 
-def test_weights_that_do_not_fit_the_config_are_refused(saved):
-    edit_weights(saved, lambda state: state.update({"heads.0.bias": torch.zeros(6)}))
-    message = r"does not fit config\.json: heads\.0\.bias must be F32 \(5\), got F32 \(6\)"
-    with pytest.raises(ValueError, match=message):
-        CodePrior.from_pretrained(saved)
+def test_weights_that_do_not_fit_the_config_are_refused(tmp_path):
+    make_prior("transformer", GRIDS, 3).save_pretrained(tmp_path / "prior")
+    edit_weights(tmp_path / "prior", lambda state: state.update({"heads.0.bias": torch.zeros(6)}))
+    with pytest.raises(ValueError, match=r"config\.json: heads\.0\.bias .*F32 \(5\), got F32 \(6"):
+        load_prior(tmp_path / "prior")
+
+
+def test_weights_without_the_attention_of_the_config_are_refused(tmp_path):
+    make_prior("pixelcnn", SQUARE).save_pretrained(tmp_path / "prior")
+    config = dataclasses.replace(CONFIGS["pixelcnn"], attention_every=1)
+    edit_config(tmp_path / "prior", lambda c: c.update(model=dataclasses.asdict(config)))
+    with pytest.raises(ValueError, match=r"config\.json: attention_blocks\.0\."):
+        load_prior(tmp_path / "prior")
 
 
 @pytest.mark.parametrize(
     ("edit", "name"),
     [
         (lambda c: c.update(colour=1), "colour"),
-        (lambda c: c.pop("grids"), "grids"),
-        (lambda c: c.update(grids=[]), "at least one grid is required, got none"),
-        (lambda c: c["grids"][0].pop("width"), r"grids\.0\.width"),
-        (lambda c: c["grids"][0].update(height=0), "must be at least 1, got GridSpec"),
-        (lambda c: c["grids"][0].update(height=7.0), r"grids\.0\.height"),
-        (lambda c: c["grids"][0].update(height=True), r"grids\.0\.height"),
-        (lambda c: c.update(grids=None), "grids"),
-        (lambda c: c.update(context_grids=[[7, 7, 8]]), r"context_grids\.0"),
-        (lambda c: c.update(num_classes=0), "num_classes must be from 1 to 16,777,216, or None"),
-        (lambda c: c.update(num_classes="3"), "num_classes"),
-        (lambda c: c.update(num_views=0), "num_views must be from 1 to 1,024, got 0"),
-        (lambda c: c.update(vqvae_sha256=5), "vqvae_sha256"),
-        (lambda c: c.update(model=None), "model"),
-        (lambda c: c["model"].update(kind="rnn"), "'transformer', 'pixelcnn'.*got 'rnn'"),
+        (lambda c: c.pop("spec"), "spec"),
+        (lambda c: c["spec"].update(grids=[]), "at least one grid"),
+        (lambda c: c["spec"]["grids"][0].pop("width"), r"grids\.0\.width"),
+        (lambda c: c["spec"]["grids"][0].update(height=0), "at least 1, got GridSpec"),
+        (lambda c: c["spec"]["grids"][0].update(height=True), r"grids\.0\.height"),
+        (lambda c: c["spec"].update(context=[[7, 7, 8]]), "context"),
+        (lambda c: c["spec"].update(context={"height": 1, "width": 1}), "context"),
+        (lambda c: c["spec"].update(num_classes=0), "num_classes .*got 0"),
+        (lambda c: c["spec"].update(num_extra_labels=-1), "num_extra_labels .*got -1"),
+        (lambda c: c["spec"].update(vqvae_hash=5), "vqvae_hash"),
+        (lambda c: c["model"].update(kind="rnn"), "transformer.*pixelcnn.*got 'rnn'"),
         (lambda c: c["model"].update(colour=1), r"model\.colour"),
-        (lambda c: c["model"].pop("width"), r"model\.width"),
-        (lambda c: c["model"].update(num_layers=True), r"model\.num_layers"),
         (lambda c: c["model"].update(dropout=None), r"model\.dropout"),
-        (lambda c: c["model"].update(width=0), "width must be at least 1, got 0"),
+        (lambda c: c["model"].update(width=0), "width .*got 0"),
     ],
 )
-def test_config_of_another_form_is_refused_in_one_sentence(saved, edit, name):
-    edit_config(saved, edit)
-    with pytest.raises(ValueError, match=rf"must be the config of a saved prior.*{name}") as error:
-        CodePrior.from_pretrained(saved)
+def test_config_of_another_form_is_refused_in_one_sentence(tmp_path, edit, name):
+    make_prior("transformer", GRIDS, 3).save_pretrained(tmp_path / "prior")
+    edit_config(tmp_path / "prior", edit)
+    with pytest.raises(ValueError, match=rf"config of a saved prior.*{name}") as error:
+        load_prior(tmp_path / "prior")
     assert "\n" not in str(error.value)
 
 
@@ -139,39 +161,19 @@ def test_config_of_another_form_is_refused_in_one_sentence(saved, edit, name):
         lambda c: c["model"].update(num_layers=30),
         lambda c: c["model"].update(num_layers=10**8),
         lambda c: c["model"].update(width=6000, num_heads=6),
-        lambda c: c["model"].update(width=2**63),
-        lambda c: c["model"].update(num_heads=10**9),
-        lambda c: c["grids"][0].update(codebook_size=10**7),
-        lambda c: c["grids"][0].update(codebook_size=2**63),
-        lambda c: c["grids"][0].update(height=10**6),
-        lambda c: c["grids"][0].update(width=7_000_000),
-        lambda c: c.update(grids=c["grids"] * 129),
-        lambda c: c.update(context_grids=c["grids"] * 129),
-        lambda c: c.update(num_classes=10**7),
-        lambda c: c.update(num_classes=10**40),
-        lambda c: c.update(num_views=10**9),
+        lambda c: c["spec"]["grids"][0].update(codebook_size=10**7),
+        lambda c: c["spec"]["grids"][0].update(width=7_000_000),
+        lambda c: c["spec"].update(grids=c["spec"]["grids"] * 129),
+        lambda c: c["spec"].update(context=c["spec"]["grids"] * 129),
+        lambda c: c["spec"].update(context={"height": 1, "width": 1, "dim": 10**9}),
+        lambda c: c["spec"].update(context={"height": 10**9, "width": 1, "dim": 1}),
+        lambda c: c["spec"].update(num_classes=10**40),
+        lambda c: c["spec"].update(num_extra_labels=10**9),
     ],
 )
-def test_config_that_asks_for_more_than_the_file_holds_allocates_nothing(saved, edit):
+def test_config_that_asks_for_more_than_the_file_holds_allocates_nothing(tmp_path, edit):
+    saved = tmp_path / "prior"
+    make_prior("transformer", GRIDS, 3).save_pretrained(saved)
     edit_config(saved, edit)
-    with NoMemory(), pytest.raises(ValueError, match=r"does not fit config\.json|must be"):
-        CodePrior.from_pretrained(saved)
-
-
-def test_prior_without_grids_is_refused():
-    with pytest.raises(ValueError, match="at least one grid is required, got none"):
-        build_prior(CONFIGS["transformer"], ())
-
-
-@pytest.mark.parametrize("num_classes", [0, -1])
-def test_prior_with_less_than_one_class_is_refused(num_classes):
-    with pytest.raises(ValueError, match=f"must be from 1 to .* or None, got {num_classes}"):
-        build_prior(CONFIGS["transformer"], GRIDS, num_classes)
-
-
-def test_pixelcnn_refuses_grids_of_several_shapes():
-    grids = (GridSpec(2, 2, 3), GridSpec(4, 4, 3))
-    with pytest.raises(
-        ValueError, match=r"needs grids of one shape, got \[\(2, 2\), \(4, 4\)\]: use"
-    ):
-        build_prior(CONFIGS["pixelcnn"], grids)
+    with NoMemory(), pytest.raises(ValueError, match=r"does not fit config\.json|must "):
+        load_prior(saved)

@@ -1,85 +1,109 @@
 """Exact probabilities: they sum to one, and follow from the logits of one code after another."""
 
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
+from naive_sampling import guided_logits
 from references import softmax
 from tiny_priors import (
+    EVERY_TINY,
     KINDS,
-    SHAPES,
+    SOME,
+    SQUARE,
+    TINY,
     all_sequences,
+    as_context,
     as_grids,
     make_prior,
-    network_labels,
+    params,
     prediction_order,
+    random_context,
     random_labels,
     random_sequence,
 )
 
-from stage2_prior import GridSpec
+from stage2_prior import FeatureSpec, GridSpec
+from stage2_prior.objective import PriorObjective
 
-SQUARE = (GridSpec(2, 2, 3),)
-SMALL = [
-    pytest.param(kind, tuple(GridSpec(*grid) for grid in grids), id=f"{kind}-{name}")
-    for kind, name, grids in [
-        ("transformer", "2x2", [(2, 2, 3)]),
-        ("transformer", "two_1x2", [(1, 2, 3), (1, 2, 4)]),
-        ("transformer", "1x1_and_2x2", [(1, 1, 4), (2, 2, 2)]),
-        ("pixelcnn", "2x2", [(2, 2, 3)]),
-        ("pixelcnn", "two_1x2", [(1, 2, 3), (1, 2, 4)]),
-        ("pixelcnn", "three_2x1", [(2, 1, 2), (2, 1, 3), (2, 1, 2)]),
-    ]
-]
+ANY_ORDER = params(TINY, "transformer-any_order", "transformer-any_order_features")
 
 
-def log_prob_one_by_one(kind, prior, sequence, labels):
-    """Sums log p of each code, the network being shown nothing but the codes before it."""
-    starts = [sum(g.num_codes for g in prior.grids[:i]) for i in range(len(prior.grids))]
-    totals = []
-    for row, label in zip(sequence, labels, strict=True):
-        known, total = torch.zeros_like(row), 0.0
-        for position in prediction_order(kind, prior.grids):
-            grid = max(i for i, start in enumerate(starts) if start <= position)
-            logits = prior(known[None], label[None])[grid][0, position - starts[grid]]
-            probabilities = softmax(logits.detach().numpy().astype(np.float64))
-            total += math.log(probabilities[row[position]])
-            known[position] = row[position]
-        totals.append(total)
-    return np.array(totals)
+def log_prob_of_all(prior, label, seed=9, **order):
+    """Log-probabilities of all sequences, given one label and one random context."""
+    sequences, spec = all_sequences(prior.grids), prior.spec.context
+    context = random_context(spec, 1, seed)
+    if context is not None:
+        context = context.expand(len(sequences), *context.shape[1:])
+    codes = as_grids(sequences, prior.grids)
+    return prior.log_prob(codes, label, as_context(context, spec), **order)
 
 
-@pytest.mark.parametrize("label", [None, 0, 1, 2])
-@pytest.mark.parametrize(("kind", "grids"), SMALL)
-def test_probabilities_of_all_grids_sum_to_one(kind, grids, label):
-    prior = make_prior(kind, grids, 3)
-    sequences = all_sequences(grids)
-    assert len(sequences) == math.prod(g.codebook_size**g.num_codes for g in grids)
-    labels = None if label is None else torch.full((len(sequences),), label)
-    total = prior.log_prob(as_grids(sequences, grids), labels).exp().sum().item()
-    # Each conditional is a float32 softmax, right to 1e-7 or so; there are at most six of them.
-    assert total == pytest.approx(1, abs=3e-6)
+@pytest.mark.parametrize("variant", EVERY_TINY)
+def test_probabilities_of_all_grids_sum_to_one(variant):
+    for num_classes, label in ((None, None), (3, None), (3, 1)):
+        log_prob = log_prob_of_all(variant.make(num_classes), label)
+        assert len(log_prob) == math.prod(g.codebook_size**g.num_codes for g in variant.grids)
+        # Each conditional is a float32 softmax, right to 1e-7 or so; there are at most six.
+        assert log_prob.exp().sum().item() == pytest.approx(1, abs=3e-6)
 
 
-@pytest.mark.parametrize(("kind", "grids"), SMALL)
-def test_probabilities_without_classes_sum_to_one(kind, grids):
-    prior = make_prior(kind, grids)
-    total = prior.log_prob(as_grids(all_sequences(grids), grids)).exp().sum().item()
-    assert total == pytest.approx(1, abs=3e-6)
+@pytest.mark.parametrize("variant", ANY_ORDER)
+def test_probabilities_sum_to_one_under_any_order(variant):
+    for order in ((3, 2, 1, 0), (2, 0, 3, 1), (1, 3, 0, 2)):
+        log_prob = log_prob_of_all(variant.make(3), 1, order=torch.tensor(order))
+        assert log_prob.exp().sum().item() == pytest.approx(1, abs=3e-6)
 
 
-@pytest.mark.parametrize("num_classes", [None, 3])
-@pytest.mark.parametrize(("kind", "grids"), SHAPES)
-def test_log_prob_is_the_sum_over_codes_each_given_those_before(kind, grids, num_classes):
-    prior = make_prior(kind, grids, num_classes)
-    sequence, labels = random_sequence(grids, 2), random_labels(num_classes, 2)
-    expected = log_prob_one_by_one(kind, prior, sequence, network_labels(prior, labels, 2))
-    actual = prior.log_prob(as_grids(sequence, grids), labels)
+@pytest.mark.parametrize("variant", params(TINY, *(name for name in TINY if "features" in name)))
+def test_features_change_the_probabilities(variant):
+    # Otherwise the sums above would say nothing about them.
+    prior = variant.make(3)
+    first, second = (log_prob_of_all(prior, 1, seed) for seed in (1, 2))
+    assert (first - second).abs().mean() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", SOME)
+def test_log_prob_is_the_sum_over_codes_each_given_those_before(variant):
+    prior = variant.make(3)
+    sequence, labels = random_sequence(variant.grids, 2), random_labels(3, 2)
+    context = random_context(variant.context, 2)
+    seen, known, expected = torch.zeros_like(sequence), [], np.zeros(2)
+    for position in prediction_order(variant.kind, variant.grids):
+        logits = guided_logits(prior, seen, labels, context, known, position, 1)
+        for i, row in enumerate(logits.double().numpy()):
+            expected[i] += math.log(softmax(row)[sequence[i, position]])
+        seen[:, position] = sequence[:, position]
+        known.append(position)
+    codes = as_grids(sequence, variant.grids)
+    actual = prior.log_prob(codes, labels, as_context(context, variant.context))
     assert actual.dtype == torch.float64
-    # Float32 logits of order 10 over at most 20 codes.
+    # Float32 logits of order 10 over at most 27 codes.
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_raster_order_is_the_order_when_none_is_named():
+    prior = TINY["transformer-any_order"].make(3)
+    codes = as_grids(random_sequence(prior.grids, 6), prior.grids)
+    expected, labels = prior.log_prob(codes, 1), torch.full((6,), 1)
+    # One path gathers, the other does not; the sums are the same float32 ones.
+    actual = prior.log_prob(codes, labels, order=torch.arange(4))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+    reverse = prior.log_prob(codes, labels, order=torch.tensor([3, 2, 1, 0]))
+    assert (reverse - expected).abs().min() > 1e-3
+
+
+def test_each_image_may_have_its_own_order():
+    prior = TINY["transformer-any_order"].make(3)
+    codes = as_grids(random_sequence(prior.grids, 3), prior.grids)
+    orders = torch.tensor([[2, 0, 3, 1], [0, 1, 2, 3], [3, 1, 0, 2]])
+    singly = [
+        prior.log_prob(tuple(g[i : i + 1] for g in codes), 1, order=orders[i]) for i in range(3)
+    ]
+    actual = prior.log_prob(codes, 1, order=orders)
+    torch.testing.assert_close(actual, torch.cat(singly), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,125 +117,156 @@ def test_log_prob_does_not_depend_on_the_batch(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_log_prob_depends_on_the_label(kind):
+def test_log_prob_depends_on_the_label_and_takes_none_for_the_null_label(kind):
     prior = make_prior(kind, SQUARE, 3)
-    codes = as_grids(random_sequence(SQUARE, 1), SQUARE)
-    values = [prior.log_prob(codes, torch.tensor([label])).item() for label in range(3)]
-    values.append(prior.log_prob(codes).item())
+    sequence = random_sequence(SQUARE, 1)
+    values = [prior.log_prob(as_grids(sequence, SQUARE), y).item() for y in (0, 1, 2, None)]
     assert len({round(value, 3) for value in values}) == 4
+    nll = prior.nll(sequence, torch.tensor([3]))
+    assert values[3] == -nll.double().sum().item()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", [False, True])
 def test_log_prob_is_without_dropout_and_leaves_the_mode(kind, training):
     prior = make_prior(kind, SQUARE, dropout=0.5)
-    codes = as_grids(random_sequence(SQUARE, 4), SQUARE)
-    expected = prior.log_prob(codes)
-    prior.train(training)
-    assert torch.equal(prior.log_prob(codes), expected)
-    assert {module.training for module in prior.modules()} == {training}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_forward_in_training_mode_drops_features(kind):
-    # Otherwise the test above could not fail.
-    prior = make_prior(kind, SQUARE, dropout=0.5)
     sequence, labels = random_sequence(SQUARE, 4), torch.zeros(4, dtype=torch.int64)
-    kept = prior(sequence, labels)[0]
-    prior.train()
-    assert not torch.allclose(prior(sequence, labels)[0], kept, atol=1e-3)
+    expected, logits = prior.log_prob(as_grids(sequence, SQUARE)), prior(sequence, labels)[0]
+    prior.train(training)
+    assert torch.equal(prior.log_prob(as_grids(sequence, SQUARE)), expected)
+    assert {module.training for module in prior.modules()} == {training}
+    # Otherwise the first line could not fail.
+    assert torch.allclose(prior(sequence, labels)[0], logits, atol=1e-3) != training
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_int32_codes_and_labels_give_the_log_prob_of_int64_ones(kind):
+def test_log_prob_takes_int32_one_label_for_all_and_an_empty_batch(kind):
     prior = make_prior(kind, SQUARE, 3)
-    codes, labels = as_grids(random_sequence(SQUARE, 4), SQUARE), random_labels(3, 4)
-    assert torch.equal(
-        prior.log_prob((codes[0].int(),), labels.int()), prior.log_prob(codes, labels)
-    )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_log_prob_of_an_empty_batch_is_empty(kind):
-    prior = make_prior(kind, SQUARE, 3)
-    codes = (torch.zeros(0, 2, 2, dtype=torch.int64),)
-    assert prior.log_prob(codes, torch.zeros(0, dtype=torch.int64)).shape == (0,)
+    (codes,) = as_grids(random_sequence(SQUARE, 4), SQUARE)
+    expected = prior.log_prob((codes,), torch.full((4,), 1))
+    assert torch.equal(prior.log_prob((codes.int(),), torch.full((4,), 1).int()), expected)
+    assert torch.equal(prior.log_prob((codes,), 1), expected)
+    assert prior.log_prob((codes[:0],), torch.zeros(0, dtype=torch.int64)).shape == (0,)
 
 
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        ([0, 3], ValueError, "labels must be in [0, 3), got 0 to 3"),
-        ([-1, 0], ValueError, "labels must be in [0, 3), got -1 to 0"),
-        ([0], ValueError, "labels must have shape (2,), got (1,)"),
-        ([[0], [1]], ValueError, "labels must have shape (2,), got (2, 1)"),
-        ([0.0, 1.0], TypeError, "labels must be int64, got torch.float32: convert them"),
-        ([True, False], TypeError, "labels must be int64, got torch.bool: convert them"),
+        (torch.tensor([0, 3]), ValueError, r"labels .*\[0, 3\), got 0 to 3"),
+        (torch.tensor([-1, 0]), ValueError, r"labels .*\[0, 3\), got -1 to 0"),
+        (torch.tensor([0]), ValueError, r"labels .*\(2,\), got \(1,\)"),
+        (torch.tensor([[0], [1]]), ValueError, r"labels .*\(2,\), got \(2, 1\)"),
+        (torch.tensor([0.0, 1.0]), TypeError, "labels .*int64, got torch.float32"),
+        (torch.tensor([True, False]), TypeError, "labels .*int64, got torch.bool"),
+        (["cat", "dog"], TypeError, "labels .*cat"),
     ],
 )
 def test_log_prob_refuses_labels_that_do_not_fit(labels, error, message):
-    prior = make_prior("transformer", SQUARE, 3)
     codes = as_grids(random_sequence(SQUARE, 2), SQUARE)
-    with pytest.raises(error, match=re.escape(message)):
-        prior.log_prob(codes, torch.tensor(labels))
+    with pytest.raises(error, match=message):
+        make_prior("transformer", SQUARE, 3).log_prob(codes, labels)
 
 
-def test_log_prob_takes_one_label_for_all():
-    prior = make_prior("transformer", SQUARE, 3)
-    codes = as_grids(random_sequence(SQUARE, 2), SQUARE)
-    assert prior.log_prob(codes, 1).equal(prior.log_prob(codes, torch.tensor([1, 1])))
-
-
-def test_log_prob_refuses_labels_of_a_prior_without_classes():
-    prior = make_prior("transformer", SQUARE)
+@pytest.mark.parametrize(
+    ("num_classes", "labels", "options", "message"),
+    [
+        (None, 0, {}, "trained without labels"),
+        (3, None, {"label_dropout": 0.0}, "label_dropout above 0, got 0"),
+    ],
+)
+def test_log_prob_refuses_labels_that_were_never_trained(num_classes, labels, options, message):
     codes = as_grids(random_sequence(SQUARE, 1), SQUARE)
-    with pytest.raises(ValueError, match="trained without labels: leave labels out"):
-        prior.log_prob(codes, torch.tensor([0]))
-
-
-def test_log_prob_refuses_to_go_without_labels_where_that_was_never_trained():
-    prior = make_prior("transformer", SQUARE, 3, label_dropout=0.0)
-    codes = as_grids(random_sequence(SQUARE, 1), SQUARE)
-    with pytest.raises(ValueError, match=r"going without labels .* label_dropout above 0, got 0"):
-        prior.log_prob(codes)
+    with pytest.raises(ValueError, match=message):
+        make_prior("transformer", SQUARE, num_classes, **options).log_prob(codes, labels)
 
 
 @pytest.mark.parametrize(
     ("codes", "error", "message"),
     [
-        (torch.zeros(1, 2, 2, dtype=torch.int64), ValueError, "a tuple of 1 grids, got Tensor"),
-        ((torch.zeros(1, 2, 2).long(),) * 2, ValueError, "codes must be a tuple of 1 grids, got 2"),
-        (
-            (torch.zeros(1, 2, 2),),
-            TypeError,
-            "codes must be int64 tensors, got torch.float32: convert",
-        ),
-        (
-            (np.zeros((1, 2, 2), int),),
-            TypeError,
-            "codes must be int64 tensors, got ndarray: convert",
-        ),
-        (
-            (torch.zeros(1, 2, 3).long(),),
-            ValueError,
-            "codes must have shape (B, 2, 2), got (1, 2, 3): they were made from images of another",
-        ),
-        ((torch.zeros(4).long(),), ValueError, "codes must have shape (B, 2, 2), got (4,)"),
-        (
-            (torch.full((1, 2, 2), 3),),
-            ValueError,
-            "codes must be in [0, 3), got 3 to 3: they were made with another codebook",
-        ),
-        ((torch.full((1, 2, 2), -1),), ValueError, "codes must be in [0, 3), got -1 to -1"),
+        (torch.zeros(1, 2, 2).long(), ValueError, "codes .*1 grids, got Tensor"),
+        ((torch.zeros(1, 2, 2).long(),) * 2, ValueError, "codes .*1 grids, got 2"),
+        ((torch.zeros(1, 2, 2),), TypeError, "codes .*int64 .*got torch.float32"),
+        ((np.zeros((1, 2, 2), int),), TypeError, "codes .*int64 .*got ndarray"),
+        ((torch.zeros(1, 2, 3).long(),), ValueError, r"codes .*\(B, 2, 2\), got \(1, 2, 3\)"),
+        ((torch.zeros(4).long(),), ValueError, r"codes .*\(B, 2, 2\), got \(4,\)"),
+        ((torch.full((1, 2, 2), 3),), ValueError, r"codes .*\[0, 3\), got 3 to 3"),
+        ((torch.full((1, 2, 2), -1),), ValueError, r"codes .*\[0, 3\), got -1 to -1"),
     ],
 )
 def test_log_prob_refuses_codes_that_do_not_fit(codes, error, message):
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=message):
         make_prior("transformer", SQUARE).log_prob(codes)
 
 
 def test_log_prob_refuses_grids_of_unequal_batch():
     grids = (GridSpec(1, 1, 3), GridSpec(1, 1, 3))
     codes = (torch.zeros(2, 1, 1).long(), torch.zeros(3, 1, 1).long())
-    with pytest.raises(ValueError, match=r"all grids must have one batch size, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"one batch size, got \[2, 3\]"):
         make_prior("transformer", grids).log_prob(codes)
+
+
+def test_log_prob_refuses_an_order_that_does_not_fit():
+    codes = as_grids(random_sequence(SQUARE, 1), SQUARE)
+    with pytest.raises(ValueError, match=r"order .*0 to 3 exactly once"):
+        make_prior("transformer", SQUARE, any_order=True).log_prob(
+            codes, order=torch.tensor([0, 0, 1, 2])
+        )
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=r"under an order .*any_order"):
+            make_prior(kind, SQUARE).log_prob(codes, order=torch.arange(4))
+
+
+CODES = (GridSpec(2, 1, 4), GridSpec(1, 3, 3))
+FEATURES = FeatureSpec(2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "context", "error", "message"),
+    [
+        (CODES, None, ValueError, "2 context grids, got none"),
+        (CODES, (torch.zeros(2, 2, 1).long(),), ValueError, "context .*2 grids, got 1"),
+        (CODES, torch.zeros(2, 5).long(), TypeError, "context .*2 code grids, got a tensor"),
+        (
+            CODES,
+            (torch.zeros(3, 2, 1).long(), torch.zeros(3, 1, 3).long()),
+            ValueError,
+            "context .*2 rows, got 3",
+        ),
+        (
+            CODES,
+            (torch.zeros(2, 2, 1), torch.zeros(2, 1, 3).long()),
+            TypeError,
+            "context .*int64 .*got torch.float32",
+        ),
+        (
+            CODES,
+            (torch.full((2, 2, 1), 4), torch.zeros(2, 1, 3).long()),
+            ValueError,
+            r"context .*\[0, 4\), got 4 to 4",
+        ),
+        (FEATURES, None, ValueError, r"FeatureSpec\(.*dim=2\), got none"),
+        (FEATURES, torch.zeros(2, 6, 2).long(), TypeError, "context .*float .*got torch.int64"),
+        (FEATURES, (torch.zeros(2, 6, 2),), TypeError, "context .*float .*got tuple"),
+        (FEATURES, torch.zeros(2, 6, 3), ValueError, r"context .*\(2, 6, 2\), got \(2, 6, 3\)"),
+        (FEATURES, torch.zeros(2, 2, 3, 2), ValueError, r"context .*\(2, 6, 2\), got \(2, 2, 3"),
+        (FEATURES, torch.zeros(1, 6, 2), ValueError, r"context .*\(2, 6, 2\), got \(1, 6, 2\)"),
+        ((), (torch.zeros(2, 2, 1).long(),), ValueError, "trained without context"),
+        ((), torch.zeros(2, 6, 2), ValueError, "trained without context"),
+    ],
+)
+def test_context_that_does_not_fit_is_refused(spec, context, error, message):
+    prior = make_prior("pixelcnn", SQUARE, context=spec)
+    with pytest.raises(error, match=message):
+        prior.log_prob(as_grids(random_sequence(SQUARE, 2), SQUARE), context=context)
+    with pytest.raises(error, match=message):
+        prior.sample(2, context=context)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_refuses_to_go_without_the_context_or_to_ignore_one(kind):
+    sequence = random_sequence(SQUARE, 2)
+    for spec in (CODES, FEATURES):
+        with pytest.raises(ValueError, match="got none"):
+            PriorObjective(make_prior(kind, SQUARE, context=spec))(sequence, None)
+        with pytest.raises(ValueError, match="trained without context"):
+            PriorObjective(make_prior(kind, SQUARE))(sequence, None, random_context(spec, 2))

@@ -4,9 +4,19 @@ import math
 
 import pytest
 import torch
-from tiny_priors import CONFIGS, KINDS, as_grids, make_prior, random_labels, random_sequence
+from tiny_priors import (
+    CONFIGS,
+    KINDS,
+    SOME,
+    as_grids,
+    make_prior,
+    random_context,
+    random_labels,
+    random_sequence,
+    with_random_weights,
+)
 
-from stage2_prior import GridSpec, PixelCNNConfig, TransformerConfig, build_prior
+from stage2_prior import GridSpec, PixelCNNConfig, PriorSpec, TransformerConfig, build_prior
 from stage2_prior.objective import PriorObjective, measure_bits_per_code
 
 GRIDS = (GridSpec(2, 3, 5), GridSpec(2, 3, 4))
@@ -19,9 +29,6 @@ class LabelWatcher(torch.nn.Module):
         super().__init__()
         self.config = TransformerConfig(label_dropout=label_dropout, **config)
         self.null_label = null_label
-
-    def in_view(self, labels, views):
-        return labels + views * (self.null_label + 1)
 
     def nll(self, sequence, labels, context, order):
         self.labels, self.context, self.order = labels, context, order
@@ -41,16 +48,21 @@ def test_loss_is_the_mean_over_codes_of_minus_log_prob(kind, num_classes):
     assert not step.metrics["bits_per_code"].requires_grad
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_weight_that_is_used_gets_a_gradient(kind):
-    prior = make_prior(kind, GRIDS, 3)
-    labels = torch.tensor([0, 1, 2, 3])  # with no label among them
-    prior.nll(random_sequence(GRIDS, 4), labels).mean().backward()
+@pytest.mark.parametrize("variant", SOME)
+def test_every_weight_that_is_used_gets_a_gradient(variant):
+    prior = variant.make(3)
+    sequence, context = random_sequence(variant.grids, 32), random_context(variant.context, 32)
+    labels = torch.arange(32) % 4  # with no label among them
+    order = torch.rand(sequence.shape).argsort(dim=1) if prior.any_order else None
+    prior.nll(sequence, labels, context, order).mean().backward()
     without = {name for name, p in prior.named_parameters() if p.grad is None or not p.grad.any()}
-    # The last layer's outputs to a next layer, which there is not.
-    unused = {"layers.2.horizontal_out.weight", "layers.2.horizontal_out.bias"}
-    unused |= {"layers.2.vertical_gate.label_bias.weight"}
-    assert without == (unused if kind == "pixelcnn" else set())
+    unused = set()
+    if variant.kind == "pixelcnn":
+        # What only a next layer would read; attention after the last layer reads the output.
+        unused = {"layers.2.vertical_gate.label_bias.weight"}
+        if not prior.config.attention_every:
+            unused |= {"layers.2.horizontal_out.weight", "layers.2.horizontal_out.bias"}
+    assert without == unused
 
 
 @pytest.mark.parametrize("label_dropout", [0.1, 0.5])
@@ -59,7 +71,7 @@ def test_labels_are_dropped_in_training_with_the_stated_probability(label_dropou
     labels = torch.arange(20_000) % 10
     PriorObjective(watcher).train()(torch.zeros(20_000, 1, dtype=torch.int64), labels)
     dropped = watcher.labels == 10
-    # Four standard deviations of a binomial share; the draw is fixed.
+    # Four standard deviations of a binomial share; the seed is fixed.
     deviation = math.sqrt(label_dropout * (1 - label_dropout) / 20_000)
     assert dropped.double().mean().item() == pytest.approx(label_dropout, abs=4 * deviation)
     assert torch.equal(watcher.labels[~dropped], labels[~dropped])
@@ -74,53 +86,30 @@ def test_labels_stay_in_evaluation_and_without_label_dropout(training, label_dro
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_the_view_of_the_image_itself_a_label_is_what_it_was(kind):
-    prior = build_prior(CONFIGS[kind], GRIDS, 3, num_views=2)
-    labels = torch.tensor([0, 1, 2, 3])
-    assert prior.in_view(labels, torch.zeros(4, dtype=torch.int64)).equal(labels)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_classes", [None, 3])
-def test_each_class_and_no_label_is_a_condition_of_its_own_in_each_view(kind, num_classes):
-    prior = build_prior(CONFIGS[kind], GRIDS, num_classes, num_views=3)
-    classes = torch.arange(prior.null_label + 1)
-    views = torch.arange(3).repeat_interleave(len(classes))
-    found = prior.in_view(classes.repeat(3), views)
-    assert found.sort().values.equal(torch.arange(prior.num_conditions))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_loss_of_a_view_is_that_of_a_prior_with_the_views_conditions(kind):
-    torch.manual_seed(0)
-    prior = build_prior(CONFIGS[kind], GRIDS, 3, num_views=2).eval()
-    with torch.no_grad():
-        for parameter in prior.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape))
-    # The same weights with the rows of view 1 where those of the images themselves were.
-    other = build_prior(CONFIGS[kind], GRIDS, 3).eval()
+def test_loss_of_extra_labels_is_that_of_a_prior_whose_classes_they_are(kind):
+    spec = PriorSpec(grids=GRIDS, num_classes=3, num_extra_labels=4)
+    prior = with_random_weights(build_prior(CONFIGS[kind], spec))
+    # The same weights, with the extra labels' rows where those of the classes were.
+    other = make_prior(kind, GRIDS, 3)
     other.load_state_dict(
-        {
-            name: w[4:] if len(w) == 8 and "label" in name else w
-            for name, w in prior.state_dict().items()
-        }
+        {name: w[4:] if "label" in name else w for name, w in prior.state_dict().items()}
     )
     sequence, labels = random_sequence(GRIDS, 6), random_labels(3, 6)
-    ones = torch.ones(6, dtype=torch.int64)
-    found = PriorObjective(prior).eval()(sequence, labels, None, ones).loss
+    found = PriorObjective(prior).eval()(sequence, labels + 4).loss
     assert found.equal(PriorObjective(other).eval()(sequence, labels).loss)
     assert not found.equal(PriorObjective(prior).eval()(sequence, labels).loss)
 
 
-def test_dropped_label_keeps_its_view():
-    watcher = LabelWatcher(0.5)
-    labels, views = torch.arange(20_000) % 10, torch.arange(20_000) % 4
-    PriorObjective(watcher).train()(torch.zeros(20_000, 1, dtype=torch.int64), labels, None, views)
-    assert (watcher.labels // 11).equal(views)
-    kept = watcher.labels % 11
-    dropped = kept == 10
+def test_dropped_label_becomes_its_null_label():
+    watcher, number = LabelWatcher(0.5), torch.arange(20_000)
+    labels, null_labels = number % 10 + 11 * (number % 4), 10 + 11 * (number % 4)
+    sequence = torch.zeros(20_000, 1, dtype=torch.int64)
+    PriorObjective(watcher).train()(sequence, labels, None, null_labels)
+    dropped = watcher.labels != labels
     assert dropped.double().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(20_000))
-    assert kept[~dropped].equal(labels[~dropped])
+    assert watcher.labels[dropped].equal(null_labels[dropped])
+    PriorObjective(watcher).train()(sequence, None, None, null_labels)
+    assert watcher.labels.equal(null_labels)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -179,36 +168,26 @@ def test_context_reaches_the_prior():
     assert watcher.context is context
 
 
-def test_every_weight_of_any_order_and_context_gets_a_gradient():
-    context_grids = (GridSpec(2, 1, 4),)
-    prior = make_prior("transformer", GRIDS, 3, context_grids=context_grids, any_order=True)
-    labels, context = torch.tensor([0, 1, 2, 3]), random_sequence(context_grids, 4)
-    order = torch.rand(4, 12).argsort(dim=1)
-    prior.nll(random_sequence(GRIDS, 4), labels, context, order).mean().backward()
-    without = [name for name, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_prior_that_learned_another_view_too_draws_the_images_as_they_are(kind):
-    # Stripes upwards, and downwards in the other view: nothing but the view tells them apart.
+def test_prior_that_learned_with_extra_labels_samples_without_them(kind):
+    # Stripes upwards, and downwards with the extra label: nothing else tells them apart.
     grids = (GridSpec(2, 4, 4),)
     torch.manual_seed(0)
-    prior = build_prior(CONFIGS[kind], grids, num_views=2)
+    prior = build_prior(CONFIGS[kind], PriorSpec(grids=grids, num_extra_labels=1))
     objective = PriorObjective(prior).train()
-    first, views = torch.arange(4).repeat(2), torch.arange(2).repeat_interleave(4)
-    sequence = (first[:, None] + (1 - 2 * views[:, None]) * torch.arange(8)) % 4
+    first, labels = torch.arange(4).repeat(2), torch.arange(2).repeat_interleave(4)
+    sequence = (first[:, None] + (1 - 2 * labels[:, None]) * torch.arange(8)) % 4
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
     for _ in range(150):
         optimizer.zero_grad()
-        objective(sequence, None, None, views).loss.backward()
+        objective(sequence, labels, None, labels).loss.backward()
         optimizer.step()
-    drawn = prior.sample(16, seed=1)[0].flatten(1)
-    assert ((drawn[:, 1:] - drawn[:, :-1]) % 4 == 1).double().mean() > 0.95
+    codes = prior.sample(16, seed=1)[0].flatten(1)
+    assert ((codes[:, 1:] - codes[:, :-1]) % 4 == 1).double().mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sizes", [[12], [5, 7], [1] * 12])
+@pytest.mark.parametrize("sizes", [[12], [5, 7]])
 def test_bits_per_code_are_a_mean_over_images_however_they_are_batched(kind, sizes):
     prior = make_prior(kind, GRIDS, 3)
     sequence, labels = random_sequence(GRIDS, 12), random_labels(3, 12)
@@ -226,7 +205,7 @@ def test_bits_per_code_are_a_mean_over_images_however_they_are_batched(kind, siz
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_per_code_of_a_uniform_prior_are_log2_of_the_codebook_size(kind):
     prior = make_prior(kind, GRIDS)
-    for head in prior.heads:
+    for head in prior.heads if kind == "transformer" else prior.output.last:
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
     batches = [(as_grids(random_sequence(GRIDS, 4), GRIDS), None)]
@@ -243,7 +222,7 @@ def test_bits_per_code_are_measured_without_dropout():
 
 
 def test_bits_per_code_of_no_images_are_refused():
-    with pytest.raises(ValueError, match="at least one image is required to measure bits per code"):
+    with pytest.raises(ValueError, match="at least one image"):
         measure_bits_per_code(make_prior("transformer", GRIDS), [])
 
 
@@ -260,7 +239,7 @@ def test_training_learns_a_pattern_that_follows_from_label_and_first_code(config
     # so that the best there is are 2 bits per image, ln(4) / 16 = 0.087 nats per code.
     grids = (GridSpec(4, 4, 4),)
     torch.manual_seed(0)
-    prior = build_prior(config, grids, 2)
+    prior = build_prior(config, PriorSpec(grids=grids, num_classes=2))
     objective = PriorObjective(prior).train()
     first, labels = torch.arange(4).repeat(2), torch.arange(2).repeat_interleave(4)
     sequence = (first[:, None] + (1 + labels[:, None]) * torch.arange(16)) % 4
@@ -272,6 +251,6 @@ def test_training_learns_a_pattern_that_follows_from_label_and_first_code(config
     best = math.log2(4) / 16
     bits = measure_bits_per_code(prior, [(as_grids(sequence, grids), labels)])
     assert best <= bits < best + 0.02
-    # And what it draws is such a pattern.
-    drawn = prior.sample(8, labels, seed=1)[0].flatten(1)
-    assert ((drawn[:, 1:] - drawn[:, :-1]) % 4 == 1 + labels[:, None]).double().mean() > 0.95
+    # And what it samples is such a pattern.
+    codes = prior.sample(8, labels, seed=1)[0].flatten(1)
+    assert ((codes[:, 1:] - codes[:, :-1]) % 4 == 1 + labels[:, None]).double().mean() > 0.95

@@ -1,90 +1,127 @@
-"""20,000 samples of tiny priors against the exact probability of every grid there is."""
+"""20,000 samples of tiny priors against the exact probability of every sequence."""
+
+import itertools
 
 import numpy as np
 import pytest
 import torch
-from references import chi_square_deviation, transformed_probabilities
-from tiny_priors import KINDS, all_sequences, make_prior, network_labels
+from naive_sampling import exact_probabilities
+from references import chi_square_deviation
+from tiny_priors import (
+    EVERY_TINY,
+    KINDS,
+    SQUARE,
+    TINY,
+    all_sequences,
+    as_context,
+    as_grids,
+    make_prior,
+    random_context,
+    sequence_counts,
+)
 
-from stage2_prior import GridSpec, SamplingSettings
+from stage2_prior import SamplingSettings
 
 NUM_SAMPLES = 20_000
-SQUARE = (GridSpec(2, 2, 3),)
-PAIR = (GridSpec(1, 2, 3), GridSpec(1, 2, 4))
+# Fixed samples: a right sampler lies further off in fewer than one of 10,000 such tests.
+BOUND = 4
 SETTINGS = [
-    {},
-    {"temperature": 0.6},
-    {"temperature": 1.8},
-    {"top_k": 2},
-    {"top_p": 0.75},
     {"temperature": 1.3, "top_k": 2, "top_p": 0.9},
+    {"guidance_scale": 2.0},
+    {"guidance_scale": 0.0},
+    {"guidance_schedule": "linear", "first_guidance_scale": 0.0, "top_p": 0.8},
+    {"guidance_scale": 4.0, "guidance_schedule": "cosine", "guidance_power": 2.0},
+    {"first_temperature": 0.5, "temperature": 2.0},
 ]
-GUIDED = [{"guidance_scale": 2.0}, {"guidance_scale": 0.0}, {"guidance_scale": 3.0, "top_p": 0.8}]
 
 
-def exact_probabilities(prior, label, guidance_scale=1.0, **transform):
-    """Probability of each row of `all_sequences`, each code's logits being transformed."""
-    sequences = all_sequences(prior.grids)
-    labels = network_labels(prior, label and torch.full((len(sequences),), label), len(sequences))
-    starts = [sum(g.num_codes for g in prior.grids[:i]) for i in range(len(prior.grids))]
-    result = np.ones(len(sequences))
-    conditional = prior(sequences, labels)
-    without = prior(sequences, network_labels(prior, None, len(sequences)))
-    for start, known, nobody in zip(starts, conditional, without, strict=True):
-        known, nobody = known.detach().double().numpy(), nobody.detach().double().numpy()
-        logits = nobody + guidance_scale * (known - nobody)
-        for i, t in np.ndindex(logits.shape[:2]):
-            probabilities = transformed_probabilities(logits[i, t], **transform)
-            result[i] *= probabilities[sequences[i, start + t]]
-    return result
+def counts(prior, label, settings, context=None):
+    if context is not None:
+        context = context.expand(NUM_SAMPLES, *context.shape[1:])
+    codes = prior.sample(
+        NUM_SAMPLES,
+        label,
+        settings,
+        context=as_context(context, prior.spec.context),
+        seed=4,
+        batch_size=5_000,
+    )
+    return sequence_counts(codes, prior.grids)
 
 
-def sample_counts(prior, label, settings):
-    labels = None if label is None else torch.full((NUM_SAMPLES,), label)
-    codes = prior.sample(NUM_SAMPLES, labels, settings, seed=4, batch_size=5_000)
-    sequences = torch.cat([grid.flatten(1) for grid in codes], dim=1)
-    sizes = [g.codebook_size for g in prior.grids for _ in range(g.num_codes)]
-    number = torch.zeros(NUM_SAMPLES, dtype=torch.int64)
-    for t, size in enumerate(sizes):  # `all_sequences` counts like an odometer
-        number = number * size + sequences[:, t]
-    return np.bincount(number.numpy(), minlength=int(np.prod(sizes)))
+def check_frequencies(prior, settings, context=None):
+    exact = exact_probabilities(prior, 1, context, settings)
+    # Logits of a batch are rounded to float32, in other places for other rows.
+    assert exact.sum() == pytest.approx(1, abs=1e-6)
+    assert abs(chi_square_deviation(counts(prior, 1, settings, context), exact)) < BOUND
 
 
-def check_frequencies(prior, label, **sampling):
-    exact = exact_probabilities(prior, label, **sampling)
-    assert exact.sum() == pytest.approx(1, abs=1e-9)
-    counts = sample_counts(prior, label, SamplingSettings(**sampling))
-    # Fixed draws: a right sampler fails less than once in 10,000 such tests.
-    assert abs(chi_square_deviation(counts, exact)) < 4
+@pytest.mark.parametrize("variant", EVERY_TINY)
+def test_samples_have_the_exact_frequencies(variant):
+    check_frequencies(variant.make(3), SamplingSettings(), random_context(variant.context, 1))
 
 
-@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_have_the_exact_frequencies(kind, sampling):
-    check_frequencies(make_prior(kind, SQUARE), None, **sampling)
-
-
-@pytest.mark.parametrize("sampling", [*SETTINGS[:1], *GUIDED], ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_labelled_samples_have_the_exact_frequencies(kind, sampling):
-    check_frequencies(make_prior(kind, SQUARE, 3), 1, **sampling)
+def test_every_setting_has_the_exact_frequencies(kind, settings):
+    check_frequencies(make_prior(kind, SQUARE, 3), SamplingSettings(**settings))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_of_two_grids_have_the_exact_frequencies(kind):
-    check_frequencies(make_prior(kind, PAIR), None)
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_samples_without_a_label_have_the_frequencies_of_log_prob(kind, num_classes):
+    prior = make_prior(kind, SQUARE, num_classes)
+    exact = prior.log_prob(as_grids(all_sequences(SQUARE), SQUARE)).exp().numpy()
+    assert abs(chi_square_deviation(counts(prior, None, None), exact / exact.sum())) < BOUND
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_samples_without_a_label_have_the_frequencies_of_log_prob(kind):
-    prior = make_prior(kind, SQUARE, 3)
-    exact = prior.log_prob((all_sequences(SQUARE).view(-1, 2, 2),)).exp().numpy()
-    counts = sample_counts(prior, None, None)
-    assert abs(chi_square_deviation(counts, exact / exact.sum())) < 4
-
-
-def test_frequencies_of_another_label_are_told_apart():
+@pytest.mark.parametrize("name", ["transformer-features", "pixelcnn-context"])
+def test_frequencies_of_another_label_or_context_are_told_apart(name):
     # Otherwise the tests above could not fail.
+    prior = TINY[name].make(3)
+    first, second = (random_context(prior.spec.context, 1, seed) for seed in (1, 2))
+    found = counts(prior, 1, None, first)
+    settings = SamplingSettings()
+    for label, context in ((2, first), (1, second)):
+        exact = exact_probabilities(prior, label, context, settings)
+        assert chi_square_deviation(found, exact) > 20
+
+
+def test_samples_in_bfloat16_have_nearly_the_exact_frequencies():
+    # Probabilities that are off by 1 % add 2 to a chi-square of 80, whose deviation is 13.
     prior = make_prior("transformer", SQUARE, 3)
-    counts = sample_counts(prior, 1, None)
-    assert chi_square_deviation(counts, exact_probabilities(prior, 2)) > 20
+    exact = exact_probabilities(prior, 1, None, SamplingSettings())
+    found = counts(prior, 1, SamplingSettings(precision="bfloat16"))
+    assert abs(chi_square_deviation(found, exact)) < BOUND
+
+
+@pytest.mark.parametrize(
+    ("known", "order"), [((1, 2), (0, 1, 2, 3)), ((3,), (3, 2, 1, 0)), ((2, 0), (1, 2, 3, 0))]
+)
+def test_completions_have_the_exact_frequencies_of_the_conditional(known, order):
+    prior = make_prior("transformer", SQUARE, 3, any_order=True)
+    sequences = all_sequences(SQUARE)
+    turns = [p for p in order if p in known] + [p for p in order if p not in known]
+    joint = prior.log_prob(as_grids(sequences, SQUARE), 1, order=torch.tensor(turns)).exp()
+    given = torch.tensor([2, 1, 0, 2])
+    fits = (sequences[:, list(known)] == given[list(known)]).all(dim=1).numpy()
+    exact = np.where(fits, joint, 0) / joint.numpy()[fits].sum()
+    mask = torch.tensor([p in known for p in range(4)])
+    codes = prior.complete(
+        as_grids(given.expand(NUM_SAMPLES, 4), SQUARE),
+        as_grids(mask.expand(NUM_SAMPLES, 4), SQUARE),
+        1,
+        order=torch.tensor(order),
+        seed=3,
+        batch_size=5000,
+    )
+    assert abs(chi_square_deviation(sequence_counts(codes, SQUARE), exact)) < BOUND
+
+
+def test_random_steps_one_by_one_have_the_frequencies_of_a_mean_over_orders():
+    prior = make_prior("transformer", SQUARE, any_order=True)
+    codes = as_grids(all_sequences(SQUARE), SQUARE)
+    orders = [torch.tensor(order) for order in itertools.permutations(range(4))]
+    exact = torch.stack([prior.log_prob(codes, order=o).exp() for o in orders]).mean(dim=0)
+    found = counts(prior, None, SamplingSettings(num_steps=4))
+    assert abs(chi_square_deviation(found, (exact / exact.sum()).numpy())) < BOUND

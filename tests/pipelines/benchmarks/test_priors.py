@@ -11,8 +11,9 @@ from pipelines.benchmarks.priors import (
     benchmark_transformer_sampling,
     gpt2_generate,
 )
-from stage2_prior.config import SamplingSettings, TransformerConfig
+from stage2_prior.config import TransformerConfig
 from stage2_prior.grids import GridSpec
+from stage2_prior.sampling.settings import SamplingSettings
 from stage2_prior.transformer.prior import TransformerPrior
 
 TINY = TransformerConfig(num_layers=2, width=8, num_heads=2)
@@ -33,21 +34,21 @@ def test_matrix_products_are_those_of_the_network(monkeypatch):
     assert sizes == 6 * (block + block + [(4, 8, 5)])
 
 
-def test_times_are_of_samples_drawn_and_counted(monkeypatch):
-    drawn, draw_sequence = [], TransformerPrior.draw_sequence
+def test_times_are_of_samples(monkeypatch):
+    sampled, sample = [], TransformerPrior.sample
 
-    def watched(prior, labels, *rest):
-        drawn.append(len(labels))
-        return draw_sequence(prior, labels, *rest)
+    def watched(prior, count, *rest, **options):
+        sampled.append(count)
+        return sample(prior, count, *rest, **options)
 
-    monkeypatch.setattr(TransformerPrior, "draw_sequence", watched)
+    monkeypatch.setattr(TransformerPrior, "sample", watched)
     monkeypatch.setitem(sys.modules, "transformers", None)
     ways = [SamplingSettings(precision=precision) for precision in ("float32", "bfloat16")]
     times = benchmark_transformer_sampling(
         ways, num_samples=16, grid=GRID, config=TINY, repetitions=2
     )
     # Each of two ways: a round that does not count and two that do, of two calls each.
-    assert drawn == 12 * [16]
+    assert sampled == 12 * [16]
     assert list(times.samplers) == ways
     assert times.matrix_products.keys() == {"float32", "bfloat16"}
     assert min(*times.samplers.values(), *times.matrix_products.values()) > 0
@@ -55,17 +56,17 @@ def test_times_are_of_samples_drawn_and_counted(monkeypatch):
 
 
 def test_steps_are_timed_in_both_orders(monkeypatch):
-    drawn, draw_open = [], TransformerPrior.draw_open
+    sampled, sample = [], TransformerPrior.sample
 
-    def watched(prior, labels, settings, *rest):
-        drawn.append((len(labels), settings.num_steps, settings.step_order))
-        return draw_open(prior, labels, settings, *rest)
+    def watched(prior, count, labels, settings):
+        sampled.append((count, settings.num_steps, settings.step_order))
+        return sample(prior, count, labels, settings)
 
-    monkeypatch.setattr(TransformerPrior, "draw_open", watched)
+    monkeypatch.setattr(TransformerPrior, "sample", watched)
     config = replace(TINY, any_order=True)
     seconds = benchmark_steps((None, 2), num_samples=16, grid=GRID, config=config, repetitions=1)
-    random, confidence = (16, 2, "random"), (16, 2, "confidence")
-    assert drawn == 2 * [random, random, confidence, confidence]  # a round does not count
+    expected = [(16, None, "random"), (16, 2, "random"), (16, 2, "confidence")]
+    assert sampled == 2 * [call for call in expected for _ in range(2)]  # a round does not count
     assert [(way.num_steps, way.step_order) for way in seconds] == [
         (None, "random"),
         (2, "random"),

@@ -20,7 +20,7 @@ from pipelines.evaluation.comparison import (
 )
 from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 def metric(value, name="fd_classifier", **changes):

@@ -8,7 +8,7 @@ from tiny_runs import edit_json
 
 from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 def metric(**changes):

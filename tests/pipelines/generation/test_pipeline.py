@@ -12,9 +12,11 @@ from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers.config import EMAQuantizerConfig
-from stage2_prior.config import PixelCNNConfig, SamplingSettings, TransformerConfig
+from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
+from stage2_prior.sampling.settings import SamplingSettings
+from stage2_prior.spec import PriorSpec
 
 
 def tiny_vqvae(seed=0, codebook_size=8):
@@ -27,7 +29,8 @@ def tiny_vqvae(seed=0, codebook_size=8):
 def tiny_prior(vqvae_hash=None, num_classes=3, grid=(2, 3, 8), config=None):
     torch.manual_seed(1)
     config = config or TransformerConfig(num_layers=1, width=8, num_heads=2)
-    prior = build_prior(config, (GridSpec(*grid),), num_classes, vqvae_hash).eval()
+    spec = PriorSpec(grids=(GridSpec(*grid),), num_classes=num_classes, vqvae_hash=vqvae_hash)
+    prior = build_prior(config, spec).eval()
     with torch.no_grad():  # far from the start's uniform distribution, so that labels matter
         for parameter in prior.parameters():
             parameter.add_(torch.randn_like(parameter))

@@ -7,14 +7,14 @@ from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
 from stage1_vqvae.model import VQVAE
 from stage2_prior.artifact import weights_hash
-from stage2_prior.base import CodePrior
-from stage2_prior.config import SamplingSettings
+from stage2_prior.pretrained import load_prior
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 @pytest.fixture(scope="session")
 def evaluation(rgb_run):
     """Makes an evaluation of one metric of `rgb_run`, with some fields changed."""
-    prior = CodePrior.from_pretrained(rgb_run / "prior")
+    prior = load_prior(rgb_run / "prior")
     made_with = conditions(
         settings=EvaluationSettings(samples=1234, sampling=SamplingSettings(temperature=0.9)),
         vqvae=VQVAE.from_pretrained(rgb_run / "vqvae").weights_hash()[:16],

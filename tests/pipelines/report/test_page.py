@@ -28,7 +28,7 @@ from pipelines.report.pictures import image_row, stacked
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
-from stage2_prior.config import SamplingSettings
+from stage2_prior.sampling.settings import SamplingSettings
 
 CPU = torch.device("cpu")
 

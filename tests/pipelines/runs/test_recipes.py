@@ -13,6 +13,7 @@ from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.model import VQVAE
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
+from stage2_prior.spec import PriorSpec
 
 IMAGE_SHAPES = {
     "fashion-mnist-mini": (1, 28, 28),
@@ -41,7 +42,8 @@ def test_recipe_builds_a_prior_over_the_grids_of_its_vqvae(name):
         assert vqvae.grid_shapes == ((-(-height // factor), -(-width // factor)),)
         grids = (GridSpec(*vqvae.grid_shapes[0], size),)
         sequence = torch.zeros((2, grids[0].num_codes), dtype=torch.int64)
-        logits = build_prior(config.prior, grids, 10)(sequence, torch.zeros(2, dtype=torch.int64))
+        prior = build_prior(config.prior, PriorSpec(grids=grids, num_classes=10))
+        logits = prior(sequence, torch.zeros(2, dtype=torch.int64))
     assert [tuple(part.shape) for part in logits] == [(2, grids[0].num_codes, size)]
 
 

@@ -25,6 +25,7 @@ from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GumbelConfig, Sim
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
+from stage2_prior.spec import PriorSpec
 
 CPU = torch.device("cpu")
 
@@ -50,7 +51,8 @@ def split_codes(count, labels=True):
 def prior_task(labels=True, train=9, **config):
     torch.manual_seed(0)
     grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
-    prior = build_prior(TransformerConfig(num_layers=1, width=4, num_heads=1, **config), grids, 3)
+    config = TransformerConfig(num_layers=1, width=4, num_heads=1, **config)
+    prior = build_prior(config, PriorSpec(grids=grids, num_classes=3))
     splits = {name: split_codes(9, labels) for name in ("validation", "test")}
     splits["train"] = split_codes(train, labels)
     return PriorTask(prior, CodeDump(splits, (5, 8), 3 if labels else None, "hash"))
@@ -169,11 +171,12 @@ def moved(split, offset):
     return SplitCodes(((coarse + offset) % 5, (fine + offset) % 8), split.labels)
 
 
-def task_with_views(first_share, last_share, num_views=5):
+def task_with_views(first_share, last_share, num_extra_labels=16):
     """A task on 9 images in five views, the codes of view v being v further."""
     grids = (GridSpec(1, 1, 5), GridSpec(2, 2, 8))
     config = TransformerConfig(num_layers=1, width=4, num_heads=1)
-    prior = build_prior(config, grids, 3, num_views=num_views)
+    spec = PriorSpec(grids=grids, num_classes=3, num_extra_labels=num_extra_labels)
+    prior = build_prior(config, spec)
     splits = {name: split_codes(9) for name in ("train", "validation", "test")}
     views = [moved(splits["train"], v) for v in range(1, 5)]
     augmentation = AugmentationConfig(shift=1, first_share=first_share, last_share=last_share)
@@ -183,10 +186,13 @@ def task_with_views(first_share, last_share, num_views=5):
 def test_prior_batch_has_the_codes_of_the_views_it_names():
     task = task_with_views(0.5, 0.5)
     torch.manual_seed(0)
-    indices, (sequences, labels, context, views) = first_batch(task, 180)
+    indices, (sequences, labels, context, null_labels) = first_batch(task, 180)
     assert context is None
-    assert labels.equal(indices % 3)
+    # View v of label y is label y + 4 v, of three classes and none.
+    views = null_labels // 4
     assert set(views.tolist()) == {0, 1, 2, 3, 4}
+    assert null_labels.equal(3 + 4 * views)
+    assert labels.equal(indices % 3 + 4 * views)
     coarse, fine = split_codes(9).codes
     expected = torch.cat([coarse.flatten(1), fine.flatten(1)], dim=1)[indices] + views[:, None]
     assert sequences.equal(expected % torch.tensor([5, 8, 8, 8, 8]))
@@ -197,16 +203,16 @@ def test_share_of_other_views_falls_linearly_and_is_the_same_for_each(fraction, 
     task, count = task_with_views(0.9, 0.1), 20_000
     task.set_progress(fraction)
     torch.manual_seed(0)
-    _, (*_, views) = first_batch(task, count)
-    found = torch.bincount(views, minlength=5) / count
+    _, (*_, null_labels) = first_batch(task, count)
+    found = torch.bincount(null_labels // 4, minlength=5) / count
     expected = torch.tensor([1 - share, *[share / 4] * 4])
     # Four standard deviations of a frequency near one half.
     assert (found - expected).abs().max() < 4 * 0.5 / count**0.5
 
 
 def test_prior_of_other_views_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="a prior of 5 views is required, got one of 2"):
-        task_with_views(0.5, 0.5, num_views=2)
+    with pytest.raises(ValueError, match=r"num_extra_labels 16 .*got 4"):
+        task_with_views(0.5, 0.5, num_extra_labels=4)
 
 
 def test_without_another_view_a_batch_draws_no_random_numbers():
@@ -281,7 +287,8 @@ def vqvae(quantizer, downsampling):
 
 
 def prior_with_context(config):
-    return build_prior(config, (GridSpec(2, 2, 5),), 3, context_grids=(GridSpec(1, 1, 4),))
+    spec = PriorSpec(grids=(GridSpec(2, 2, 5),), num_classes=3, context=(GridSpec(1, 1, 4),))
+    return build_prior(config, spec)
 
 
 ENDS = {"encoder.layers.0.conv.weight", "decoder.to_pixels.conv.weight"}
@@ -297,7 +304,7 @@ ENDS = {"encoder.layers.0.conv.weight", "decoder.to_pixels.conv.weight"}
         (
             prior_with_context,
             (PixelCNNConfig(width=4, num_heads=1, attention_every=2),),
-            {"heads.0.weight"},
+            {"output.last.0.weight"},
         ),
     ],
     ids=["ema", "gumbel", "simvq", "transformer", "pixelcnn"],

@@ -7,6 +7,7 @@ from toy_tasks import NetTask, Output, QuadraticTask, small_config, trainer_for
 from pipelines.training import trainer
 from pipelines.training.metrics_log import read_metrics
 from pipelines.training.precision import Precision
+from pipelines.training.randomness import derive_seed
 
 VALUES = torch.tensor([1.0, 2.0, 3.0, 6.0])
 
@@ -330,3 +331,20 @@ def test_precision_is_measured_by_the_first_start_only(tmp_path, monkeypatch):
     monkeypatch.delattr(trainer, "resolve_precision")
     result = trainer_for(QuadraticTask(VALUES), config, tmp_path).fit(resume=True)
     assert result.precision == measured
+
+
+def test_every_step_has_random_numbers_of_its_own(tmp_path):
+    drawn = []
+
+    class Drawing(QuadraticTask):
+        def batches(self, plan, device):
+            for batch in super().batches(plan, device):
+                drawn.append(torch.rand(()).item())
+                yield batch
+
+    trainer_for(Drawing(VALUES), quadratic_config(), tmp_path).fit(resume=False)
+    expected = []
+    for step in range(5):
+        torch.manual_seed(derive_seed(0, "quadratic", step, 0))
+        expected.append(torch.rand(()).item())
+    assert drawn == expected

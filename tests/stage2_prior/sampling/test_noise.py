@@ -7,25 +7,26 @@ from references import splitmix_uniform
 
 from stage2_prior.sampling.noise import AddressedNoise, addressed_uniform
 
-# Standard deviations that a statistic may lie off. The draws are fixed, so that a test that passes
-# always passes; a fair generator fails fewer than one in 10,000 such tests.
+# Standard deviations that a statistic may lie off. The numbers are fixed, so that a test that
+# passes always passes; a fair generator fails fewer than one in 10,000 such tests.
 BOUND = 4
 
 
-def draw(seed, num_samples, num_positions, first=0):
+def noise_of(seed, num_samples, num_positions, first=0):
     samples = torch.arange(first, first + num_samples)
     return addressed_uniform(seed, samples, num_positions).numpy()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 12345, 2**63 - 1])
-@pytest.mark.parametrize("first", [0, 7, 2**40, 2**63 - 5])
+@pytest.mark.parametrize(
+    ("seed", "first"), [(0, 0), (1, 7), (12345, 2**40), (2**63 - 1, 2**63 - 5)]
+)
 def test_noise_is_the_documented_function_of_seed_sample_and_position(seed, first):
     expected = [[splitmix_uniform(seed, first + i, t) for t in range(6)] for i in range(4)]
-    assert draw(seed, 4, 6, first).tolist() == expected
+    assert noise_of(seed, 4, 6, first).tolist() == expected
 
 
 def test_noise_lies_in_zero_to_one_with_53_bits():
-    noise = draw(3, 500, 500)
+    noise = noise_of(3, 500, 500)
     assert noise.dtype == np.float64
     assert noise.min() >= 0
     assert noise.max() < 1
@@ -36,33 +37,28 @@ def test_noise_lies_in_zero_to_one_with_53_bits():
     assert np.abs(shares - 0.5).max() < BOUND * 0.5 / np.sqrt(noise.size)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**40])
-def test_noise_is_uniform(seed):
-    ordered = np.sort(draw(seed, 300, 300), axis=None)
+@pytest.mark.parametrize("shape", [(300, 300), (50_000, 1)], ids=str)
+@pytest.mark.parametrize("seed", [0, 2**40])
+def test_noise_is_uniform_over_all_and_over_the_samples_of_one_position(seed, shape):
+    ordered = np.sort(noise_of(seed, *shape), axis=None)
     steps = np.arange(len(ordered) + 1) / len(ordered)
     distance = max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max())
     # Kolmogorov 1933: beyond 2.2 / sqrt(n) with a probability of 2 exp(-2 * 2.2**2) = 1.2e-4.
     assert distance < 2.2 / np.sqrt(len(ordered))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**40])
-def test_noise_of_one_position_is_uniform_over_samples(seed):
-    ordered = np.sort(draw(seed, 50_000, 1), axis=None)
-    steps = np.arange(len(ordered) + 1) / len(ordered)
-    distance = max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max())
-    assert distance < 2.2 / np.sqrt(len(ordered))
-
-
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        pytest.param(draw(5, 300, 300), draw(5, 300, 300, first=1), id="adjacent_samples"),
-        pytest.param(draw(5, 300, 301)[:, :-1], draw(5, 300, 301)[:, 1:], id="adjacent_positions"),
-        pytest.param(draw(5, 300, 300), draw(6, 300, 300), id="adjacent_seeds"),
-        pytest.param(draw(0, 300, 300), draw(2**62, 300, 300), id="distant_seeds"),
+        pytest.param(noise_of(5, 300, 300), noise_of(5, 300, 300, first=1), id="adjacent_samples"),
         pytest.param(
-            draw(5, 300, 300)[np.triu_indices(300, 1)],
-            draw(5, 300, 300).T[np.triu_indices(300, 1)],
+            noise_of(5, 300, 301)[:, :-1], noise_of(5, 300, 301)[:, 1:], id="adjacent_positions"
+        ),
+        pytest.param(noise_of(5, 300, 300), noise_of(6, 300, 300), id="adjacent_seeds"),
+        pytest.param(noise_of(0, 300, 300), noise_of(2**62, 300, 300), id="distant_seeds"),
+        pytest.param(
+            noise_of(5, 300, 300)[np.triu_indices(300, 1)],
+            noise_of(5, 300, 300).T[np.triu_indices(300, 1)],
             id="sample_and_position_exchanged",
         ),
     ],
@@ -77,7 +73,7 @@ def test_noise_is_independent_between_addresses(first, second):
 
 
 def test_noise_of_seed_and_sample_exchanged_differs():
-    assert not np.intersect1d(draw(3, 1, 50, first=8), draw(8, 1, 50, first=3)).size
+    assert not np.intersect1d(noise_of(3, 1, 50, first=8), noise_of(8, 1, 50, first=3)).size
 
 
 def test_noise_of_a_sample_is_the_same_among_any_others():
@@ -101,5 +97,5 @@ def test_noise_blocks_follow_each_other():
 
 def test_noise_leaves_the_global_stream_alone():
     state = torch.get_rng_state()
-    draw(0, 4, 4)
+    noise_of(0, 4, 4)
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,20 +1,20 @@
-"""A PixelCNN's features one place after another, each computed once.
+"""The PixelCNN's features one position after another, each computed once.
 
 Ramachandran et al. 2017, "Fast Generation for Convolutional Autoregressive Models": the vertical
-stack runs once per row, over all its columns, and the horizontal stack once per place. Each layer
-keeps the features that its kernel still reaches and no others.
+stack runs once per row, over all its columns, and the horizontal stack once per position. Each
+layer keeps the features that its kernel still reaches and no others.
 
-A place's share is matrix products on buffers made once per draw, too little work for a convolution
-call. What a weight can carry is put there beforehand, exactly (powers of two, signs):
+A position's share is matrix products on buffers made once per batch, too little work for a
+convolution call. What a weight can carry is put there beforehand, exactly (powers of two, signs):
 `tanh(a) * sigmoid(b) = 2 s(2a) s(b) - s(b)` with s the sigmoid, which a CPU computes several times
 faster than tanh.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from stage2_prior.pixelcnn.attention import AttentionCache, CausalAttentionBlock
-
-if TYPE_CHECKING:
-    from stage2_prior.pixelcnn.prior import GatedLayer, PixelCNNPrior
+from stage2_prior.pixelcnn.layers import GatedLayer
 
 
 @dataclass(frozen=True)
@@ -55,32 +53,32 @@ class _LayerWeights:
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None, "the convolutions whose biases are asked for have one"
+    assert conv.bias is not None, "these convolutions have a bias"
     return conv.bias
 
 
 def _prepare(layer: GatedLayer, labels: Tensor, *, gated_input: bool) -> _LayerWeights:
     width = layer.skip.weight.shape[0]
-    twice = layer.skip.weight.new_ones(2 * width)
-    twice[:width] = 2  # the half that goes through tanh
-    vertical = layer.vertical.conv.weight * twice[:, None, None, None]
+    tanh_scale = layer.skip.weight.new_ones(2 * width)
+    tanh_scale[:width] = 2  # the half that goes through tanh
+    vertical = layer.vertical.conv.weight * tanh_scale[:, None, None, None]
     bias = _bias(layer.horizontal.conv) + _bias(layer.vertical_to_horizontal)
     context = layer.context
     return _LayerWeights(
         vertical=(-vertical if gated_input else vertical).contiguous(
             memory_format=torch.channels_last
         ),
-        vertical_bias=_bias(layer.vertical.conv) * twice,
-        vertical_label_bias=layer.vertical_gate.label_bias(labels) * twice,
+        vertical_bias=_bias(layer.vertical.conv) * tanh_scale,
+        vertical_label_bias=layer.vertical_gate.label_bias(labels) * tanh_scale,
         # Its input has one half doubled already, its output is to have it.
         vertical_to_horizontal=layer.vertical_to_horizontal.weight[:, :, 0, 0].t()
-        / twice[:, None]
-        * twice,
-        horizontal_bias=(layer.horizontal_gate.label_bias(labels) + bias) * twice,
-        horizontal=rearrange(layer.horizontal.conv.weight, "o i 1 c -> (c i) o") * twice,
+        / tanh_scale[:, None]
+        * tanh_scale,
+        horizontal_bias=(layer.horizontal_gate.label_bias(labels) + bias) * tanh_scale,
+        horizontal=rearrange(layer.horizontal.conv.weight, "o i 1 c -> (c i) o") * tanh_scale,
         horizontal_out=-layer.horizontal_out.weight[:, :, 0, 0].t(),
         horizontal_out_bias=_bias(layer.horizontal_out),
-        context=None if context is None else context.weight[:, :, 0, 0].t() * twice,
+        context=None if context is None else context.weight[:, :, 0, 0].t() * tanh_scale,
     )
 
 
@@ -92,7 +90,7 @@ def _gate(x: Tensor, out: Tensor) -> None:
 
 
 class _VerticalStack:
-    """What each place of a row gets from the rows above it.
+    """The vertical stack: features of a row from the rows above it.
 
     A whole row is enough work for a convolution call, which on some processors computes twice what
     matrix products do in the same time.
@@ -104,26 +102,26 @@ class _VerticalStack:
 
     def __init__(self, weights: list[_LayerWeights], shape: tuple[int, int, int]) -> None:
         batch, columns, width = shape
-        like = weights[0].vertical
+        reference = weights[0].vertical
         self._weights = weights
-        self._padding = (0, like.shape[3] // 2)
+        self._padding = (0, reference.shape[3] // 2)
         # As many rows as the kernel has, in channels_last order.
-        rows = [like.new_zeros(batch, w.vertical.shape[2], columns, width) for w in weights]
+        rows = [reference.new_zeros(batch, w.vertical.shape[2], columns, width) for w in weights]
         self._images = [rearrange(x, "b r w e -> b e r w") for x in rows]  # views, as those below
         self._moves = [move for x in rows for move in pairwise(x.unbind(dim=1))]
         self._newest = [rearrange(x[:, -1], "b w e -> w b e") for x in rows]
-        self._drawn = like.new_empty(columns, batch, width)
-        self.to_horizontal = like.new_empty(len(weights), columns, batch, 2 * width)
+        self._current = reference.new_empty(columns, batch, width)
+        self.to_horizontal = reference.new_empty(len(weights), columns, batch, 2 * width)
 
-    def see(self, column: int, embedded: Tensor) -> None:
-        """Takes what was drawn at a column of the current row: (B, E)."""
-        self._drawn[column] = embedded
+    def read(self, column: int, embedded: Tensor) -> None:
+        """Takes the embedded codes (B, E) at a column of the current row."""
+        self._current[column] = embedded
 
     def next_row(self) -> None:
-        """Moves every row up by one; the topmost is out of reach, the drawn one the newest."""
+        """Moves every row up by one; the topmost is out of reach, the current one the newest."""
         for upper, lower in self._moves:
             upper.copy_(lower)
-        self._newest[0].copy_(self._drawn)
+        self._newest[0].copy_(self._current)
 
     def run(self, context: Tensor | None) -> None:
         """Fills `to_horizontal` (layers, w, B, 2E) for the current row, from context (w * B, E)."""
@@ -142,7 +140,7 @@ class _VerticalStack:
 
 @dataclass(frozen=True)
 class _LayerStep:
-    """What one layer of the horizontal stack reads and writes at every place: views and weights."""
+    """Weights of one layer of the horizontal stack, and views of what it reads and writes."""
 
     window: Tensor
     """(B, columns * E): what its kernel reaches."""
@@ -151,59 +149,66 @@ class _LayerStep:
     gated: Tensor
     """(B, E), written."""
     residual: Tensor
-    """(B, E): its input at this place; zeros for the first layer."""
+    """(B, E): its input at this position; zeros for the first layer."""
     out_bias: Tensor
     """(E,)."""
     out_weight: Tensor
     """(E, E)."""
     out: Tensor | None
-    """(B, E), written: the next layer's input at this place; None where nothing reads it."""
+    """(B, E), written: the next layer's input at this position; None where nothing reads it."""
     attention: tuple[CausalAttentionBlock, AttentionCache] | None
     """What follows the layer."""
 
 
 class CachedPixelCNN:
-    """`PixelCNNPrior.features` place by place, each from what was drawn before.
+    """`PixelCNNPrior.features` position by position, each from the codes before it.
 
-        network = CachedPixelCNN(prior, labels, context)
+        network = CachedPixelCNN(layers, attention, labels, context, columns=width)
         for row in range(height):
             network.begin_row(row)
             for column in range(width):
                 features = network.features(column)  # (B, E)
-                network.see(column, embedded_codes)
+                network.read(column, embedded_codes)
 
     Args:
-        prior: In evaluation mode; its weights must not change meanwhile.
+        layers: In evaluation mode; their weights must not change meanwhile.
+        attention: Attention blocks by the index of the layer that each follows.
         labels: int64 (B,).
-        context: Features of the context (B, E, h, w); None where there is none.
+        context: Features of the context (B, E, h, w), or None.
+        columns: w.
     """
 
-    def __init__(self, prior: PixelCNNPrior, labels: Tensor, context: Tensor | None) -> None:
-        layers, width = prior.layers, prior.config.width
-        batch, columns, reach = len(labels), prior.grids[0].width, prior.config.kernel_size // 2
+    def __init__(
+        self,
+        layers: Sequence[GatedLayer],
+        attention: Mapping[int, CausalAttentionBlock],
+        labels: Tensor,
+        context: Tensor | None,
+        columns: int,
+    ) -> None:
+        batch, width = len(labels), layers[0].skip.weight.shape[0]
         weights = [_prepare(layer, labels, gated_input=i > 0) for i, layer in enumerate(layers)]
-        like = weights[0].horizontal
+        reference = weights[0].horizontal
+        reach = reference.shape[0] // width  # columns to the left that the first layer sees
         self._context = None
         if context is not None:
             self._context = rearrange(context, "b e h w -> h (w b) e").contiguous()
         self._vertical = _VerticalStack(weights, (batch, columns, width))
         # What each layer's kernel reaches in the current row, and the last layer's output.
-        self._windows = like.new_zeros(len(layers) + 1, batch, reach + 1, width)
+        self._windows = reference.new_zeros(len(layers) + 1, batch, reach + 1, width)
         self._moves = list(pairwise(self._windows.unbind(dim=2)))
-        self._gated = like.new_empty(batch, len(layers) * width)
+        self._gated = reference.new_empty(batch, len(layers) * width)
         self._skip = torch.cat([-layer.skip.weight[:, :, 0, 0].t() for layer in layers])
         self._skip_bias = torch.stack([_bias(layer.skip) for layer in layers]).sum(dim=0)
-        blocks = {
-            int(i): (block, block.new_cache(batch)) for i, block in prior.attention_blocks.items()
-        }
+        blocks = {i: (block, block.new_cache(batch)) for i, block in attention.items()}
         self._steps = [
             self._step(i, weight, blocks.get(i), last=i + 1 == len(layers))
             for i, weight in enumerate(weights)
         ]
-        # Sums of each place and layer, whole and as the two halves of the gate.
+        # Sums of each position and layer, whole and as the two halves of the gate.
         self._sums = [
-            [(x, *x.chunk(2, dim=1)) for x in places.unbind()]
-            for places in self._vertical.to_horizontal.unbind(dim=1)
+            [(x, *x.chunk(2, dim=1)) for x in positions.unbind()]
+            for positions in self._vertical.to_horizontal.unbind(dim=1)
         ]
         self._columns, self._row = columns, 0
 
@@ -216,7 +221,7 @@ class CachedPixelCNN:
         self._row = row
 
     def features(self, column: int) -> Tensor:
-        """What is known at this column of the row: (B, E); columns must come in order."""
+        """Computes the features (B, E) of this column; columns must come in order."""
         if column:
             for older, newer in self._moves:
                 older.copy_(newer)
@@ -235,9 +240,9 @@ class CachedPixelCNN:
                     changes.append(change)
         return sum(changes, torch.addmm(self._skip_bias, self._gated, self._skip))
 
-    def see(self, column: int, embedded: Tensor) -> None:
-        """Takes the embedded codes (B, E) that were drawn at this column of the row."""
-        self._vertical.see(column, embedded)
+    def read(self, column: int, embedded: Tensor) -> None:
+        """Takes the embedded codes (B, E) at this column of the row."""
+        self._vertical.read(column, embedded)
         self._windows[0, :, -1] = embedded
 
     def _step(

@@ -1,4 +1,4 @@
-"""Weights prepared for the sampler follow every change of the network."""
+"""Weights prepared for decoding follow every change of the network."""
 
 import copy
 
@@ -38,18 +38,18 @@ def test_samples_are_those_of_the_changed_weights(change):
     fresh = copy.deepcopy(prior)
     fresh._prepared.clear()
     assert torch.equal(prior.sample(64)[0], fresh.sample(64)[0])
-    prepared, expected = (p.prepared_weights(torch.float32) for p in (prior, fresh))
+    prepared, expected = (p.prepared_weights() for p in (prior, fresh))
     assert torch.equal(prepared.heads[0][0], expected.heads[0][0])
 
 
 @torch.no_grad()
 def test_weights_are_prepared_once_for_each_precision():
     prior = make_prior("transformer", GRIDS)
-    first = {dtype: prior.prepared_weights(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    first = {name: prior.prepared_weights(name) for name in ("float32", "bfloat16")}
     prior.sample(4)
-    for dtype, weights in first.items():
-        assert prior.prepared_weights(dtype) is weights
-        assert weights.blocks[0].to_qkv.dtype == dtype
+    for name, weights in first.items():
+        assert prior.prepared_weights(name) is weights
+        assert weights.blocks[0].to_qkv.dtype == getattr(torch, name)
 
 
 def test_a_prior_made_in_inference_mode_samples_as_it_is():

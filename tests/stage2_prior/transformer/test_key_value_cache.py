@@ -7,8 +7,8 @@ import torch
 from tiny_priors import make_prior
 
 from stage2_prior import GridSpec, SamplingSettings
+from stage2_prior.transformer import key_value_cache
 from stage2_prior.transformer.key_value_cache import CacheMemory, KeyValueCache
-from stage2_prior.transformer.prior import key_value_cache
 
 GRIDS = (GridSpec(5, 4, 7),)
 CPU = torch.device("cpu")
@@ -23,12 +23,12 @@ def addresses(memory):
 def test_what_the_memory_held_does_not_matter(compile_):
     prior, settings = make_prior("transformer", GRIDS), SamplingSettings(compile=compile_)
     (expected,) = prior.sample(8, settings=settings)
-    (memory,) = prior.cache_memory._kept
+    (memory,) = prior._cache_memory._kept
     for part in memory:
         part.fill_(float("nan"))
     (actual,) = prior.sample(8, settings=settings)
     assert torch.equal(actual, expected)
-    assert addresses(prior.cache_memory._kept[0]) == addresses(memory)  # it was used
+    assert addresses(prior._cache_memory._kept[0]) == addresses(memory)  # it was used
 
 
 def test_caches_in_use_at_a_time_share_nothing():
@@ -53,7 +53,7 @@ def test_memory_of_another_size_or_type_is_fresh(layers, size, dtype):
 
 
 def test_large_memory_is_not_kept(monkeypatch):
-    monkeypatch.setattr(key_value_cache, "_MOST_KEPT", 1024)
+    monkeypatch.setattr(key_value_cache, "_MAX_KEPT_BYTES", 1024)
     memory = CacheMemory()
     memory.give_back([torch.empty(1025, dtype=torch.uint8)])
     assert not memory._kept
@@ -61,15 +61,15 @@ def test_large_memory_is_not_kept(monkeypatch):
     assert len(memory._kept) == 1
 
 
-@pytest.mark.parametrize("draw", ["sample", "complete"])
-def test_memory_of_one_cache_is_kept(draw):
+@pytest.mark.parametrize("way", ["sample", "complete"])
+def test_memory_of_one_cache_is_kept(way):
     prior = make_prior("transformer", GRIDS, any_order=True)
-    if draw == "sample":
+    if way == "sample":
         prior.sample(40, batch_size=16)  # three batches, the last one smaller
     else:
         codes = torch.zeros(8, 5, 4, dtype=torch.int64)
         prior.complete((codes,), (codes.bool(),))
-    assert len(prior.cache_memory._kept) == 1
+    assert len(prior._cache_memory._kept) == 1
 
 
 @pytest.mark.usefixtures("_uncompiled")
@@ -97,8 +97,8 @@ def test_memory_is_given_back_once():
 def test_copies_of_a_prior_have_no_memory():
     prior = make_prior("transformer", GRIDS)
     prior.sample(8)
-    assert not copy.deepcopy(prior).cache_memory._kept
-    assert prior.cache_memory._kept
+    assert not copy.deepcopy(prior)._cache_memory._kept
+    assert prior._cache_memory._kept
 
 
 def test_what_a_compiled_step_wrote_stays_when_room_is_made():

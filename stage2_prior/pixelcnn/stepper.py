@@ -1,0 +1,75 @@
+"""Decoding with a PixelCNN, position by position and grid by grid at each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from stage2_prior.grids import GridSpec
+from stage2_prior.numerics import at_least_float32
+from stage2_prior.pixelcnn.attention import CausalAttentionBlock
+from stage2_prior.pixelcnn.cached_network import CachedPixelCNN
+from stage2_prior.pixelcnn.layers import CodeEmbedding, GatedLayer, OutputHeads
+from stage2_prior.sampling.padding import pad_rows
+from stage2_prior.sampling.stepper import CodeStepper
+
+
+class PixelCNNStepper(CodeStepper):
+    """A `CodeStepper` that evaluates the network once per position.
+
+    Args:
+        embedding: The prior's.
+        layers: The prior's.
+        attention: Attention blocks by the index of the layer that each follows.
+        output: The prior's.
+        grids: All of one shape.
+        labels: int64 (B,).
+        context: Features of the context (B, E, h, w), or None.
+    """
+
+    def __init__(
+        self,
+        embedding: CodeEmbedding,
+        layers: Sequence[GatedLayer],
+        attention: Mapping[int, CausalAttentionBlock],
+        output: OutputHeads,
+        grids: tuple[GridSpec, ...],
+        labels: Tensor,
+        context: Tensor | None,
+    ) -> None:
+        self.num_known = 0
+        self._embedding, self._output = embedding, output
+        self._num_grids, self._columns = len(grids), grids[0].width
+        self._batch = len(labels)
+        self._network = CachedPixelCNN(
+            layers,
+            attention,
+            pad_rows(labels),
+            None if context is None else pad_rows(context),
+            columns=grids[0].width,
+        )
+        self._features: Tensor | None = None  # of the current position, padded (B, E)
+        self._here: list[Tensor] = []  # codes of the current position, padded (B,) per grid
+
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        """Computes the logits (B, K) of the next position; see `CodeStepper.logits`."""
+        if self._features is None:
+            row, column = divmod(self.num_known // self._num_grids, self._columns)
+            if column == 0:
+                self._network.begin_row(row)
+            self._features = self._network.features(column)
+        logits = self._output.at_position(len(self._here), self._features, self._here)
+        return at_least_float32(logits)[: self._batch]
+
+    @torch.no_grad()
+    def accept(self, codes: Tensor) -> None:
+        """Takes int64 (B,) as the codes of the next position."""
+        self._here.append(pad_rows(codes))
+        if len(self._here) == self._num_grids:
+            column = self.num_known // self._num_grids % self._columns
+            self._network.read(column, self._embedding(self._here))
+            self._features, self._here = None, []
+        self.num_known += 1
