@@ -33,9 +33,6 @@ def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path
         path: A new path, or a file, which is replaced.
         replace_directory: Whether a directory at `path` is replaced too. A kill between the two
             renames that this takes leaves nothing at `path`.
-
-    Raises:
-        OSError: The disk is full or refuses.
     """
     with writing(path):
         make_directories(path.parent)

@@ -27,10 +27,6 @@ def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None
 
     Returns:
         What was written, in words.
-
-    Raises:
-        FileExistsError: `path` exists.
-        ValueError: The ending is none of these, or single files are neither gray nor RGB.
     """
     check_output(path)
     if path.suffix == ".png":

@@ -33,9 +33,6 @@ def save_new(out: Path | None, folder: Path, write: Callable[[Path], None]) -> P
 
     Returns:
         The file.
-
-    Raises:
-        OSError: The disk is full or refuses.
     """
     if out is not None:
         with atomic_path(out) as partial:

@@ -51,10 +51,6 @@ def write_record(
         version: The version of this kind's format.
         value: The record's fields; none may be called format_version, kind or sha256.
         sealed: Whether to end with the hash of everything else.
-
-    Raises:
-        ValueError: `read_record` would refuse it.
-        OSError: The file cannot be written.
     """
     content = record_bytes(kind, version, value, sealed=sealed)
     with atomic_path(path) as partial:
@@ -64,11 +60,7 @@ def write_record(
 def record_bytes(
     kind: str, version: int, value: DataclassInstance, *, sealed: bool = False
 ) -> bytes:
-    """The content of the file that `write_record` writes.
-
-    Raises:
-        ValueError: `read_record` would refuse it.
-    """
+    """The content of the file that `write_record` writes."""
     as_read = convert(to_json(value), type(value))  # where an int stands for a float, a float
     return encode_record(kind, version, to_json(as_read), sealed=sealed)
 
@@ -100,12 +92,7 @@ def read_record(
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a regular file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it is not a regular file, or cannot be read.
-    """
+    """Reads a regular file."""
     require_file(path)
     return path.read_bytes()
 

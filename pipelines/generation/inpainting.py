@@ -24,14 +24,7 @@ _GRAY = 128  # of masked pixels in the picture
 
 
 def write_inpainted(options: InpaintOptions) -> None:
-    """Inpaints images and writes them to `options.out`, or to a new file in the run directory.
-
-    Raises:
-        FileExistsError: The output exists.
-        FileNotFoundError: A model, the data or the mask are missing.
-        ValueError: The options do not fit the models, or a file is damaged.
-        OSError: The output cannot be written.
-    """
+    """Inpaints images and writes them to `options.out`, or to a new file in the run directory."""
     directory = RunDirectory(options.run)
     folder = directory.path / "inpainted"
     check_png(options.out, folder)

@@ -64,10 +64,6 @@ def dump_codes(
     """Writes the codes of every split, or reads those that are there if this model made them.
 
     With `augmentation`, also those of other views of the training images.
-
-    Raises:
-        ValueError: Images are too small for `augmentation`, or the codes that are there were made
-            by another model.
     """
 
     def write() -> None:
@@ -104,11 +100,6 @@ def dump_codes_of_run(
         config: Its settings, with the augmentation and the location of the images as they are now.
         location: Where the images are now.
         device_name: As `choose_device`.
-
-    Raises:
-        FileExistsError: There are codes, or a prior that was trained with other settings.
-        FileNotFoundError: There is no VQ-VAE, or there are no data.
-        ValueError: One of them is damaged, or the data are others.
     """
 
     def check() -> None:

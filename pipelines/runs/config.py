@@ -57,19 +57,11 @@ class RunConfig:
     must be the same. None starts from random weights."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: The seed is out of range.
-        """
+        """Checks the ranges."""
         check_seed(self.seed)
 
     def check_processes(self) -> None:
-        """Makes sure that the processes can share the batches of both stages.
-
-        Raises:
-            ValueError: They cannot.
-        """
+        """Makes sure that the processes can share the batches of both stages."""
         count = num_processes()
         self.vqvae_training.check_processes(count, "--vqvae-training.batch-size")
         self.prior_training.check_processes(count, "--prior-training.batch-size")

@@ -88,9 +88,6 @@ class RunDirectory:
         Args:
             config: The run's settings, which the check of what is begun has accepted.
             data: What was found in the data; None keeps what is recorded.
-
-        Raises:
-            OSError: The directory cannot be written.
         """
         content = _RunFile(run=config, data=self.data() if data is None else data)
         remove_partial(self.path)
@@ -164,21 +161,11 @@ class RunDirectory:
             )
 
     def config(self) -> RunConfig:
-        """The settings of the last start, of the run or of a part that was run alone.
-
-        Raises:
-            FileNotFoundError: This is no run directory.
-            ValueError: Its config is damaged or of another version.
-        """
+        """The settings of the last start, of the run or of a part that was run alone."""
         return self._read().run
 
     def data(self) -> DataRecord:
-        """What was found in the data.
-
-        Raises:
-            FileNotFoundError: This is no run directory.
-            ValueError: Its config is damaged or of another version.
-        """
+        """What was found in the data."""
         return self._read().data
 
     def mark_latest(self) -> None:

@@ -37,11 +37,6 @@ def fit(
         seed: Of the run.
         device: Where to compute.
         resume: Whether to go on from the newest checkpoint.
-
-    Raises:
-        FileExistsError: There are checkpoints, and `resume` is False.
-        ValueError: The checkpoint is of other settings or another model, or unreadable.
-        RuntimeError: The training diverged, or a checkpoint cannot be written.
     """
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(

@@ -36,12 +36,7 @@ def plan_data(config: RunConfig, splits: DataSplits) -> str:
 
 
 def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
-    """Describes the VQ-VAE and the prior in a line each; builds both on the meta device.
-
-    Raises:
-        ValueError: The settings do not fit the images, or the run that a model starts from.
-        FileNotFoundError: There is no such run.
-    """
+    """Describes the VQ-VAE and the prior in a line each; builds both on the meta device."""
     config.augmentation.check_fits(splits.image_shape)
     with torch.device("meta"):
         vqvae = VQVAE(config.vqvae, splits.image_shape)

@@ -55,10 +55,6 @@ def open_run(
 
     Yields:
         The data, and where to compute.
-
-    Raises:
-        ValueError: As `TrainOptions.check`, or the processes differ.
-        OSError: As `TrainOptions.check`.
     """
     options.run.check_processes()
     config, directory, resume = options.run, options.directory, options.resume

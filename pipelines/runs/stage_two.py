@@ -94,11 +94,6 @@ def train_prior_of_run(
         config: Its settings, with the prior's as they are now.
         device_name: As `choose_device`.
         resume: Whether to go on with a prior in training; without one, a new one begins.
-
-    Raises:
-        FileExistsError: There is a prior, finished or in training, and `resume` is False.
-        FileNotFoundError: There are no codes.
-        ValueError: The settings do not fit the codes or the prior in training.
     """
 
     def check() -> bool:
@@ -129,10 +124,6 @@ def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePri
     """The prior as its training begins, with the weights of `config.prior_from` or random ones.
 
     On the meta device it has no weights, and only what does not fit is refused.
-
-    Raises:
-        FileNotFoundError: There is no prior to start from.
-        ValueError: It is another one, or the settings do not go with the codes.
     """
     with torch.device(device):
         prior = build_prior(

@@ -13,22 +13,12 @@ _PRIOR_TRAITS = ("config", "spec")
 
 
 def start_vqvae_from(model: VQVAE, run: Path) -> None:
-    """Copies the weights of a run's VQ-VAE into `model`; on the meta device only checks them.
-
-    Raises:
-        FileNotFoundError: The run has none.
-        ValueError: It is damaged, or another model.
-    """
+    """Copies the weights of a run's VQ-VAE into `model`; on the meta device only checks them."""
     _start_from(model, VQVAE.from_pretrained(run / "vqvae"), run / "vqvae", _VQVAE_TRAITS)
 
 
 def start_prior_from(prior: CodePrior, run: Path) -> None:
-    """Copies the weights of a run's prior into `prior`; on the meta device it only checks them.
-
-    Raises:
-        FileNotFoundError: The run has none.
-        ValueError: It is damaged, or another prior.
-    """
+    """Copies the weights of a run's prior into `prior`; on the meta device it only checks them."""
     _start_from(prior, load_prior(run / "prior"), run / "prior", _PRIOR_TRAITS)
 
 

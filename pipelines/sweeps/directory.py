@@ -95,11 +95,7 @@ class SweepRun:
         return self.directory.path / "sweep_row.json"
 
     def read_row(self) -> SweepRow | None:
-        """Its row as far as it was measured; None if it was not.
-
-        Raises:
-            ValueError: The file is damaged or of another version.
-        """
+        """Its row as far as it was measured; None if it was not."""
         if not self.row_file.exists():
             return None
         cure = "remove it to have the run measured again"

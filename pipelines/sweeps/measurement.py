@@ -28,9 +28,6 @@ def measure_stage_one(
         model: Its VQ-VAE, on `device`.
         test: The whole test split.
         device: Where to compute.
-
-    Raises:
-        ValueError: The metrics are missing.
     """
     if run.read_row() is not None:
         return
@@ -61,11 +58,7 @@ def measure_stage_one(
 
 
 def measure_prior(run: SweepRun) -> None:
-    """Adds the metrics of a run's finished prior to its row.
-
-    Raises:
-        ValueError: The row or the metrics are missing.
-    """
+    """Adds the metrics of a run's finished prior to its row."""
     row = run.read_row()
     assert row is not None, "stage one is measured first"
     logged = _test_row(run, "prior", {"bits_per_code", "bits_per_image"})
@@ -94,11 +87,7 @@ def measure_ssim(model: ImageTokenizer, batches: Iterable[Tensor]) -> float | No
 
 
 def _test_row(run: SweepRun, phase: str, names: set[str]) -> MetricsRow:
-    """The metrics of a phase on the test split, from the run's log.
-
-    Raises:
-        ValueError: They are missing, or one of `names` is.
-    """
+    """The metrics of a phase on the test split, from the run's log."""
     path = run.directory.metrics
     rows = read_metrics(path) if path.exists() else []
     found = [row for row in rows if (row.phase, row.kind) == (phase, "test")]

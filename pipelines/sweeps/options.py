@@ -48,9 +48,6 @@ class SweepOptions:
 
         Args:
             precision: Number format in place of `auto`; None keeps `auto`.
-
-        Raises:
-            ValueError: A kind cannot have a size.
         """
         config = self.sweep.run.with_precision(precision, instead_of="auto")
         return [

@@ -146,12 +146,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _read_files(directory: Path, step: int) -> Checkpoint:
-    """Reads the checkpoint of `step`.
-
-    Raises:
-        ValueError: A file was altered, or is that of another step or format.
-        OSError: A file is missing, or cannot be read.
-    """
+    """Reads the checkpoint of `step`."""
     path = directory / "state.json"
     try:
         record = decode_record(read_bytes(path), _KIND, FORMAT_VERSION, _StateFile, sealed=True)

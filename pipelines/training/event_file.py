@@ -33,11 +33,7 @@ class EventFile:
         self._append(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Appends a point at `step` to the curve of each name.
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
+        """Appends a point at `step` to the curve of each name."""
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._append(Event(step=step, summary=Summary(value=points)))
 

@@ -10,11 +10,7 @@ HAS_JOINED = threading.Event()
 
 
 def num_processes() -> int:
-    """Returns the number of processes that train together (WORLD_SIZE); 1 if unset or empty.
-
-    Raises:
-        ValueError: WORLD_SIZE is not a whole number of at least 1.
-    """
+    """Returns the number of processes that train together (WORLD_SIZE); 1 if unset or empty."""
     return _number("WORLD_SIZE", default=1, least=1)
 
 

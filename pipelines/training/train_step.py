@@ -83,13 +83,7 @@ class TrainStep:
         }
 
     def step(self, step: int) -> None:
-        """Makes optimizer step `step` (0 for the first): the same step, the same result.
-
-        Raises:
-            RuntimeError: If a loss or a gradient is not finite. On a CPU this is noticed before
-                the weights change; elsewhere by the next `check_finite`, because looking at every
-                step would make the device wait.
-        """
+        """Makes optimizer step `step` (0 for the first): the same step, the same result."""
         torch.manual_seed(derive_seed(self.seed, self.task.name, step, rank()))
         self.task.set_progress(step / self.total_steps)
         losses = self._accumulate_gradients()
@@ -155,9 +149,6 @@ class TrainStep:
 
     def _accumulate_gradients(self) -> dict[str, Tensor]:
         """Backpropagates this process's share of a step; returns its mean losses () by optimizer.
-
-        Raises:
-            ValueError: A loss is named after no optimizer.
         """
         parts = self.config.accumulation
         totals: dict[str, list[Tensor]] = {}

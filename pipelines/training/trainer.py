@@ -92,12 +92,6 @@ class Trainer:
         Args:
             resume: Whether to continue from the newest checkpoint. Without any checkpoint training
                 starts anew: it may have been interrupted before the first.
-
-        Raises:
-            FileExistsError: If `resume` is False and there are checkpoints.
-            ValueError: If the checkpoint is unreadable, or of other settings or another model.
-            RuntimeError: If a loss, a gradient, a weight or the monitored metric is not finite, or
-                if a checkpoint cannot be written. The last good checkpoint stays.
         """
         self._start(self._find_checkpoint(resume))
         try:
@@ -220,11 +214,7 @@ class Trainer:
         self.progress.show({f"validation {name}": value for name, value in metrics.items()})
 
     def _save(self) -> None:
-        """Writes a checkpoint of finite weights.
-
-        Raises:
-            RuntimeError: If a weight is not finite, or if writing fails.
-        """
+        """Writes a checkpoint of finite weights."""
         self._train_step.check_finite()
         self._train_step.metrics.fold()
         if not is_main():

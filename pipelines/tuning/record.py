@@ -112,12 +112,7 @@ class SamplingTuning:
 
     @classmethod
     def read(cls, path: Path) -> SamplingTuning:
-        """Reads what `write` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is damaged or of another version.
-        """
+        """Reads what `write` wrote."""
         option = RunDirectory(path.parent).option
         cure = f"try again with `python -m pipelines.tune_sampling {option}`"
         return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)

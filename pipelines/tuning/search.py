@@ -132,9 +132,6 @@ def measure_candidates(
         pipeline: The run's models, where to compute.
         candidates: What is tried, each with `compile` decided.
         splits: The run's data, which `check_data` has accepted.
-
-    Raises:
-        ValueError: The feature classifier that was kept is damaged.
     """
     real, validation = joined_sets(splits.train, splits.validation), splits.validation
     device = next(pipeline.prior.parameters()).device
