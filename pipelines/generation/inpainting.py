@@ -68,12 +68,7 @@ def write_inpainted(options: InpaintOptions) -> None:
 
 
 def read_mask(path: Path, height: int, width: int) -> Tensor:
-    """The mask in an image file: bool (H, W), False where the file is black.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no image, has another size, or nothing in it is black.
-    """
+    """Reads a mask from an image file: bool (H, W), False where the file is black."""
     if not path.is_file():
         raise FileNotFoundError(f"a mask is required in {path}, but there is no such file")
     mask = read_pixels(path, None, 3).any(axis=0)

@@ -17,8 +17,7 @@ from stage1_vqvae.pretrained import load_tokenizer
 
 
 def write_reconstructions(options: ReconstructOptions) -> None:
-    """Measures reconstructions and writes some to `options.out`, or to a file in the run directory.
-    """
+    """Measures reconstructions and writes some to `options.out`, or to a new file of the run."""
     directory = RunDirectory(options.run)
     folder = directory.path / "reconstructions"
     check_png(options.out, folder)

@@ -39,12 +39,7 @@ def grid_specs(codes: ImageTokenizer | CodeDump) -> tuple[GridSpec, ...]:
 
 
 def read_own_codes(directory: RunDirectory, model: ImageTokenizer) -> CodeDump:
-    """The run's code dump, if the run's VQ-VAE made it.
-
-    Raises:
-        FileNotFoundError: There is no dump.
-        ValueError: It is damaged, or another model made it.
-    """
+    """Reads the run's code dump, if the run's VQ-VAE made it."""
     dump = read_code_dump(directory.codes)
     if dump.vqvae_hash != model.weights_hash():
         raise ValueError(
@@ -93,13 +88,9 @@ def dump_codes(
 def dump_codes_of_run(
     directory: RunDirectory, config: RunConfig, location: DataLocation, device_name: str
 ) -> None:
-    """Writes the codes of a run whose stage one is finished.
+    """Writes the codes of a run whose stage one is finished and that has no codes yet.
 
-    Args:
-        directory: The run; must have no codes yet.
-        config: Its settings, with the augmentation and the location of the images as they are now.
-        location: Where the images are now.
-        device_name: As `choose_device`.
+    `config` has the augmentation and the location of the images as they are now.
     """
 
     def check() -> None:

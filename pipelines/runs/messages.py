@@ -96,12 +96,8 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
 def describe_fit(phase: str, result: TrainingResult, metric: str) -> str:
     """Compares a metric of the best weights on training and validation images.
 
-    Reports overfitting where the best weights come well before the last.
-
-    Args:
-        phase: Name of the training.
-        result: Of the training; its metrics have `metric` and `train_` + `metric`.
-        metric: The monitored one.
+    Reports overfitting where the best weights come well before the last. The result has `metric`
+    and `train_` + `metric`.
     """
     best, last, training = result.best_metrics, result.last_metrics, f"train_{metric}"
     fit = (

@@ -46,15 +46,9 @@ def open_run(
 ) -> Iterator[tuple[DataSplits, torch.device]]:
     """Loads the data, prints what will be trained, and begins or re-opens the run directory.
 
-    The directory is locked for the length of the block, unless nothing will be written to it.
-    Under torchrun every process calls this and joins the others; rank 0 writes.
-
-    Args:
-        options: Of the command.
-        results: What the command makes.
-
-    Yields:
-        The data, and where to compute.
+    The directory is locked for the length of the block, unless all `results` of the command exist.
+    Under torchrun every process calls this and joins the others; rank 0 writes. Yields the data,
+    and where to compute.
     """
     options.run.check_processes()
     config, directory, resume = options.run, options.directory, options.resume

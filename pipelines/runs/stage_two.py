@@ -47,10 +47,6 @@ def train_prior(
     """Trains stage two, measures it on the test split and saves it to the run directory.
 
     A finished prior in the directory is loaded instead.
-
-    Raises:
-        ValueError: The dump has other views of the training images than `config` asks for, or the
-            prior that is there was trained on other codes.
     """
     if on_main(directory.prior.exists):
         say(f"prior: already trained, in {directory.prior}")
@@ -89,11 +85,8 @@ def train_prior_of_run(
 ) -> None:
     """Trains the prior of a run whose codes are dumped.
 
-    Args:
-        directory: The run.
-        config: Its settings, with the prior's as they are now.
-        device_name: As `choose_device`.
-        resume: Whether to go on with a prior in training; without one, a new one begins.
+    `config` has the prior's settings as they are now. With `resume` a prior in training goes on;
+    without one, a new one begins.
     """
 
     def check() -> bool:
@@ -143,11 +136,7 @@ def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePri
 def require_views(
     dump: CodeDump, augmentation: AugmentationConfig, directory: RunDirectory
 ) -> None:
-    """Refuses to train on a dump whose views are not those of the settings.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Refuses to train on a dump whose views are not those of the settings."""
     if dump.other_views != augmentation.names:
         expected, found = (
             ", ".join(names) or "none" for names in (augmentation.names, dump.other_views)

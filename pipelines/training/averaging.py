@@ -38,9 +38,8 @@ class WeightAverage:
     def update(self, module: nn.Module, updates: int) -> None:
         """Updates the average: d * average + (1 - d) * weights, d = `ramped_decay(decay, updates)`.
 
-        Args:
-            module: The module of the constructor, after an optimizer step.
-            updates: Number of updates before this one.
+        `module` is that of the constructor, after an optimizer step; `updates` were made before
+        this one.
         """
         averaged: list[Tensor] = []
         live: list[Tensor] = []

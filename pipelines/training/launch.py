@@ -15,11 +15,7 @@ def num_processes() -> int:
 
 
 def process_rank() -> int:
-    """Returns the number of this process in [0, num_processes()); 0 without WORLD_SIZE.
-
-    Raises:
-        ValueError: RANK or WORLD_SIZE is not such a number.
-    """
+    """Returns the number of this process in [0, num_processes()); 0 without WORLD_SIZE."""
     size = num_processes()
     rank = _number("RANK", default=0, least=0) if size > 1 else 0
     if rank >= size:

@@ -29,11 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsRow:
-    """One line of `metrics.jsonl`.
-
-    Raises:
-        ValueError: A number is negative, or an integer is not below 2^63.
-    """
+    """One line of `metrics.jsonl`."""
 
     phase: str
     """The training it belongs to, e.g. `vqvae`."""

@@ -91,11 +91,7 @@ class ModuleOptimizer:
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores the result of `tensors`.
-
-        Raises:
-            ValueError: If a tensor belongs to no parameter or has another shape than its parameter.
-        """
+        """Restores the result of `tensors`, which must be of this module's parameters."""
         for key, value in tensors.items():
             entry, _, name = key.partition("/")
             parameter = self._named.get(name)

@@ -102,11 +102,7 @@ class TrainStep:
         self.metrics.add({self._label("gradient_norm", name): norm for name, norm in norms.items()})
 
     def check_finite(self) -> None:
-        """Checks the losses and gradients of every step since the last check.
-
-        Raises:
-            RuntimeError: If one was not finite; the message names the first such step and value.
-        """
+        """Checks the losses and gradients of every step since the last check."""
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:
             return
@@ -131,11 +127,7 @@ class TrainStep:
         }
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Restores the result of `tensors`.
-
-        Raises:
-            ValueError: If it belongs to another model.
-        """
+        """Restores the result of `tensors`."""
         missing = sorted(self.tensors().keys() - tensors.keys())
         if missing:
             raise ValueError(
@@ -148,8 +140,7 @@ class TrainStep:
             optimizer.load(tensors[f"optimizer-{name}"])
 
     def _accumulate_gradients(self) -> dict[str, Tensor]:
-        """Backpropagates this process's share of a step; returns its mean losses () by optimizer.
-        """
+        """Backpropagates this process's share of a step; returns mean losses () by optimizer."""
         parts = self.config.accumulation
         totals: dict[str, list[Tensor]] = {}
         for _ in range(parts):

@@ -89,9 +89,14 @@ class Trainer:
     def fit(self, *, resume: bool) -> TrainingResult:
         """Trains to the end; afterwards `task.objective` holds the best averaged weights.
 
-        Args:
-            resume: Whether to continue from the newest checkpoint. Without any checkpoint training
-                starts anew: it may have been interrupted before the first.
+        With `resume` it continues from the newest checkpoint. Without any checkpoint training
+        starts anew: it may have been interrupted before the first.
+
+        Raises:
+            FileExistsError: If `resume` is False and there are checkpoints.
+            ValueError: If the checkpoint is unreadable, or of other settings or another model.
+            RuntimeError: If a loss, a gradient, a weight or the monitored metric is not finite, or
+                if a checkpoint cannot be written. The last good checkpoint stays.
         """
         self._start(self._find_checkpoint(resume))
         try:

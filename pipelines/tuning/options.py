@@ -51,11 +51,7 @@ class TuneSamplingOptions:
     device: Device = "auto"
 
     def check(self) -> None:
-        """Refuses early, before any work, what cannot be tried.
-
-        Raises:
-            ValueError: A number is out of range, or there is nothing to try.
-        """
+        """Refuses early, before any work, what cannot be tried."""
         require_positive(self, "sets", "batch_size")
         check_seed(self.seed)
         for name in ("temperature", "guidance_scale"):
