@@ -20,14 +20,8 @@ class WeightAverage:
     """Exponential moving average of a module's state.
 
     Floating-point parameters and buffers are averaged; integer and boolean buffers, which have no
-    mean, are copied.
-
-    Args:
-        module: Its state is the first average.
-        decay: Share of the old average that one update keeps, in [0, 1).
-
-    Attributes:
-        tensors: The averaged state by name, on the module's device.
+    mean, are copied. `decay` is the share of the old average that one update keeps, in [0, 1).
+    `tensors` is the average by name, on the module's device; the first one is the state itself.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

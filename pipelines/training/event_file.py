@@ -14,14 +14,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
-    """Writer of a new event file of scalars.
+    """Writer of a new event file of scalars, in the directory of one training.
 
     `torch.utils.tensorboard.SummaryWriter` writes in a thread of its own: on a full disk it dies
-    with a traceback that cannot be caught.
-
-    Args:
-        directory: Directory of one training; created if missing.
-        first_step: TensorBoard drops the points of earlier files from this step on.
+    with a traceback that cannot be caught. TensorBoard drops the points of earlier files from
+    `first_step` on.
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:

@@ -27,12 +27,8 @@ class Exchange:
     """Exchanges JSON values through the run's key-value store.
 
     Every process makes the same calls in the same order. There is no time limit: the heartbeat ends
-    the waiting if a process is lost, however long another one works.
-
-    Args:
-        store: The run's key-value store.
-        rank: Number of this process.
-        hosts: Name of the machine of each process, by rank.
+    the waiting if a process is lost, however long another one works. `hosts` are the names of the
+    machines, by rank.
     """
 
     def __init__(self, store: Store, rank: int, hosts: Sequence[str]) -> None:

@@ -16,14 +16,10 @@ from pipelines.training.schedule import learning_rate_factor
 
 
 class ModuleOptimizer:
-    """Optimizer of a module with schedule and clipping.
+    """Optimizer of every trainable parameter of a module, with schedule and clipping.
 
-    Args:
-        module: Every parameter that requires a gradient is updated.
-        config: Kind, learning rate and schedule, weight decay, betas and clip_norm.
-
-    Attributes:
-        parameters: The updated parameters.
+    The config's kind, learning rate and schedule, weight decay, betas and clip_norm are used.
+    `parameters` are the updated ones.
 
     Raises:
         ValueError: If the module has nothing to train.

@@ -24,20 +24,9 @@ from pipelines.training.task import StepOutput, Task
 class TrainStep:
     """The objective with its optimizers, its averaged weights and its running metrics.
 
-    All losses of a step are differentiated at the weights it started from; then each optimizer
-    that has a loss steps.
-
-    Args:
-        task: Its objective is on `device` and prepared.
-        config: The training's settings.
-        device: Where to compute.
-        precision: The number format of the forward pass.
-        seed: Decides the order of the examples and every random number.
-        start_step: The first step to be made; more than 0 on resume.
-
-    Raises:
-        ValueError: If the batch cannot be shared equally among the processes, or the optimizers do
-            not own each trainable parameter once.
+    All losses of a step are differentiated at the weights it started from; then each optimizer that
+    has a loss steps. The task's objective is on `device` and prepared; `seed` decides the order of
+    the examples and every random number; `start_step` is more than 0 on resume.
     """
 
     def __init__(
