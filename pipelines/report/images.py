@@ -80,13 +80,14 @@ def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) 
     pipeline = GenerationPipeline(
         vqvae, record.prior, record.class_names, record.train_images_per_class
     ).to(device)
-    can_guide = record.prior.num_classes is not None and record.prior.config.label_dropout
     guidance = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
     temperatures = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
     return replace(
         images,
         samples=class_strips(pipeline, images.seed),
-        guidance=_strips(pipeline, images.seed, guidance, "guidance_scale") if can_guide else (),
+        guidance=_strips(pipeline, images.seed, guidance, "guidance_scale")
+        if record.prior.can_guide
+        else (),
         temperatures=_strips(pipeline, images.seed, temperatures, "temperature"),
     )
 

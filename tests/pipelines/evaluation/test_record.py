@@ -65,7 +65,7 @@ def test_values_that_are_not_finite_come_back(tmp_path):
     assert math.isnan(nan.value)
 
 
-def test_older_record_is_replaced_and_nothing_is_left_beside_it(tmp_path):
+def test_older_record_is_replaced_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "evaluation.json"
     path.write_text("old")
     evaluation(metric()).write(path)

@@ -99,7 +99,7 @@ def test_threshold_is_the_lowest_first_percentile():
 
 
 @pytest.mark.parametrize("controls", [(), (torch.empty(0),)])
-def test_judgement_without_innocent_images_is_refused(controls):
+def test_memorisation_without_controls_is_refused(controls):
     with pytest.raises(ValueError, match="at least one sample and one test image are required"):
         detect_memorisation(torch.ones(3), controls)
 

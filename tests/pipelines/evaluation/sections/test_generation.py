@@ -68,15 +68,15 @@ def test_floor_is_that_of_training_images_and_of_reconstructions(of_two_sets):
     sets, metrics = of_two_sets
     test = pixels(TEST)
     floors = [frechet_distance(test, pixels(part)) for part in sets.train]
-    beside = {reference.label: reference.value for reference in metrics["fd_x"].references}
-    assert beside == {
+    references = {reference.label: reference.value for reference in metrics["fd_x"].references}
+    assert references == {
         "train against test": pytest.approx(np.mean(floors)),
         "reconstructions against test": pytest.approx(
             frechet_distance(test, pixels(sets.reconstructions))
         ),
         "std of train against test": pytest.approx(np.std(floors, ddof=1)),
     }
-    assert metrics["rfd_x"].value == beside["reconstructions against test"]
+    assert metrics["rfd_x"].value == references["reconstructions against test"]
 
 
 def test_kernel_distance_of_one_set_has_the_std_of_its_subsets():
