@@ -62,8 +62,11 @@ def to_csv(rows: Sequence[SweepRow]) -> str:
     for row, front, under_prior in zip(rows, *fronts(rows), strict=True):
         first = {"kind": row.kind, "codebook_size": row.codebook_size}
         first["codebook_sizes"] = "+".join(map(str, row.codebook_sizes))
+        values = dict(row.values)
+        if "parameters" in values:
+            values["parameters"] = int(values["parameters"])
         last = {"on_front": front, "on_prior_front": under_prior, "failure": row.failure}
-        writer.writerow(first | dict(row.values) | last)
+        writer.writerow(first | values | last)
     return text.getvalue()
 
 

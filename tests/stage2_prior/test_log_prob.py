@@ -127,16 +127,16 @@ def test_log_prob_depends_on_the_label_and_takes_none_for_the_null_label(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", [False, True])
-def test_log_prob_is_without_dropout_and_leaves_the_mode(kind, training):
+def test_log_prob_is_without_dropout_and_leaves_the_mode(kind):
     prior = make_prior(kind, SQUARE, dropout=0.5)
     sequence, labels = random_sequence(SQUARE, 4), torch.zeros(4, dtype=torch.int64)
-    expected, logits = prior.log_prob(as_grids(sequence, SQUARE)), prior(sequence, labels)[0]
-    prior.train(training)
-    assert torch.equal(prior.log_prob(as_grids(sequence, SQUARE)), expected)
-    assert {module.training for module in prior.modules()} == {training}
-    # Otherwise the first line could not fail.
-    assert torch.allclose(prior(sequence, labels)[0], logits, atol=1e-3) != training
+    log_probs, logits = [], []
+    for training in (False, True):
+        log_probs.append(prior.train(training).log_prob(as_grids(sequence, SQUARE)))
+        assert {module.training for module in prior.modules()} == {training}
+        logits.append(prior(sequence, labels)[0])
+    assert torch.equal(*log_probs)
+    assert not torch.allclose(*logits, atol=1e-3)  # otherwise the line above could not fail
 
 
 @pytest.mark.parametrize("kind", KINDS)

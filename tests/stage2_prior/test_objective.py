@@ -8,6 +8,7 @@ from tiny_priors import (
     CONFIGS,
     KINDS,
     SOME,
+    as_context,
     as_grids,
     make_prior,
     random_context,
@@ -219,6 +220,16 @@ def test_bits_per_code_are_measured_without_dropout():
     batches = [(as_grids(random_sequence(GRIDS, 4), GRIDS), None)]
     expected = measure_bits_per_code(prior, batches)
     assert measure_bits_per_code(prior.train(), batches) == expected
+
+
+@pytest.mark.parametrize("variant", SOME)
+def test_bits_per_code_are_given_the_context(variant):
+    prior, codes = variant.make(3), as_grids(random_sequence(variant.grids, 4), variant.grids)
+    labels, context = random_labels(3, 4), random_context(variant.context, 4)
+    context = as_context(context, variant.context)
+    nats = -prior.log_prob(codes, labels, context).mean().item()
+    bits = measure_bits_per_code(prior, [(codes, labels, context)])
+    assert bits == pytest.approx(nats / prior.num_codes / math.log(2), rel=1e-6)
 
 
 def test_bits_per_code_of_no_images_are_refused():

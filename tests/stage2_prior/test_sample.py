@@ -5,6 +5,7 @@ import torch
 from tiny_priors import (
     KINDS,
     VARIANTS,
+    Variant,
     as_context,
     flat,
     make_prior,
@@ -16,7 +17,6 @@ from tiny_priors import (
 from stage2_prior import GridSpec, SamplingSettings
 
 GRIDS = (GridSpec(3, 3, 16),)
-STEPS = [{"num_steps": 3}, {"num_steps": 3, "step_order": "confidence"}]
 
 
 @pytest.mark.parametrize(
@@ -47,26 +47,35 @@ def test_samples_are_a_function_of_the_seed(kind):
     assert torch.equal(prior.sample(32, seed=1)[0], samples[1])
 
 
+LINEAR = {"guidance_scale": 2.0, "guidance_schedule": "linear"}
+MANY_CODES = Variant("transformer", GRIDS, (), {"any_order": True})
+
+
 @pytest.mark.parametrize(
-    "variant",
-    params(
-        VARIANTS,
-        *("transformer-growing", "transformer-features", "transformer-any_order_context"),
-        *("pixelcnn-equal", "pixelcnn-kernel_5", "pixelcnn-features", "pixelcnn-all"),
-    ),
+    ("variant", "settings"),
+    [
+        (VARIANTS["transformer-growing"], LINEAR),
+        (VARIANTS["transformer-features"], {}),
+        (VARIANTS["transformer-any_order_context"], LINEAR),
+        (MANY_CODES, {"precision": "bfloat16"}),
+        (MANY_CODES, {"guidance_scale": 2.0, "num_steps": 3}),
+        (MANY_CODES, {"guidance_scale": 2.0, "num_steps": 3, "step_order": "confidence"}),
+        (VARIANTS["pixelcnn-equal"], LINEAR),
+        (VARIANTS["pixelcnn-features"], {}),
+        (VARIANTS["pixelcnn-all"], LINEAR),
+        (Variant("pixelcnn", GRIDS), {}),
+    ],
 )
-def test_samples_do_not_depend_on_the_batch(variant):
-    prior, labels = variant.make(4), random_labels(4, 30)
-    context = random_context(variant.context, 30)
-    settings = SamplingSettings(guidance_scale=2.0, guidance_schedule="linear")
+def test_samples_do_not_depend_on_the_batch(variant, settings):
+    prior, labels = variant.make(4), random_labels(4, 40)
+    context = random_context(variant.context, 40)
 
     def sample(rows, batch_size):
-        part = None if context is None else context[rows]
         codes = prior.sample(
             len(labels[rows]),
             labels[rows],
-            settings,
-            context=as_context(part, variant.context),
+            SamplingSettings(**settings),
+            context=as_context(None if context is None else context[rows], variant.context),
             seed=3,
             first_index=rows.start or 0,
             batch_size=batch_size,
@@ -74,27 +83,8 @@ def test_samples_do_not_depend_on_the_batch(variant):
         return flat(codes)
 
     expected = sample(slice(None), 64)
-    assert all(torch.equal(sample(slice(None), size), expected) for size in (1, 7))
+    assert all(torch.equal(sample(slice(None), size), expected) for size in (1, 7, 16))
     assert torch.equal(sample(slice(11, None), 64), expected[11:])
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "settings"),
-    [
-        ("transformer", {}, {"precision": "bfloat16"}),
-        *(("transformer", {"any_order": True}, settings) for settings in STEPS),
-        *((kind, {}, {}) for kind in KINDS),
-    ],
-)
-def test_samples_of_many_codes_do_not_depend_on_the_batch(kind, options, settings):
-    prior = make_prior(kind, GRIDS, 4, **options)
-    labels, settings = random_labels(4, 64), SamplingSettings(**settings, guidance_scale=2)
-    (expected,) = prior.sample(64, labels, settings, seed=3)
-    for batch_size in (1, 7, 16):
-        (actual,) = prior.sample(64, labels, settings, seed=3, batch_size=batch_size)
-        assert torch.equal(actual, expected)
-    (rest,) = prior.sample(53, labels[11:], settings, seed=3, first_index=11)
-    assert torch.equal(rest, expected[11:])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,13 +103,12 @@ def test_a_thousand_samples_are_drawn_in_batches(monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", [False, True])
-def test_sampling_is_without_dropout_and_leaves_the_mode(kind, training):
-    prior = make_prior(kind, GRIDS, dropout=0.5)
-    (expected,) = prior.sample(8, seed=1)
-    prior.train(training)
-    assert torch.equal(prior.sample(8, seed=1)[0], expected)
-    assert {module.training for module in prior.modules()} == {training}
+def test_sampling_is_without_dropout_and_leaves_the_mode(kind):
+    prior, samples = make_prior(kind, GRIDS, dropout=0.5), []
+    for training in (False, True):
+        samples.append(prior.train(training).sample(8, seed=1)[0])
+        assert {module.training for module in prior.modules()} == {training}
+    assert torch.equal(*samples)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,6 +24,7 @@ from stage2_prior import SamplingSettings
 from stage2_prior.sampling.ordering import step_sizes
 
 SEED, FIRST = 7, 40
+COUNT = 8
 EVERYTHING = {
     "guidance_scale": 1.7,
     "guidance_schedule": "cosine",
@@ -90,16 +91,16 @@ def test_every_setting_equals_the_naive_sampler_and_is_another(kind):
 
 
 class Completion:
-    """Codes, masks, labels and context of five images to complete, and the naive completions."""
+    """Codes, masks, labels and context of images to complete, and the naive completions."""
 
     def __init__(self, variant, num_classes, settings):
         self.variant, self.settings = variant, SamplingSettings(**settings)
         self.prior = variant.make(num_classes)
-        self.sequence = random_sequence(variant.grids, 5)
+        self.sequence = random_sequence(variant.grids, COUNT)
         generator = torch.Generator().manual_seed(5)
-        self.known = torch.rand(self.sequence.shape, generator=generator) < 0.5
-        self.labels = random_labels(num_classes, 5)
-        self.context = random_context(variant.context, 5)
+        self.known = torch.rand(self.sequence.shape, generator=generator) < 0.3
+        self.labels = random_labels(num_classes, COUNT)
+        self.context = random_context(variant.context, COUNT)
 
     def complete(self, order=None):
         codes = self.prior.complete(
@@ -120,7 +121,7 @@ class Completion:
         for i, order in enumerate(orders):
             known = [p for p in order if self.known[i, p]]
             unknown = [p for p in order if not self.known[i, p]]
-            labels = network_labels(self.prior, self.labels, 5)[i : i + 1]
+            labels = network_labels(self.prior, self.labels, COUNT)[i : i + 1]
             context = None if self.context is None else self.context[i : i + 1]
             arguments = (self.prior, self.sequence[i : i + 1], labels, context, known)
             # Which have a test of their own.
@@ -153,16 +154,16 @@ def test_completion_equals_the_naive_sampler(variant, order):
     for num_classes, settings in ((None, {}), (3, EVERYTHING)):
         request = Completion(variant, num_classes, settings)
         actual = request.complete(None if order is None else torch.tensor(order))
-        assert torch.equal(actual, request.naively([order or range(8)] * 5))
+        assert torch.equal(actual, request.naively([order or range(8)] * COUNT))
 
 
 def test_each_image_is_completed_in_its_own_order():
     request = Completion(VARIANTS["transformer-any_order"], None, {})
-    orders = [[(i + p) % 8 for p in range(8)] for i in range(5)]
+    orders = [[(i + p) % 8 for p in range(8)] for i in range(COUNT)]
     assert torch.equal(request.complete(torch.tensor(orders)), request.naively(orders))
 
 
-@pytest.mark.parametrize("num_steps", [1, 3, 100])  # 100 are more than there are codes
+@pytest.mark.parametrize("num_steps", [1, 4, 100])  # 100 are more than there are codes
 @pytest.mark.parametrize("step_order", ["random", "confidence"])
 @pytest.mark.parametrize(
     ("variant", "settings"),
@@ -174,8 +175,8 @@ def test_each_image_is_completed_in_its_own_order():
 def test_steps_equal_the_naive_sampler(variant, settings, num_steps, step_order):
     settings = {**settings, "num_steps": num_steps, "step_order": step_order}
     request = Completion(variant, 3, settings)
-    orders = [range(8)] * 5
+    orders = [range(8)] * COUNT
     if step_order == "random":
-        turns = [request.uniform(i, 1)[0].tolist() for i in range(5)]
+        turns = [request.uniform(i, 1)[0].tolist() for i in range(COUNT)]
         orders = [sorted(range(8), key=numbers.__getitem__) for numbers in turns]
     assert torch.equal(request.complete(), request.naively(orders))

@@ -25,7 +25,7 @@ from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GumbelConfig, Sim
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
-from stage2_prior.spec import PriorSpec
+from stage2_prior.spec import FeatureSpec, PriorSpec
 
 CPU = torch.device("cpu")
 
@@ -208,6 +208,24 @@ def test_share_of_other_views_falls_linearly_and_is_the_same_for_each(fraction, 
     expected = torch.tensor([1 - share, *[share / 4] * 4])
     # Four standard deviations of a frequency near one half.
     assert (found - expected).abs().max() < 4 * 0.5 / count**0.5
+
+
+def test_prior_batch_and_validation_have_the_context_of_their_images():
+    spec = PriorSpec(grids=(GridSpec(1, 1, 5), GridSpec(2, 2, 8)), context=FeatureSpec(1, 1, 2))
+    prior = build_prior(TransformerConfig(num_layers=1, width=4, num_heads=1), spec)
+    splits = {name: split_codes(9, labels=False) for name in ("train", "validation", "test")}
+    context = torch.randn(9, 1, 2)
+    contexts = {"train": context, "validation": context.flip(0)}
+    task = PriorTask(prior, CodeDump(splits, (5, 8), None, "hash"), context=contexts)
+    indices, (sequences, labels, given) = first_batch(task, 6)
+    assert labels is None
+    assert len(sequences) == 6
+    assert given.equal(context[indices])
+    codes = tuple(grid.long() for grid in splits["train"].codes)
+    for name, given in (("train_bits_per_code", context), ("bits_per_code", context.flip(0))):
+        nats = -prior.log_prob(codes, context=given)
+        expected = (nats.sum() / (9 * 5) / np.log(2)).item()
+        assert task.validate(CPU)[name] == pytest.approx(expected, rel=1e-6)
 
 
 def test_prior_of_other_views_than_there_are_is_refused():

@@ -101,6 +101,7 @@ def test_csv_gives_the_rows_back_with_their_fronts():
         )
         assert cells == {}
     assert read == ALL
+    assert "1234567," in to_csv(ALL)  # a count has no decimals
     assert on_fronts == list(zip(*[map(str, front) for front in fronts(ALL)], strict=True))
 
 

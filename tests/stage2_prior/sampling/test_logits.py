@@ -1,5 +1,6 @@
 """From logits to a code, against slow references in numpy and at the edges."""
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -88,11 +89,10 @@ def test_temperatures_go_in_even_steps(first, last, num_codes, expected):
     assert temperatures(settings, num_codes) == pytest.approx(expected, abs=1e-13)
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 8])
-def test_top_k_keeps_the_k_largest_and_their_values(k):
+def test_top_k_keeps_the_k_largest_and_their_values():
     logits = rows(6, 9)
-    kept = top_k_filter(logits, k)
-    for row, result in zip(logits.numpy(), kept.numpy(), strict=True):
+    for k, row in itertools.product((1, 2, 5, 8), logits.numpy()):
+        result = top_k_filter(torch.tensor(row)[None], k)[0]
         largest = set(np.argsort(row)[-k:].tolist())
         expected = [value if code in largest else -INF for code, value in enumerate(row)]
         assert result.tolist() == expected
