@@ -189,8 +189,8 @@ class GenerationPipeline:
             mask: bool (H, W) for all images, or (B, H, W); True for a known pixel.
             labels: Integers (B,), or one label for all; None samples without labels, which a
                 prior with classes must have been trained for (label_dropout above 0).
-            settings: As for `__call__`, like the seed and the numbers below.
-            seed: Of the samples.
+            settings: How to sample, as for `__call__`.
+            seed: Same seed, same images.
             first_index: Index of the first image.
             batch_size: Images made at once.
 

@@ -16,7 +16,7 @@ _OF_STAGE_TWO = ("prior", "prior_training", "prior_from")
 def changed_settings(old: RunConfig, new: RunConfig, *, with_prior: bool) -> list[str]:
     """Returns the deciding settings that differ, as `--seed was 0, is now 1`.
 
-    Those of stage two may change before it has begun (`with_prior`).
+    Those of stage two count only `with_prior`, that is once it has begun.
     """
     before, now = deciding(old.to_dict()), deciding(new.to_dict())
     if not with_prior:

@@ -117,8 +117,7 @@ class RunDirectory:
     def check(self, config: RunConfig, data: DataRecord | None = None, *, resume: bool) -> None:
         """Refuses a directory that cannot take the run, and changes nothing.
 
-        A directory in which nothing was trained yet takes any run. `data` is None while they have
-        not been read.
+        A directory in which nothing was trained yet takes any run. `data` is None while unread.
 
         Raises:
             FileExistsError: There is a run and `resume` is False, or there is something else.

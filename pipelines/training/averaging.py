@@ -32,8 +32,8 @@ class WeightAverage:
     def update(self, module: nn.Module, updates: int) -> None:
         """Updates the average: d * average + (1 - d) * weights, d = `ramped_decay(decay, updates)`.
 
-        `module` is that of the constructor, after an optimizer step; `updates` were made before
-        this one.
+        `module` is that of the constructor, after an optimizer step, and `updates` the number of
+        earlier updates.
         """
         averaged: list[Tensor] = []
         live: list[Tensor] = []

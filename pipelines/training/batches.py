@@ -37,8 +37,8 @@ class BatchPlan:
 def index_batches(plan: BatchPlan, num_examples: int) -> Iterator[Tensor]:
     """Yields the batches of a training split that can be indexed: int64 (plan.examples_per_batch,).
 
-    Each is made only when it is asked for, and none before `start_step` is. The indices are in [0,
-    num_examples), on the CPU; see `ExampleOrder`.
+    Each is made only when it is asked for, and none before `start_step` is. The indices are those
+    of `ExampleOrder`, on the CPU.
     """
     order = ExampleOrder(num_examples, plan.batch_size, plan.seed)
     for step in itertools.count(plan.start_step):

@@ -83,7 +83,7 @@ class TrainStep:
             norms[name] = optimizer.gradient_norm()
             self._unchecked.append((step + 1, self._label("loss", name), losses[name]))
             self._unchecked.append((step + 1, self._label("gradient_norm", name), norms[name]))
-        if self.device.type == "cpu":
+        if self.device.type == "cpu":  # elsewhere a look at every step would make the device wait
             self.check_finite()
         for name, optimizer in stepping.items():
             optimizer.step(norms[name], step, self.total_steps)
