@@ -6,7 +6,7 @@ A dump is a directory:
     codes/train.safetensors       codes.0 int32 (N, h, w), codes.1 ..., labels int64 (N,)
     codes/validation.safetensors
     codes/test.safetensors
-    codes/train-NAME.safetensors  the same of another view of the training images, if there are any
+    codes/train-NAME.safetensors  the same of another view of the training images
 
 The record holds the hash of each of the other files, so that a change of any byte is noticed.
 """
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from stage1_vqvae.artifact import read_config
@@ -30,7 +31,6 @@ from stage1_vqvae.config_checks import MAX_POSITIONS, require_between
 from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
 from stage1_vqvae.records import encode_record
 from stage1_vqvae.safetensors_reader import Layout, read_tensors, require_layout
-from stage1_vqvae.safetensors_stream import stream_safetensors
 
 FORMAT_VERSION = 2
 KIND = "code_dump"
@@ -96,7 +96,7 @@ def write_code_dump(
 ) -> None:
     """Encodes every image and writes the codes to a new `directory`, atomically.
 
-    One batch and its codes are in memory at a time.
+    One batch of images and the codes of one split are in memory at a time.
 
     Args:
         directory: Must not exist yet.
@@ -123,7 +123,7 @@ def write_code_dump(
         hashes = {}
         for name, (size, batches) in files.items():
             path = partial / f"{name}.safetensors"
-            _write_split(path, model, size, batches, num_classes)
+            write_file(path, save(_encode_split(path, model, size, batches, num_classes)))
             hashes[name] = _file_hash(path)
         record = CodeDumpRecord(
             vqvae_sha256=model.weights_hash(),
@@ -166,7 +166,7 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
 
     Args:
         directory: Where `read_code_dump` read `dump`.
-        dump: What it read.
+        dump: The codes of the splits.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -186,29 +186,41 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
         yield view
 
 
-def _write_split(
+def _encode_split(
     path: Path,
     model: ImageTokenizer,
     size: int,
     batches: Iterable[tuple[Tensor, Tensor | None]],
     num_classes: int | None,
-) -> None:
-    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-        f"codes.{i}": (torch.int32, (size, *shape)) for i, shape in enumerate(model.grid_shapes)
+) -> dict[str, Tensor]:
+    """Encodes all batches to the tensors of the file at `path`."""
+    tensors = {
+        f"codes.{i}": torch.empty(size, *shape, dtype=torch.int32)
+        for i, shape in enumerate(model.grid_shapes)
     }
     if num_classes is not None:
-        layout["labels"] = (torch.int64, (size,))
-
-    def rows() -> Iterator[dict[str, Tensor]]:
-        for images, labels in batches:
-            tensors = {f"codes.{i}": c.int().cpu() for i, c in enumerate(model.encode(images))}
-            if num_classes is not None:
-                if labels is None:
-                    raise ValueError("labels are required where num_classes is given, got None")
-                tensors["labels"] = labels
-            yield tensors
-
-    stream_safetensors(path, layout, rows())
+        tensors["labels"] = torch.empty(size, dtype=torch.int64)
+    count = 0
+    for images, labels in batches:
+        start, count = count, count + len(images)
+        if count > size:
+            raise ValueError(f"{size} rows were announced for {path}, got more")
+        rows = {f"codes.{i}": grid.int() for i, grid in enumerate(model.encode(images))}
+        if num_classes is not None:
+            if labels is None:
+                raise ValueError("labels are required where num_classes is given, got None")
+            rows["labels"] = labels
+        for name, tensor in tensors.items():
+            part = tensor[start:count]
+            if (rows[name].dtype, rows[name].shape) != (part.dtype, part.shape):
+                raise ValueError(
+                    f"rows of {name} must be {part.dtype} {tuple(part.shape)}, got "
+                    f"{rows[name].dtype} {tuple(rows[name].shape)}"
+                )
+            part.copy_(rows[name])
+    if count != size:
+        raise ValueError(f"{size} rows were announced for {path}, got {count}")
+    return tensors
 
 
 def _read_record(directory: Path) -> CodeDumpRecord:

@@ -60,10 +60,6 @@ def view_file(name: str) -> str:
 
 
 def require_view_name(name: str) -> None:
-    """Checks that the name of a view can be part of a file's.
-
-    Raises:
-        ValueError: It has other characters, or too many or none.
-    """
+    """Raises a ValueError unless the name of a view can be part of a file's."""
     rule = "of 1 to 64 letters, digits, hyphens and underscores"
     require(_VIEW_NAME.fullmatch(name) is not None, "the name of a view", rule, repr(name))
