@@ -45,10 +45,6 @@ class GridSpec:
 def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
     """Checks that there are not too many grids or codes for a network.
 
-    Args:
-        grids: The specs.
-        name: What an error message calls them.
-
     Raises:
         ValueError: There are more than 256, or more than 2^18 codes in them.
     """
@@ -66,11 +62,7 @@ def split_by_grid(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor
 
 
 def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
-    """Computes the grid, row and column of each code of the sequence, in raster order.
-
-    Returns:
-        int64 (L, 3): grid, row and column.
-    """
+    """Computes grid, row and column of each code of the sequence, in raster order: int64 (L, 3)."""
     return torch.tensor(
         [
             (i, row, column)
@@ -102,12 +94,7 @@ def dtype_of(values: object) -> torch.dtype | str:
 def check_codes(
     codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...], name: str = "codes"
 ) -> None:
-    """Checks number, dtype, shape and range of code grids.
-
-    Args:
-        codes: One grid (B, h_i, w_i) per spec.
-        grids: The specs.
-        name: What an error message calls them.
+    """Checks number, dtype, shape and range of code grids (B, h_i, w_i), one per spec.
 
     Raises:
         TypeError: The codes are not integers.

@@ -6,6 +6,7 @@ Chen et al. 2017, "PixelSNAIL: An Improved Autoregressive Generative Model", sec
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -14,22 +15,14 @@ from torch import Tensor, nn
 from stage2_prior.attention import causal_attention
 
 
+@dataclass(frozen=True)
 class AttentionCache:
-    """Keys and values of the positions so far, in buffers of fixed size.
+    """Keys and values of the positions so far, in buffers for the whole grid."""
 
-    Args:
-        batch: B.
-        num_heads: Attention heads.
-        num_positions: h * w.
-        head_dim: Features per head.
-        reference: A tensor of the same dtype and device.
-    """
-
-    def __init__(
-        self, batch: int, num_heads: int, num_positions: int, head_dim: int, reference: Tensor
-    ) -> None:
-        self.keys = reference.new_zeros(batch * num_heads, num_positions, head_dim)
-        self.values = reference.new_zeros(batch * num_heads, num_positions, head_dim)
+    keys: Tensor
+    """(B * heads, h * w, d)."""
+    values: Tensor
+    """(B * heads, h * w, d)."""
 
 
 class CausalAttentionBlock(nn.Module):
@@ -86,12 +79,11 @@ class CausalAttentionBlock(nn.Module):
         return change
 
     def new_cache(self, batch: int) -> AttentionCache:
-        """An empty cache for the whole grid."""
+        """Makes an empty cache."""
         num_positions = self.row_embedding.num_embeddings * self.column_embedding.num_embeddings
         weight = self.project.weight
-        return AttentionCache(
-            batch, self.num_heads, num_positions, weight.shape[0] // self.num_heads, weight
-        )
+        shape = (batch * self.num_heads, num_positions, weight.shape[0] // self.num_heads)
+        return AttentionCache(weight.new_zeros(shape), weight.new_zeros(shape))
 
     def _positions(self) -> Tensor:
         rows, columns = self.row_embedding.weight, self.column_embedding.weight

@@ -93,11 +93,7 @@ class _VerticalStack:
     """The vertical stack: features of a row from the rows above it.
 
     A whole row is enough work for a convolution call, which on some processors computes twice what
-    matrix products do in the same time.
-
-    Args:
-        weights: Of every layer.
-        shape: B, w and E.
+    matrix products do in the same time. `shape` is B, w and E.
     """
 
     def __init__(self, weights: list[_LayerWeights], shape: tuple[int, int, int]) -> None:

@@ -16,8 +16,7 @@ class VerticalConv(nn.Module):
         in_channels: Channels in.
         out_channels: Channels out.
         kernel_size: k, odd; reaches k // 2 columns to each side and k // 2 rows up.
-        include_current: Also look at the row itself; only features that do not know their own row
-            may be looked at so.
+        include_current: Also look at the row itself, of features that do not know it.
     """
 
     def __init__(
@@ -44,17 +43,15 @@ class HorizontalConv(nn.Module):
         in_channels: Channels in.
         out_channels: Channels out.
         kernel_size: k, odd; reaches k // 2 columns to the left.
-        include_current: Also look at the position itself; only features that do not know their own
-            code may be looked at so.
+        include_current: Also look at the position itself, of features that do not know its code.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, include_current: bool
     ) -> None:
         super().__init__()
-        reach = kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, (1, reach + include_current))
-        self._left = reach
+        self._left = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, self._left + include_current))
         self._include_current = include_current
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,11 +22,11 @@ class PixelCNNStepper(CodeStepper):
     Args:
         embedding: The prior's.
         layers: The prior's.
-        attention: Attention blocks by the index of the layer that each follows.
+        attention: As for `CachedPixelCNN`.
         output: The prior's.
         grids: All of one shape.
         labels: int64 (B,).
-        context: Features of the context (B, E, h, w), or None.
+        context: As for `CachedPixelCNN`.
     """
 
     def __init__(

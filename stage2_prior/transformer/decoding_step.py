@@ -86,10 +86,7 @@ def attend(qkv: Tensor, cache: Tensor, position: Tensor) -> Tensor:
 def pass_blocks(
     x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], position: Tensor
 ) -> Tensor:
-    """Passes one position of a batch through all blocks: float32 (B, E), normalised at the end.
-
-    `caches` and `position` as for `attend`, one cache per block.
-    """
+    """Passes one position of a batch through all blocks: float32 (B, E), normalised at the end."""
     for block, kept in zip(blocks, caches, strict=True):
         _, batch, _, heads, head_dim = kept.shape
         qkv = product_plus(block.qkv_bias, F.layer_norm(x, x.shape[-1:]), block.to_qkv)
@@ -106,7 +103,7 @@ def decoding_step(
     caches: list[Tensor],
     settings: SamplingSettings,
 ) -> Tensor:
-    """Samples the next code of every image.
+    """Samples the next code of every image: int64 (B,).
 
     Args:
         step: Inputs, and how the codes are sampled.
@@ -114,9 +111,6 @@ def decoding_step(
         caches: Per block (2, B or 2 B, length, heads, d), see `attend`.
         settings: Top-k, top-p, whether to guide, and whether the temperature is 0; the values of
             both are taken from `step`, so that compiled code serves them all.
-
-    Returns:
-        int64 (B,).
     """
     hidden = pass_blocks(step.inputs, blocks, caches, step.position)
     all_logits = [product_plus(bias, hidden, weight) for weight, bias in step.heads]
@@ -156,11 +150,7 @@ def compiled_decoding_step() -> DecodingStep:
 
 
 class CompiledStep:
-    """Samples the next codes of one batch by the compiled `decoding_step`.
-
-    Args:
-        network: Of the batch.
-    """
+    """Samples the next codes of one batch by the compiled `decoding_step`."""
 
     def __init__(self, network: CachedTransformer) -> None:
         self._network = network
@@ -179,7 +169,7 @@ class CompiledStep:
         head: int | None,
         head_of: Tensor,
     ) -> Tensor:
-        """Samples one code of every image.
+        """Samples one code of every image: int64 (B,).
 
         Args:
             inputs: float32 (B or 2 B, E), embedded outside of compiled code, which would embed
@@ -189,9 +179,6 @@ class CompiledStep:
             num_known: Known codes of each image.
             head: The grid of all targets; None where they differ.
             head_of: int64 (B or 1,), the grid of each target.
-
-        Returns:
-            int64 (B,).
         """
         if rule is not self._rule:
             self._bind(rule)
