@@ -189,7 +189,7 @@ class CodePrior(nn.Module, ABC):
     def resolve(
         self, settings: SamplingSettings | None, num_samples: int, *, labelled: bool
     ) -> SamplingSettings:
-        """Checks settings against this prior, and decides `compile="auto"` for `num_samples` images.
+        """Checks settings for `num_samples` images, and decides `compile="auto"`.
 
         Raises:
             TypeError: They are not `SamplingSettings`.

@@ -30,7 +30,6 @@ class GridSpec:
     """K; codes are in [0, K)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if min(self.height, self.width, self.codebook_size) < 1:
             raise ValueError(f"height, width and codebook_size must be at least 1, got {self}")
         if self.codebook_size > _MAX_CODEBOOK_SIZE:

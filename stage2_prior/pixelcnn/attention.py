@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from stage2_prior.attention import causal_attention
+from stage2_prior.grids import GridSpec
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,15 @@ class CausalAttentionBlock(nn.Module):
     Args:
         width: E.
         num_heads: Attention heads; divides `width`.
-        height: h, rows of the grid.
-        columns: w, columns of the grid.
+        grid: Its shape is that of the features.
     """
 
-    def __init__(self, width: int, num_heads: int, height: int, columns: int) -> None:
+    def __init__(self, width: int, num_heads: int, grid: GridSpec) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(width)  # over the features of one position, never over space
-        self.row_embedding = nn.Embedding(height, width)
-        self.column_embedding = nn.Embedding(columns, width)
+        self.row_embedding = nn.Embedding(grid.height, width)
+        self.column_embedding = nn.Embedding(grid.width, width)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
 

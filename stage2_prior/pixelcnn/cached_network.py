@@ -82,10 +82,9 @@ def _prepare(layer: GatedLayer, labels: Tensor, *, gated_input: bool) -> _LayerW
     )
 
 
-def _gate(x: Tensor, out: Tensor) -> None:
-    """Writes -tanh(a / 2) * sigmoid(b) to `out` (..., E) for x (..., 2E), and uses up x."""
+def _gate(x: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Writes -tanh(a / 2) * sigmoid(b) to `out` (..., E) for the halves of x (..., 2E), used up."""
     x.sigmoid_()
-    a, b = x.chunk(2, dim=-1)
     torch.addcmul(b, a, b, value=-2, out=out)
 
 
@@ -131,7 +130,8 @@ class _VerticalStack:
             below.flatten(0, 1).addmm_(sums, weights.vertical_to_horizontal)
             if i + 1 < len(self._weights):
                 x = sums.view_as(below).add_(weights.vertical_label_bias)
-                _gate(x, self._newest[i + 1])
+                a, b = x.chunk(2, dim=-1)
+                _gate(x, a, b, out=self._newest[i + 1])
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,7 @@ class CachedPixelCNN:
         changes = []
         for (x, a, b), step in zip(self._sums[column], self._steps, strict=True):
             x.addmm_(step.window, step.weight)
-            x.sigmoid_()
-            torch.addcmul(b, a, b, value=-2, out=step.gated)
+            _gate(x, a, b, out=step.gated)
             if step.out is not None:
                 torch.add(step.residual, step.out_bias, out=step.out)
                 step.out.addmm_(step.gated, step.out_weight)
