@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors.torch import save
@@ -36,6 +37,9 @@ FORMAT_VERSION = 2
 KIND = "code_dump"
 CONFIG_FILE = "config.json"
 _CURE = "remove the codes and dump them again"
+
+Batches: TypeAlias = Iterable[tuple[Tensor, Tensor | None]]
+"""uint8 images (B, C, H, W) with int64 labels (B,) or None."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,17 @@ class CodeDump:
 
     def order_0_entropy(self, split: str) -> float:
         """Entropy of the code frequencies of a split, in bits per code over all grids."""
-        grids, sizes = self.splits[split].codes, self.codebook_sizes
-        bits = sum(
-            entropy_bits(code_counts(grid, size)) * grid[0].numel()
-            for grid, size in zip(grids, sizes, strict=True)
-        )
-        return bits / sum(grid[0].numel() for grid in grids)
+        pairs = list(zip(self.splits[split].codes, self.codebook_sizes, strict=True))
+        bits = sum(entropy_bits(code_counts(g, size)) * g[0].numel() for g, size in pairs)
+        return bits / sum(grid[0].numel() for grid, _ in pairs)
 
 
 def write_code_dump(
     directory: str | Path,
     model: ImageTokenizer,
-    splits: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]],
+    splits: Mapping[str, tuple[int, Batches]],
     num_classes: int | None,
-    other_views: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]] | None = None,
+    other_views: Mapping[str, tuple[int, Batches]] | None = None,
 ) -> None:
     """Encodes every image and writes the codes to a new `directory`, atomically.
 
@@ -101,8 +102,7 @@ def write_code_dump(
     Args:
         directory: Must not exist yet.
         model: Encodes the images, in evaluation mode.
-        splits: For train, validation and test: the number of images N, and batches of uint8
-            images (B, C, H, W) with int64 labels (B,) or None.
+        splits: For train, validation and test: the number of images, and their batches.
         num_classes: How many classes the labels come from; None without labels.
         other_views: Other views of the training images by name, each like a split.
 
@@ -190,7 +190,7 @@ def _encode_split(
     path: Path,
     model: ImageTokenizer,
     size: int,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Batches,
     num_classes: int | None,
 ) -> dict[str, Tensor]:
     """Encodes all batches to the tensors of the file at `path`."""
@@ -248,12 +248,8 @@ def _read_split(directory: Path, name: str, record: CodeDumpRecord, num_images: 
         layout = {**layout, "labels": ("I64", (num_images,))}
     shapes = require_layout(path, layout, cure=_CURE)
     for grid in grids:
-        require_between(
-            f"the codes of an image ({grid} in {path})",
-            math.prod(shapes[grid][1:]),
-            1,
-            MAX_POSITIONS,
-        )
+        what = f"the codes of an image ({grid} in {path})"
+        require_between(what, math.prod(shapes[grid][1:]), 1, MAX_POSITIONS)
     tensors = read_tensors(path)
     codes = tuple(tensors[grid] for grid in grids)
     for values, codebook_size in zip(codes, record.codebook_sizes, strict=True):

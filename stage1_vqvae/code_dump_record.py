@@ -19,11 +19,7 @@ _VIEW_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeDumpRecord:
-    """The `config.json` of a code dump.
-
-    Raises:
-        ValueError: A value is out of range, or names do not agree.
-    """
+    """The `config.json` of a code dump."""
 
     vqvae_sha256: str
     """`weights_hash()` of the model that made the codes."""

@@ -110,12 +110,7 @@ def check_codes(
 
 
 def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
-    """Checks number, dtype and shape of the masks of known codes.
-
-    Raises:
-        TypeError: They are not bool.
-        ValueError: Their number or shape does not fit.
-    """
+    """Checks number, dtype and shape of the masks of known codes, bool (B, h_i, w_i)."""
     cure = "give True for a code to keep"
     _check_tensors(known, grids, "known", (torch.bool,), "bool tensors", cure)
 

@@ -84,11 +84,11 @@ class ResidualQuantizer(CompositeQuantizer):
 
     def code_vectors(self) -> tuple[Tensor, ...]:
         """Returns each stage's code vectors in units of z: float32 (K, D)."""
-        vectors = []
-        for i, stage in enumerate(self._parts):
-            (own,) = stage.code_vectors()
-            vectors.append(self._from_stage(i, own[:, :, None, None]).flatten(1))
-        return tuple(vectors)
+        return tuple(
+            self._from_stage(i, vectors[:, :, None, None]).flatten(1)
+            for i, stage in enumerate(self._parts)
+            for vectors in stage.code_vectors()
+        )
 
     def fit(self, batches: list[Tensor]) -> None:
         """Fits one stage after the other, each to the residuals of the stages before."""

@@ -138,18 +138,13 @@ class _VerticalStack:
 class _LayerStep:
     """Weights of one layer of the horizontal stack, and views of what it reads and writes."""
 
+    weights: _LayerWeights
     window: Tensor
     """(B, columns * E): what its kernel reaches."""
-    weight: Tensor
-    """(columns * E, 2E)."""
     gated: Tensor
     """(B, E), written."""
     residual: Tensor
     """(B, E): its input at this position; zeros for the first layer."""
-    out_bias: Tensor
-    """(E,)."""
-    out_weight: Tensor
-    """(E, E)."""
     out: Tensor | None
     """(B, E), written: the next layer's input at this position; None where nothing reads it."""
     attention: tuple[CausalAttentionBlock, AttentionCache] | None
@@ -223,11 +218,11 @@ class CachedPixelCNN:
                 older.copy_(newer)
         changes = []
         for (x, a, b), step in zip(self._sums[column], self._steps, strict=True):
-            x.addmm_(step.window, step.weight)
+            x.addmm_(step.window, step.weights.horizontal)
             _gate(x, a, b, out=step.gated)
             if step.out is not None:
-                torch.add(step.residual, step.out_bias, out=step.out)
-                step.out.addmm_(step.gated, step.out_weight)
+                torch.add(step.residual, step.weights.horizontal_out_bias, out=step.out)
+                step.out.addmm_(step.gated, step.weights.horizontal_out)
                 if step.attention is not None:
                     block, cache = step.attention
                     change = block.step(step.out, self._row * self._columns + column, cache)
@@ -253,12 +248,10 @@ class CachedPixelCNN:
         reached = self._windows[layer] if layer else self._windows[0, :, :-1]
         residual = self._windows[layer, :, -1]
         return _LayerStep(
+            weights=weights,
             window=reached.view(batch, -1),
-            weight=weights.horizontal,
             gated=self._gated[:, layer * width : (layer + 1) * width],
             residual=residual if layer else torch.zeros_like(residual),
-            out_bias=weights.horizontal_out_bias,
-            out_weight=weights.horizontal_out,
             out=self._windows[layer + 1, :, -1] if attention or not last else None,
             attention=attention,
         )

@@ -126,10 +126,9 @@ def decoding_step(
 
 @cache
 def compiled_decoding_step() -> DecodingStep:
-    """Compiles `decoding_step`, at its first call.
+    """Compiles `decoding_step`, at its first call; see `_MAX_VERSIONS`.
 
-    Once for each network, precision, batch size, codebook size and kind of settings (top-k and
-    top-p count with their values); the cache's length, temperature and guidance scale may vary.
+    The cache's length, temperature and guidance scale may vary.
     """
     compiled: DecodingStep = torch.compile(decoding_step, dynamic=False)
 
@@ -155,9 +154,8 @@ class CompiledStep:
     def __init__(self, network: CachedTransformer) -> None:
         self._network = network
         # Compiled code is made for a number, but takes any tensor of one.
-        self._positions = torch.arange(
-            network.prefix + len(network.weights.grid_of), device=network.weights.labels.device
-        )
+        length = network.prefix + len(network.weights.grid_of)
+        self._positions = torch.arange(length, device=network.weights.labels.device)
         self._rule: SamplingRule | None = None
 
     def __call__(

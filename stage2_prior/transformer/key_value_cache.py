@@ -56,16 +56,8 @@ class KeyValueCache:
     costs. A compiled loop does not mind gaps and is spared the moving; it is fastest where the
     heads of a position lie side by side.
 
-    Args:
-        source: Where the memory comes from and goes back to.
-        num_layers: Number of blocks.
-        batch: B.
-        num_heads: Attention heads.
-        length: The most positions there will be.
-        head_dim: d, features per head.
-        dtype: Of keys and values.
-        device: Of keys and values.
-        compiled: Whether a compiled loop reads it, or batched products.
+    `source` lends the memory, `length` is the most positions there will be, and `compiled` says
+    whether a compiled loop reads them, or batched products.
     """
 
     def __init__(
