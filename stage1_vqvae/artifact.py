@@ -62,13 +62,9 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def save_artifact(
     directory: str | Path, kind: str, fields: Mapping[str, Any], model: nn.Module
 ) -> None:
-    """Writes `model` and what rebuilds it to `directory`, whole or not at all.
+    """Writes `model`, and what rebuilds it, to a new `directory`, whole or not at all.
 
-    Args:
-        directory: Must not exist yet; its parents are made.
-        kind: The kind of model.
-        fields: JSON-ready values of the record's fields besides the hashes.
-        model: The weights are taken from its `state_dict()`.
+    `fields` are the JSON-ready values of its record besides the hashes.
 
     Raises:
         ValueError: Weights are not float32.
@@ -94,21 +90,12 @@ def save_artifact(
 
 
 def load_artifact(
-    directory: str | Path,
-    kind: str,
-    cls: type[RecordT],
-    build: Callable[[RecordT], ModuleT],
+    directory: str | Path, kind: str, cls: type[RecordT], build: Callable[[RecordT], ModuleT]
 ) -> ModuleT:
-    """Loads what `save_artifact` wrote, on the CPU.
+    """Loads what `save_artifact` wrote, on the CPU; `build` makes the model from its record.
 
     What the config asks for is compared with what the weights' file holds before any of it is
     allocated.
-
-    Args:
-        directory: The artifact's directory.
-        kind: The kind of model it must be.
-        cls: The dataclass of its record.
-        build: Makes the model, with fresh weights, from the record.
 
     Raises:
         FileNotFoundError: The directory or one of its two files is missing.

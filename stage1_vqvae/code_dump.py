@@ -153,11 +153,7 @@ def read_code_dump(directory: str | Path) -> CodeDump:
     if len(shapes) > 1:
         raise ValueError(f"the splits in {directory} differ in grid shape: {_CURE}")
     return CodeDump(
-        splits,
-        record.codebook_sizes,
-        record.num_classes,
-        record.vqvae_sha256,
-        record.other_views,
+        splits, record.codebook_sizes, record.num_classes, record.vqvae_sha256, record.other_views
     )
 
 
@@ -187,11 +183,7 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
 
 
 def _encode_split(
-    path: Path,
-    model: ImageTokenizer,
-    size: int,
-    batches: Batches,
-    num_classes: int | None,
+    path: Path, model: ImageTokenizer, size: int, batches: Batches, num_classes: int | None
 ) -> dict[str, Tensor]:
     """Encodes all batches to the tensors of the file at `path`."""
     tensors = {

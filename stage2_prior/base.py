@@ -30,12 +30,7 @@ from stage2_prior.sampling.checks import (
 )
 from stage2_prior.sampling.ordering import check_order
 from stage2_prior.sampling.settings import SamplingSettings
-from stage2_prior.sampling.stepper import (
-    CodeStepper,
-    DecodingStart,
-    SamplingRule,
-    sample_in_order,
-)
+from stage2_prior.sampling.stepper import CodeStepper, DecodingStart, SamplingRule, sample_in_order
 from stage2_prior.spec import PriorSpec
 
 ARTIFACT_KIND = "prior"

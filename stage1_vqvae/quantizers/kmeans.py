@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizers.search import (
-    code_sums,
-    half_squared_norms,
-    nearest_codes,
-    unit_length,
-)
+from stage1_vqvae.quantizers.search import code_sums, half_squared_norms, nearest_codes, unit_length
 from stage1_vqvae.quantizers.usage import code_counts
 
 # More points than this per cluster no longer move the centres noticeably.

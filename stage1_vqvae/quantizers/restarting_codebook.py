@@ -21,12 +21,7 @@ def random_points(z: Tensor, count: int) -> Tensor:
 
 
 class RestartingCodebookQuantizer(CodebookQuantizer):
-    """Code vectors that lie where z is, so that they can start and restart from it.
-
-    Args:
-        config: K, D, k-means and restarts.
-        cosine: As for `CodebookQuantizer`.
-    """
+    """Code vectors that lie where z is, so that they can start and restart from it."""
 
     config: LearnedCodebookConfig | SoftCodebookConfig
     usage_average: Tensor

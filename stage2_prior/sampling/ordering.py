@@ -51,9 +51,7 @@ def check_order(order: Tensor, batch: int, num_codes: int) -> Tensor:
             f"got {tuple(order.shape)}"
         )
     order = order.long().expand(batch, num_codes)
-    if not torch.equal(
-        order.sort(dim=1).values, torch.arange(num_codes).to(order).expand_as(order)
-    ):
+    if not torch.all(order.sort(dim=1).values == torch.arange(num_codes).to(order)):
         raise ValueError(
             f"order must name every position from 0 to {num_codes - 1} exactly once per image"
         )

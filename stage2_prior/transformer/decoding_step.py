@@ -98,10 +98,7 @@ def pass_blocks(
 
 
 def decoding_step(
-    step: StepInput,
-    blocks: list[PreparedBlock],
-    caches: list[Tensor],
-    settings: SamplingSettings,
+    step: StepInput, blocks: list[PreparedBlock], caches: list[Tensor], settings: SamplingSettings
 ) -> Tensor:
     """Samples the next code of every image: int64 (B,).
 
