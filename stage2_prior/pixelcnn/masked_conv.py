@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class VerticalConv(nn.Module):
-    """Looks at k // 2 rows above and k // 2 columns to each side, k being the odd `kernel_size`.
+    """Looks at rows above, at all columns within reach (van den Oord et al. 2016b, section 2.2).
 
-    `include_current` looks at the row itself too, of features that do not know it (van den Oord et
-    al. 2016b, section 2.2).
+    A kernel of odd size k reaches k // 2 rows up and k // 2 columns to each side. With
+    `include_current` it also sees the row itself, of features that do not know it.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class VerticalConv(nn.Module):
 
 
 class HorizontalConv(nn.Module):
-    """Looks at k // 2 positions to the left in the same row, k being the odd `kernel_size`.
+    """Looks at the k // 2 positions to the left in the same row, k being the odd kernel size.
 
-    `include_current` looks at the position itself too, of features that do not know its code.
+    With `include_current` it also sees the position itself, of features that do not know its code.
     """
 
     def __init__(

@@ -79,9 +79,9 @@ class SamplingSettings:
             value = getattr(self, name)
             require(value >= 0, name, "at least 0", value)
             require(value < math.inf, name, "finite", value)
-            if name != "temperature":
-                most = f"at most {_MAX_GUIDANCE_SCALE:,.0f}"
-                require(value <= _MAX_GUIDANCE_SCALE, name, most, value)
+        most = f"at most {_MAX_GUIDANCE_SCALE:,.0f}"
+        for name in ("guidance_scale", "first_guidance_scale"):
+            require(getattr(self, name) <= _MAX_GUIDANCE_SCALE, name, most, getattr(self, name))
         first, rule = self.first_temperature, "above 0 and finite, or None"
         require(first is None or 0 < first < math.inf, "first_temperature", rule, first)
         if first is not None and self.temperature == 0:
