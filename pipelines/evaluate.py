@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +56,13 @@ def main() -> None:
         raise ValueError("at least one run is required after --run, got none")
     for directory in directories:
         directory.config()  # refuses another directory early
-    _refuse_twice(directories)
+    paths = [directory.path.resolve() for directory in directories]
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise ValueError(
+                f"every run must be named once after --run, got {directories[i].path} twice: leave "
+                "one of them out"
+            )
     require_positive(options, "batch_size")
     out = options.out
     if len(directories) == 1 and out is not None:
@@ -66,7 +71,7 @@ def main() -> None:
             f"{directories[0].path}"
         )
     if len(directories) > 1 and out is None:
-        names = "-".join(directory.path.resolve().name for directory in directories)
+        names = "-".join(path.name for path in paths)
         out = directories[0].path.parent / f"comparison-{names}"
 
     from pipelines.evaluation.evaluate_runs import evaluate_runs
@@ -81,18 +86,6 @@ def main() -> None:
         out=out,
         device_name=options.device,
     )
-
-
-def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
-    seen: set[Path] = set()
-    for directory in directories:
-        path = directory.path.resolve()
-        if path in seen:
-            raise ValueError(
-                f"every run must be named once after --run, got {directory.path} twice: leave one "
-                "of them out"
-            )
-        seen.add(path)
 
 
 if __name__ == "__main__":

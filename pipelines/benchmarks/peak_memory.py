@@ -22,15 +22,10 @@ print(rise_of_peak(getattr(import_module(module), name)(*map(int, numbers))))
 
 
 def memory_of(prepare: Callable[..., Callable[[], object]], *numbers: int) -> float:
-    """Megabytes by which the peak of a new process rises in a call.
+    """Measures the megabytes by which the peak of a new process rises in a call.
 
-    Args:
-        prepare: A function of a module, which returns the call to measure. Its own allocations do
-            not count.
-        numbers: Its arguments.
-
-    Raises:
-        RuntimeError: The process failed.
+    `prepare`, a function of a module, returns the call from `numbers`. Its own allocations do not
+    count.
     """
     arguments = [prepare.__module__, prepare.__name__, *map(str, numbers)]
     result = subprocess.run(

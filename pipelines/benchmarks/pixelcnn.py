@@ -50,14 +50,8 @@ def benchmark_pixelcnn(
 ) -> None:
     """Times both samplers with the default network on two grids, and compares their codes.
 
-    The cached sampler is timed before and after the naive one, so that a change of the machine's
-    load shows; its median counts.
-
-    Args:
-        device: Where both sample.
-        batch: Grids sampled at once.
-        repetitions: How often the cached sampler is timed on each side; the naive one once.
-        seed: Of the weights and the samples.
+    The cached sampler is timed before and after the naive one, `repetitions` times each, so that a
+    change of the machine's load shows; its median counts.
     """
     for side in _SIDES:
         torch.manual_seed(seed)

@@ -46,14 +46,9 @@ def benchmark_transformer_sampling(
     config: TransformerConfig | None = None,
     repetitions: int = 10,
 ) -> TransformerSamplingTimes:
-    """Times samplers of codes in turns, after one round that is not counted.
+    """Times samplers of one batch of codes in turns, after one round that is not counted.
 
-    Args:
-        settings: Settings that are compared.
-        num_samples: How many samples, in one batch.
-        grid: The codes; None takes 7x7 of 512.
-        config: The network; None takes the default one, with random weights.
-        repetitions: How often each is timed.
+    `grid` is 7x7 of 512 by default, and `config` the default network, with random weights.
     """
     grid = grid or GridSpec(7, 7, 512)
     config = config or TransformerConfig()
@@ -108,14 +103,10 @@ def benchmark_steps(
     config: TransformerConfig | None = None,
     repetitions: int = 10,
 ) -> dict[SamplingSettings, float]:
-    """Median seconds of sampling a batch in few steps and in many, measured in turns.
+    """Measures the median seconds of sampling a batch in few steps and in many, in turns.
 
-    Args:
-        num_steps: Numbers of steps; None for one code after the other in raster order.
-        num_samples: How many samples, in one batch.
-        grid: The codes; None takes 7x7 of 512.
-        config: The network; None takes the default one, of any order, with random weights.
-        repetitions: How often each is timed, after one round that is not counted.
+    None as a number of steps means one code after the other in raster order. `grid` and `config`
+    are as for `benchmark_transformer_sampling`, of any order.
     """
     grid = grid or GridSpec(7, 7, 512)
     torch.manual_seed(0)

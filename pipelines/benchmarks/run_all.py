@@ -20,14 +20,7 @@ from pipelines.training.device import choose_device
 def run_benchmarks(
     config: RunConfig, image_shape: tuple[int, int, int], *, repetitions: int, part: str
 ) -> None:
-    """Times what `part` names and prints it.
-
-    Args:
-        config: What would be trained, and on which device.
-        image_shape: (C, H, W) of random images.
-        repetitions: How often each is timed.
-        part: all, stages, quantizer or priors.
-    """
+    """Times what `part` names (all, stages, quantizer or priors) and prints it."""
     device = choose_device(config.device)
     say(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
     if part == "priors":

@@ -49,14 +49,7 @@ def benchmark_stages(
     repetitions: int,
     device: torch.device,
 ) -> None:
-    """Times both stages' training steps, sampling and decoding, with random data.
-
-    Args:
-        config: What would be trained.
-        image_shape: (C, H, W) of the random images.
-        repetitions: How often each is timed.
-        device: Where to compute.
-    """
+    """Times both stages' training steps, sampling and decoding, with random images (C, H, W)."""
     torch.manual_seed(config.seed)
     vqvae = VQVAE(config.vqvae, image_shape).to(device)
     grids = grid_specs(vqvae)

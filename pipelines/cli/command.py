@@ -23,14 +23,9 @@ _USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 def parse(options: type[T], *, default: T | None = None, description: str | None = None) -> T:
     """Reads the command line into `options`, a dataclass whose docstrings are the help.
 
-    Args:
-        options: The dataclass.
-        default: Values of options that are not given; None takes those of the class.
-        description: Head of the help; None takes the docstring of the class.
-
     Leaves the process with a message and a non-zero status where an option is unknown (naming the
     nearest) or a value impossible. `~` in a path is the home directory, also where no shell sees
-    it, as in `--out=~/run`.
+    it, as in `--out=~/run`. Without `description` the docstring of the class heads the help.
     """
     module = sys.modules["__main__"].__spec__
     given: T = expand_user(

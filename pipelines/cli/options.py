@@ -21,21 +21,13 @@ SampleSeed = Annotated[
 
 
 def check_seed(seed: int) -> None:
-    """Makes sure that `seed` is in [0, 2^63).
-
-    Raises:
-        ValueError: It is not.
-    """
+    """Makes sure that `seed` is in [0, 2^63)."""
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed must be in [0, 2^63), got {seed}")
 
 
 def require_positive(options: Any, *names: str) -> None:
-    """Makes sure that options which count something are at least 1.
-
-    Raises:
-        ValueError: One is not.
-    """
+    """Makes sure that options which count something are at least 1."""
     for name in names:
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")

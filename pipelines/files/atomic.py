@@ -27,15 +27,9 @@ def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path
     """Yields a temporary path for a new file or directory, and renames it to `path` at the end.
 
     It is renamed when the block succeeds and everything in it is on the disk. An exception or a
-    kill leaves at `path` what was there before. Parents are created.
-
-    Args:
-        path: A new path, or a file, which is replaced.
-        replace_directory: Whether a directory at `path` is replaced too. A kill between the two
-            renames that this takes leaves nothing at `path`.
-
-    Raises:
-        OSError: The disk is full or refuses.
+    kill leaves at `path` what was there before. Parents are created. A file at `path` is replaced,
+    and with `replace_directory` also a directory: a kill between the two renames that this takes
+    leaves nothing there.
     """
     with writing(path):
         make_directories(path.parent)
@@ -52,11 +46,7 @@ def atomic_path(path: Path, *, replace_directory: bool = False) -> Iterator[Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Replaces system errors by a sentence that names `path` and what to do.
-
-    Raises:
-        OSError: The disk is full or refuses. Errors that concern other files pass unchanged.
-    """
+    """Replaces system errors that concern `path` by a sentence that names it and what to do."""
     try:
         yield
     except OSError as error:
@@ -139,11 +129,7 @@ def flush_directory(directory: Path) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """Makes sure that nothing of the user's would be overwritten.
-
-    Raises:
-        FileExistsError: `path` exists.
-    """
+    """Raises FileExistsError where `path` exists, so that nothing of the user's is overwritten."""
     if os.path.lexists(path):  # unlike Path.exists, also where the system does not take the name
         raise FileExistsError(
             f"a new path is required for the output, but {path} exists: "
@@ -152,14 +138,11 @@ def refuse_existing(path: Path) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Makes sure before any work that a file or directory can be written at `path`.
+    """Raises OSError, before any work, where no file or directory can be written at `path`.
 
-    Some KiB are written to the nearest existing directory and removed again: permission bits do
-    not bind root and do not show a read-only or full disk. If `path` is a directory, files must be
-    writable in it. Nothing is created.
-
-    Raises:
-        OSError: The directory refuses, is none, or does not take the name.
+    Some KiB are written to the nearest existing directory and removed again: permission bits do not
+    bind root and do not show a read-only or full disk. If `path` is a directory, files must be
+    writable in it.
     """
     above = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path(path.anchor))
     directory = path.parent if above == path and not path.is_dir() else above

@@ -16,7 +16,7 @@ _GRID_SIDE = 800  # small images are enlarged, each pixel to a square, to about 
 
 
 def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> str:
-    """Writes images in the form that `path` asks for.
+    """Writes images in the form that `path` asks for; returns what was written, in words.
 
     Args:
         path: New. `FILE.png`: one grid, as square as can be. `FILE.npz`: arrays `images`
@@ -24,13 +24,6 @@ def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None
             ending: a directory of single PNG files.
         images: uint8 (N, C, H, W), C = 1 or 3 for single files.
         labels: int64 (N,), written to npz files and into the names of single files.
-
-    Returns:
-        What was written, in words.
-
-    Raises:
-        FileExistsError: `path` exists.
-        ValueError: The ending is none of these, or single files are neither gray nor RGB.
     """
     check_output(path)
     if path.suffix == ".png":
@@ -48,13 +41,7 @@ def save_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None
 
 
 def check_output(path: Path) -> None:
-    """Refuses early, before any work, what `save_images` would refuse at the end.
-
-    Raises:
-        FileExistsError: `path` exists.
-        ValueError: Its ending is unknown.
-        OSError: It cannot be written.
-    """
+    """Refuses early, before any work, what `save_images` would refuse at the end."""
     refuse_existing(path)
     if path.suffix not in ("", ".png", ".npz"):
         raise ValueError(f"an output must end in .png or .npz or have no ending, got {path}")
@@ -62,17 +49,7 @@ def check_output(path: Path) -> None:
 
 
 def check_png(path: Path | None, folder: Path) -> None:
-    """Refuses early, before any work, where no new PNG file can be saved.
-
-    Args:
-        path: The file; None for one in `folder`.
-        folder: Made for it if need be.
-
-    Raises:
-        FileExistsError: `path` exists.
-        ValueError: It does not end in .png.
-        OSError: It cannot be written.
-    """
+    """Refuses, before any work, a `path` (None: one in `folder`) where no new PNG can be saved."""
     if path is not None:
         refuse_existing(path)
         if path.suffix != ".png":
@@ -142,11 +119,7 @@ def viewable(images: np.ndarray) -> np.ndarray:
 
 
 def to_pil(image: np.ndarray) -> Image.Image:
-    """uint8 (C, H, W) with one or three channels as a Pillow image.
-
-    Raises:
-        ValueError: There are other than one or three channels.
-    """
+    """Converts uint8 (C, H, W) with one or three channels to a Pillow image."""
     if image.shape[0] not in (1, 3):
         raise ValueError(
             f"a PNG needs 1 or 3 channels, got {image.shape[0]}: write an .npz file instead"

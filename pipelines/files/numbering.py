@@ -22,20 +22,10 @@ def next_free(folder: Path) -> Path:
 
 
 def save_new(out: Path | None, folder: Path, write: Callable[[Path], None]) -> Path:
-    """Saves a PNG file at `out`, or under the next free number of a folder.
+    """Saves a PNG at `out` (None: under the next free number of `folder`); returns its path.
 
-    Processes that save in one folder at the same time take a number each.
-
-    Args:
-        out: Where the user wants it; None takes `next_free(folder)`.
-        folder: Made if need be.
-        write: Writes the file to the path that it is given.
-
-    Returns:
-        The file.
-
-    Raises:
-        OSError: The disk is full or refuses.
+    Processes that save in one folder at the same time take a number each. `write` writes the file
+    to the path that it is given.
     """
     if out is not None:
         with atomic_path(out) as partial:

@@ -41,10 +41,6 @@ def owned(
         lock_file: What is locked; None takes `.lock` in the directory. Its parents are made, and
             removed again where the block leaves nothing else in them.
         take_turns: Wait for an owner of the same activity. Any other owner is refused at once.
-
-    Raises:
-        RuntimeError: Another process owns it.
-        OSError: The lock file cannot be written.
     """
     from filelock import FileLock
 

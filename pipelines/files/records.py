@@ -43,19 +43,7 @@ _WORDS = ("inf", "-inf", "nan")
 def write_record(
     path: Path, kind: str, version: int, value: DataclassInstance, *, sealed: bool = False
 ) -> None:
-    """Writes a record, atomically; an older one is replaced.
-
-    Args:
-        path: The file.
-        kind: What the record describes; `read_record` asks for it again.
-        version: The version of this kind's format.
-        value: The record's fields; none may be called format_version, kind or sha256.
-        sealed: Whether to end with the hash of everything else.
-
-    Raises:
-        ValueError: `read_record` would refuse it.
-        OSError: The file cannot be written.
-    """
+    """Writes a record atomically, replacing an older one; `sealed` ends it with its hash."""
     content = record_bytes(kind, version, value, sealed=sealed)
     with atomic_path(path) as partial:
         partial.write_bytes(content)
@@ -64,11 +52,7 @@ def write_record(
 def record_bytes(
     kind: str, version: int, value: DataclassInstance, *, sealed: bool = False
 ) -> bytes:
-    """The content of the file that `write_record` writes.
-
-    Raises:
-        ValueError: `read_record` would refuse it.
-    """
+    """Returns the content of the file that `write_record` writes."""
     as_read = convert(to_json(value), type(value))  # where an int stands for a float, a float
     return encode_record(kind, version, to_json(as_read), sealed=sealed)
 
@@ -76,21 +60,7 @@ def record_bytes(
 def read_record(
     path: Path, kind: str, version: int, cls: type[T], *, cure: str, sealed: bool = False
 ) -> T:
-    """Reads what `write_record` wrote.
-
-    Args:
-        path: The file.
-        kind: The kind it must be.
-        version: The format version it must have.
-        cls: A dataclass with the record's fields.
-        cure: What the user can do where the file is missing or damaged, as the end of a sentence.
-        sealed: Whether it must end with the hash of everything else.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no record of this kind and version, or does not fit `cls`.
-        OSError: The system refuses.
-    """
+    """Reads what `write_record` wrote; an error ends with `cure`, what the user can do."""
     if not path.is_file():
         raise FileNotFoundError(f"the file {path} is required, but does not exist: {cure}")
     try:
@@ -100,24 +70,13 @@ def read_record(
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a regular file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it is not a regular file, or cannot be read.
-    """
+    """Reads a regular file."""
     require_file(path)
     return path.read_bytes()
 
 
 def require_file(path: Path) -> None:
-    """Checks that a path is a regular file: reading a pipe or a device may never end.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        IsADirectoryError: If it is a folder.
-        OSError: If it is a pipe, a socket or a device.
-    """
+    """Checks that a path is a regular file: reading a pipe or a device may never end."""
     if path.is_file():
         return
     name = printable(path)
@@ -131,7 +90,7 @@ def require_file(path: Path) -> None:
 
 
 def to_json(value: DataclassInstance) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values, which `convert` turns back into it.
+    """Converts a dataclass to JSON values, which `convert` turns back into it.
 
     Tuples become lists, paths text, and numbers that are not finite the words inf, -inf and nan.
     """

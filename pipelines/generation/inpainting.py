@@ -24,14 +24,7 @@ _GRAY = 128  # of masked pixels in the picture
 
 
 def write_inpainted(options: InpaintOptions) -> None:
-    """Inpaints images and writes them to `options.out`, or to a new file in the run directory.
-
-    Raises:
-        FileExistsError: The output exists.
-        FileNotFoundError: A model, the data or the mask are missing.
-        ValueError: The options do not fit the models, or a file is damaged.
-        OSError: The output cannot be written.
-    """
+    """Inpaints images and writes them to `options.out`, or to a new file in the run directory."""
     directory = RunDirectory(options.run)
     folder = directory.path / "inpainted"
     check_png(options.out, folder)
@@ -75,12 +68,7 @@ def write_inpainted(options: InpaintOptions) -> None:
 
 
 def read_mask(path: Path, height: int, width: int) -> Tensor:
-    """The mask in an image file: bool (H, W), False where the file is black.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no image, has another size, or nothing in it is black.
-    """
+    """Reads a mask from an image file: bool (H, W), False where the file is black."""
     if not path.is_file():
         raise FileNotFoundError(f"a mask is required in {path}, but there is no such file")
     mask = read_pixels(path, None, 3).any(axis=0)

@@ -13,9 +13,6 @@ def parse_label(text: str | None, class_names: tuple[str, ...]) -> int | None:
 
     A name comes first: the classes of folders called 1, 2 and 10 are numbered 0, 2 and 1. Among
     names the exact one comes first, then the only one that differs in upper and lower case alone.
-
-    Raises:
-        ValueError: There is no such class, or more than one.
     """
     if text is None:
         return None

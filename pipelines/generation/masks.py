@@ -9,16 +9,10 @@ from torch import Tensor
 
 
 def half_mask(part: str, height: int, width: int) -> Tensor:
-    """A mask bool (H, W), False in one part of an image.
+    """Returns a mask bool (H, W), False in one part of an image.
 
-    Args:
-        part: right, left, top or bottom: that half; or center: half of the height by half of the
-            width.
-        height: H.
-        width: W.
-
-    Raises:
-        ValueError: `part` is none of these.
+    That part is the half right, left, top or bottom; or in the center half the height by half the
+    width.
     """
     half_height, half_width = -(-height // 2), -(-width // 2)
     top, left = (height - half_height) // 2, (width - half_width) // 2
@@ -37,12 +31,7 @@ def half_mask(part: str, height: int, width: int) -> Tensor:
 
 
 def check_mask(mask: Tensor, images: Tensor) -> Tensor:
-    """Expands a mask to bool (B, H, W), one per image.
-
-    Raises:
-        TypeError: It is not bool.
-        ValueError: It does not fit the images.
-    """
+    """Expands a mask to bool (B, H, W), one per image."""
     batch, _, height, width = images.shape
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True for a known pixel, got {mask.dtype}")

@@ -151,13 +151,7 @@ class GenerationPipeline:
     ) -> None:
         """Refuses what `__call__` or `inpaint` would refuse, before any image is read or made.
 
-        Args:
-            settings: How to sample.
-            labels: As for `__call__` or `inpaint`.
-            n: How many images.
-            seed: Of their random numbers.
-            batch_size: How many at once.
-            inpainting: Whether images are to be inpainted.
+        The arguments are theirs; `inpainting` tells which of the two is meant.
 
         Raises:
             TypeError: A number or a label is no integer.
@@ -187,16 +181,16 @@ class GenerationPipeline:
 
         A code is known where every pixel of its square (downsampling x downsampling) is known. The
         other codes are sampled given the known ones, and all are decoded. So known pixels come back
-        as the VQ-VAE reconstructs them. The values of unknown pixels have no influence: they are
-        replaced by the image's mean before encoding.
+        as the VQ-VAE reconstructs them. Unknown pixels have no influence: they are replaced by the
+        image's mean before encoding.
 
         Args:
             images: uint8 (B, C, H, W), of the size the models were trained on.
             mask: bool (H, W) for all images, or (B, H, W); True for a known pixel.
             labels: Integers (B,), or one label for all; None samples without labels, which a
                 prior with classes must have been trained for (label_dropout above 0).
-            settings: How to sample; None samples from the unchanged distribution.
-            seed: Same seed, same images, whatever the batch size.
+            settings: How to sample, as for `__call__`.
+            seed: Same seed, same images.
             first_index: Index of the first image.
             batch_size: Images made at once.
 
@@ -204,8 +198,7 @@ class GenerationPipeline:
             uint8 (B, C, H, W), on the CPU.
 
         Raises:
-            TypeError: Images are not uint8, the mask is not bool, or a number or a label is no
-                integer.
+            TypeError: Images are not uint8, the mask is not bool, or as `__call__`.
             ValueError: The prior samples in raster order only, or an argument is out of range.
         """
         if tuple(images.shape[1:]) != tuple(self.vqvae.image_shape):
@@ -240,12 +233,7 @@ class GenerationPipeline:
     def resolve_labels(
         self, n: int, labels: Labels | None, *, first_index: int = 0
     ) -> Tensor | None:
-        """Labels as `__call__` uses them: int64 (n,), or None for a prior without classes.
-
-        Raises:
-            TypeError: The labels are not integers.
-            ValueError: The labels are not one per image.
-        """
+        """Returns the labels of `__call__`: int64 (n,), or None for a prior without classes."""
         if labels is not None:
             return as_labels(labels, n)
         if self.prior.num_classes is None:
@@ -283,7 +271,6 @@ class GenerationPipeline:
 
         Raises:
             FileExistsError: `directory` exists.
-            OSError: The disk is full or refuses.
         """
         directory = Path(directory)
         if directory.exists():

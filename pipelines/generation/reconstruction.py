@@ -17,14 +17,7 @@ from stage1_vqvae.pretrained import load_tokenizer
 
 
 def write_reconstructions(options: ReconstructOptions) -> None:
-    """Measures reconstructions and writes some to `options.out`, or to a file in the run directory.
-
-    Raises:
-        FileExistsError: The output exists.
-        FileNotFoundError: The model or the images are missing.
-        ValueError: One of them is damaged or does not fit.
-        OSError: The output cannot be written.
-    """
+    """Measures reconstructions and writes some to `options.out`, or to a new file of the run."""
     directory = RunDirectory(options.run)
     folder = directory.path / "reconstructions"
     check_png(options.out, folder)

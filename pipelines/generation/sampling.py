@@ -18,14 +18,7 @@ from pipelines.training.device import choose_device
 
 
 def write_samples(options: SampleOptions) -> None:
-    """Samples images and writes them to `options.out`, or to a new file in the run directory.
-
-    Raises:
-        FileExistsError: The output exists.
-        FileNotFoundError: A model or the data are missing.
-        ValueError: The options do not fit the models, or a file is damaged.
-        OSError: The output cannot be written.
-    """
+    """Samples images and writes them to `options.out`, or to a new file in the run directory."""
     directory = RunDirectory(options.run)
     folder = directory.path / "samples"
     if options.out is None:
@@ -57,11 +50,7 @@ def write_samples(options: SampleOptions) -> None:
 
 
 def _training_data(directory: RunDirectory, location: DataLocation) -> DataSplits:
-    """The images that a run was trained on, and its other splits.
-
-    Raises:
-        ValueError: The directory is no run's, or the data are no longer those.
-    """
+    """The images that a run was trained on, and its other splits."""
     if not directory.config_file.exists():
         raise ValueError(
             f"--nearest needs the images that the run was trained on, but {directory.path} has no "

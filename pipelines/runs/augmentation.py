@@ -2,11 +2,10 @@
 
 Distribution augmentation (Jun et al. 2020, "Distribution Augmentation for Generative Modeling"):
 the prior is told which view it sees, so that it learns what the views have in common and still
-draws the images as they are. It is for a prior that would learn its images by heart.
+samples the images as they are. It is for a prior that would overfit.
 
-Which views there are is a choice of this project: those of the paper turn images over, which
-photographs never are. So is the share of other views, which falls during training, so that the last
-and smallest steps are for the images as they are.
+Other than in the paper, whose views turn images over, they are mirrored and moved, and their share
+falls during training, so that the last and smallest steps are for the images as they are.
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ class AugmentationConfig:
     """That share at its end, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if self.shift < 0:
             raise ValueError(f"augmentation.shift must be at least 0 pixels, got {self.shift}")
         for name in ("first_share", "last_share"):
@@ -102,11 +100,7 @@ class AugmentationConfig:
         return len(self.other_views) * ((num_classes or 0) + 1)
 
     def check_fits(self, image_shape: tuple[int, int, int]) -> None:
-        """Refuses to move images (C, H, W) out of their own frame.
-
-        Raises:
-            ValueError: `shift` is as large as an image.
-        """
+        """Refuses to move images (C, H, W) out of their own frame."""
         if self.shift >= min(image_shape[1:]):
             raise ValueError(
                 f"augmentation.shift must be below the images' smaller side "

@@ -20,13 +20,7 @@ _SHOWN_SAMPLES = 100
 
 
 def train_all(options: TrainOptions) -> None:
-    """Trains both stages, then samples and writes the report; with `resume`, what is missing.
-
-    Raises:
-        ValueError: As `open_run`, or a part in the directory is damaged or of another model.
-        OSError: As `open_run`.
-        RuntimeError: A training diverged.
-    """
+    """Trains both stages, then samples and writes the report; with `resume`, what is missing."""
     run, config, resume = options.directory, options.run, options.resume
     with open_run(options, run.results) as (splits, device):
         if options.dry_run:

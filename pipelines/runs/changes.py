@@ -14,12 +14,9 @@ _OF_STAGE_TWO = ("prior", "prior_training", "prior_from")
 
 
 def changed_settings(old: RunConfig, new: RunConfig, *, with_prior: bool) -> list[str]:
-    """Settings that decide the result and differ, as `--seed was 0, is now 1`.
+    """Returns the deciding settings that differ, as `--seed was 0, is now 1`.
 
-    Args:
-        old: What the run was begun with.
-        new: What it is to be resumed with.
-        with_prior: Whether stage two has begun; its settings may change before.
+    Those of stage two count only `with_prior`, that is once it has begun.
     """
     before, now = deciding(old.to_dict()), deciding(new.to_dict())
     if not with_prior:

@@ -39,12 +39,7 @@ def grid_specs(codes: ImageTokenizer | CodeDump) -> tuple[GridSpec, ...]:
 
 
 def read_own_codes(directory: RunDirectory, model: ImageTokenizer) -> CodeDump:
-    """The run's code dump, if the run's VQ-VAE made it.
-
-    Raises:
-        FileNotFoundError: There is no dump.
-        ValueError: It is damaged, or another model made it.
-    """
+    """Reads the run's code dump, if the run's VQ-VAE made it."""
     dump = read_code_dump(directory.codes)
     if dump.vqvae_hash != model.weights_hash():
         raise ValueError(
@@ -64,10 +59,6 @@ def dump_codes(
     """Writes the codes of every split, or reads those that are there if this model made them.
 
     With `augmentation`, also those of other views of the training images.
-
-    Raises:
-        ValueError: Images are too small for `augmentation`, or the codes that are there were made
-            by another model.
     """
 
     def write() -> None:
@@ -97,18 +88,9 @@ def dump_codes(
 def dump_codes_of_run(
     directory: RunDirectory, config: RunConfig, location: DataLocation, device_name: str
 ) -> None:
-    """Writes the codes of a run whose stage one is finished.
+    """Writes the codes of a run whose stage one is finished and that has no codes yet.
 
-    Args:
-        directory: The run; must have no codes yet.
-        config: Its settings, with the augmentation and the location of the images as they are now.
-        location: Where the images are now.
-        device_name: As `choose_device`.
-
-    Raises:
-        FileExistsError: There are codes, or a prior that was trained with other settings.
-        FileNotFoundError: There is no VQ-VAE, or there are no data.
-        ValueError: One of them is damaged, or the data are others.
+    `config` has the augmentation and the location of the images as they are now.
     """
 
     def check() -> None:

@@ -57,19 +57,10 @@ class RunConfig:
     must be the same. None starts from random weights."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: The seed is out of range.
-        """
         check_seed(self.seed)
 
     def check_processes(self) -> None:
-        """Makes sure that the processes can share the batches of both stages.
-
-        Raises:
-            ValueError: They cannot.
-        """
+        """Makes sure that the processes can share the batches of both stages."""
         count = num_processes()
         self.vqvae_training.check_processes(count, "--vqvae-training.batch-size")
         self.prior_training.check_processes(count, "--prior-training.batch-size")
@@ -77,11 +68,9 @@ class RunConfig:
     def with_precision(
         self, choice: PrecisionChoice | None, *, instead_of: str | None = None
     ) -> RunConfig:
-        """The config with another number format of both stages.
+        """Replaces the number format of both stages, or of those whose format is `instead_of`.
 
-        Args:
-            choice: auto, fp32 or bf16; None changes nothing.
-            instead_of: Changes only a stage of this format; None changes both.
+        None as `choice` changes nothing.
         """
 
         def changed(training: TrainingConfig) -> TrainingConfig:

@@ -13,16 +13,7 @@ from pipelines.runs.directory import RunDirectory
 
 
 def load_run_splits(directory: RunDirectory, location: DataLocation | None = None) -> DataSplits:
-    """The data a run was trained on.
-
-    Args:
-        directory: The run.
-        location: Where the data are now; None looks where they were in training.
-
-    Raises:
-        FileNotFoundError: There are no data.
-        ValueError: The data are others.
-    """
+    """Loads the data a run was trained on, from where they were in training or are now."""
     config = (location or DataLocation()).of(directory.config().data)
     try:
         splits = load_splits(config)
@@ -48,22 +39,9 @@ def images_to_show(
     path: Path | None,
     location: DataLocation | None = None,
 ) -> tuple[ImageSet, str]:
-    """A split of a run's data, or a user's own files.
+    """Loads a split of a run's data, or the user's own files at `path`, with a description.
 
-    Args:
-        directory: The run.
-        image_shape: (C, H, W) that it was trained on; files are brought to it.
-        split: train, validation or test; not used with a path.
-        path: An image file or a folder of them; None takes the split.
-        location: Where the run's data are now; see `load_run_splits`.
-
-    Returns:
-        The images, and their description for a message.
-
-    Raises:
-        ValueError: Files cannot have so many channels, or cannot be read, or the run's data have
-            changed.
-        FileNotFoundError: There is no run or no such path.
+    Files are brought to `image_shape` (C, H, W).
     """
     if path is None:
         images = load_run_splits(directory, location).by_name[split]

@@ -85,12 +85,7 @@ class RunDirectory:
     def begin(self, config: RunConfig, data: DataRecord | None = None) -> None:
         """Makes the directory, or re-opens the run in it, and records the settings of this start.
 
-        Args:
-            config: The run's settings, which the check of what is begun has accepted.
-            data: What was found in the data; None keeps what is recorded.
-
-        Raises:
-            OSError: The directory cannot be written.
+        The check of what is begun has accepted them. Without `data` the recorded ones are kept.
         """
         content = _RunFile(run=config, data=self.data() if data is None else data)
         remove_partial(self.path)
@@ -98,11 +93,7 @@ class RunDirectory:
             write_record(self.config_file, "run", FORMAT_VERSION, content)
 
     def check_codes(self, config: RunConfig) -> None:
-        """Refuses to dump codes with other settings than those of the prior, and changes nothing.
-
-        Raises:
-            FileExistsError: There is a prior that was trained with other settings.
-        """
+        """Refuses to dump codes with other settings than the prior's, and changes nothing."""
         path = self._any_prior()
         if path and config.augmentation != self.config().augmentation:
             raise FileExistsError(
@@ -113,13 +104,7 @@ class RunDirectory:
     def check_prior(self, config: RunConfig, *, resume: bool) -> None:
         """Refuses to train a prior over another one, and changes nothing.
 
-        Args:
-            config: The run's settings, with the prior's as they are now.
-            resume: Whether to go on with a prior in training; without one, a new one begins.
-
-        Raises:
-            FileExistsError: There is a prior, finished or in training, and `resume` is False.
-            ValueError: The prior in training has other settings.
+        With `resume` a prior in training goes on; without one, a new one begins.
         """
         if resume:
             self.check(config, resume=True)
@@ -132,12 +117,7 @@ class RunDirectory:
     def check(self, config: RunConfig, data: DataRecord | None = None, *, resume: bool) -> None:
         """Refuses a directory that cannot take the run, and changes nothing.
 
-        A directory in which nothing was trained yet takes any run.
-
-        Args:
-            config: The run's settings.
-            data: What was found in the data; None while they have not been read.
-            resume: Whether to go on with a run that is there.
+        A directory in which nothing was trained yet takes any run. `data` is None while unread.
 
         Raises:
             FileExistsError: There is a run and `resume` is False, or there is something else.
@@ -164,21 +144,11 @@ class RunDirectory:
             )
 
     def config(self) -> RunConfig:
-        """The settings of the last start, of the run or of a part that was run alone.
-
-        Raises:
-            FileNotFoundError: This is no run directory.
-            ValueError: Its config is damaged or of another version.
-        """
+        """The settings of the last start, of the run or of a part that was run alone."""
         return self._read().run
 
     def data(self) -> DataRecord:
-        """What was found in the data.
-
-        Raises:
-            FileNotFoundError: This is no run directory.
-            ValueError: Its config is damaged or of another version.
-        """
+        """What was found in the data."""
         return self._read().data
 
     def mark_latest(self) -> None:

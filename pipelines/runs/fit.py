@@ -29,19 +29,7 @@ def fit(
 ) -> TrainingResult:
     """Trains a task and measures it on the test split; logs and prints both.
 
-    Args:
-        task: What to train.
-        training: For how long, in which batches, with which optimizer.
-        directory: Takes checkpoints and metrics.
-        measure: Computes the test metrics of the finished model.
-        seed: Of the run.
-        device: Where to compute.
-        resume: Whether to go on from the newest checkpoint.
-
-    Raises:
-        FileExistsError: There are checkpoints, and `resume` is False.
-        ValueError: The checkpoint is of other settings or another model, or unreadable.
-        RuntimeError: The training diverged, or a checkpoint cannot be written.
+    `measure` computes the test metrics of the finished model.
     """
     metrics = MetricsLog(directory.metrics, directory.tensorboard)
     trainer = Trainer(

@@ -40,12 +40,7 @@ def option_value(argv: Sequence[str], name: str) -> str | None:
 
 
 def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
-    """The run that `--run` names, and its settings, which a command's options start from.
-
-    Raises:
-        FileNotFoundError: There is no such run; help needs none.
-        ValueError: Its config is damaged or of another version.
-    """
+    """The run that `--run` names, and its settings, which a command's options start from."""
     directory = RunDirectory(expand_user(Path(option_value(argv, "--run") or LATEST)))
     if {"--help", "-h"}.intersection(argv) and not directory.config_file.exists():
         return directory, RunConfig()
@@ -56,9 +51,6 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
     """The recipe that `argv` names, with the kinds that it names.
 
     The parser refuses a recipe that does not exist.
-
-    Raises:
-        ValueError: A kind does not exist, or an option belongs to other kinds of quantizers.
     """
     config = RECIPES.get(option_value(argv, "--recipe") or "", RECIPES["fashion-mnist-mini"])
     quantizer = _with_quantizer_kind(config.vqvae.quantizer, argv)
@@ -71,11 +63,7 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
 
 
 def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
-    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value.
-
-    Raises:
-        ValueError: The kind does not exist.
-    """
+    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value."""
     prior: PriorConfig = _of_kind(config, PRIOR_CONFIGS, argv, "--prior.kind")
     return prior
 

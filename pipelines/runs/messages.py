@@ -12,20 +12,12 @@ from pipelines.files.names import listed, printable, tallied
 from pipelines.runs.augmentation import also_seen
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
-from pipelines.runs.starting_weights import start_prior_from, start_vqvae_from
+from pipelines.runs.models import new_prior, new_vqvae
 from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
-from stage1_vqvae.model import VQVAE
-from stage2_prior.pretrained import build_prior
-from stage2_prior.spec import PriorSpec
 
 _OVERFIT_FRACTION = 0.8  # of all steps; best weights before it mean that a training overfits
-
-
-def plan(config: RunConfig, splits: DataSplits) -> str:
-    """Describes data and models in a few lines; raises as `plan_models`."""
-    return "\n".join([plan_data(config, splits), *plan_models(config, splits)])
 
 
 def plan_data(config: RunConfig, splits: DataSplits) -> str:
@@ -36,25 +28,11 @@ def plan_data(config: RunConfig, splits: DataSplits) -> str:
 
 
 def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
-    """Describes the VQ-VAE and the prior in a line each; builds both on the meta device.
-
-    Raises:
-        ValueError: The settings do not fit the images, or the run that a model starts from.
-        FileNotFoundError: There is no such run.
-    """
+    """Describes the VQ-VAE and the prior in a line each; builds both on the meta device."""
     config.augmentation.check_fits(splits.image_shape)
-    with torch.device("meta"):
-        vqvae = VQVAE(config.vqvae, splits.image_shape)
-        grids = grid_specs(vqvae)
-        extra = config.augmentation.num_extra_labels(splits.num_classes)
-        prior = build_prior(
-            config.prior,
-            PriorSpec(grids=grids, num_classes=splits.num_classes, num_extra_labels=extra),
-        )
-    if config.vqvae_from is not None:
-        start_vqvae_from(vqvae, config.vqvae_from)
-    if config.prior_from is not None:
-        start_prior_from(prior, config.prior_from)
+    vqvae = new_vqvae(config, splits.image_shape, device="meta")
+    grids = grid_specs(vqvae)
+    prior = new_prior(config, grids, splits.num_classes, device="meta")
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
     views = also_seen(config.augmentation.names)
     return (
@@ -101,12 +79,8 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
 def describe_fit(phase: str, result: TrainingResult, metric: str) -> str:
     """Compares a metric of the best weights on training and validation images.
 
-    Reports overfitting where the best weights come well before the last.
-
-    Args:
-        phase: Name of the training.
-        result: Of the training; its metrics have `metric` and `train_` + `metric`.
-        metric: The monitored one.
+    Reports overfitting where the best weights come well before the last. The result has `metric`
+    and `train_` + `metric`.
     """
     best, last, training = result.best_metrics, result.last_metrics, f"train_{metric}"
     fit = (

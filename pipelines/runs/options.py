@@ -56,17 +56,11 @@ class TrainOptions:
     def check(self, results: Sequence[Path]) -> bool:
         """Refuses what cannot be trained or written, before any work is done.
 
-        Args:
-            results: What the command makes.
-
-        Returns:
-            Whether anything will be written: not by a dry run, nor where all results exist.
+        Returns whether anything will be written: not by a dry run, nor where all `results` of the
+        command exist.
 
         Raises:
-            FileExistsError: The directory holds a run and `resume` is False, or something else.
-            ValueError: The run that is to be resumed has other settings.
             FileNotFoundError: A run whose weights are to be started from has none.
-            OSError: The directory cannot be written.
         """
         for start, model in ((self.run.vqvae_from, "vqvae"), (self.run.prior_from, "prior")):
             if start is not None and not (start / model).is_dir():

@@ -20,9 +20,9 @@ from pipelines.runs.batches import image_batches, reconstruct_images
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
-from pipelines.runs.messages import plan
+from pipelines.runs.messages import plan_data, plan_models
+from pipelines.runs.models import new_vqvae
 from pipelines.runs.options import TrainOptions
-from pipelines.runs.starting_weights import start_vqvae_from
 from pipelines.runs.tasks import VQVAETask
 from pipelines.training.device import choose_device
 from pipelines.training.distributed import (
@@ -46,19 +46,9 @@ def open_run(
 ) -> Iterator[tuple[DataSplits, torch.device]]:
     """Loads the data, prints what will be trained, and begins or re-opens the run directory.
 
-    The directory is locked for the length of the block, unless nothing will be written to it.
-    Under torchrun every process calls this and joins the others; rank 0 writes.
-
-    Args:
-        options: Of the command.
-        results: What the command makes.
-
-    Yields:
-        The data, and where to compute.
-
-    Raises:
-        ValueError: As `TrainOptions.check`, or the processes differ.
-        OSError: As `TrainOptions.check`.
+    The directory is locked for the length of the block, unless all `results` of the command exist.
+    Under torchrun every process calls this and joins the others; rank 0 writes. Yields the data,
+    and where to compute.
     """
     options.run.check_processes()
     config, directory, resume = options.run, options.directory, options.resume
@@ -71,7 +61,7 @@ def open_run(
             require_shared(directory.path)
             stack.enter_context(enter_on_main(directory.owned("trained")))
         splits = load_splits(config.data)
-        say(plan(config, splits))
+        say("\n".join([plan_data(config, splits), *plan_models(config, splits)]))
         if options.dry_run:
             say(json.dumps(config.to_dict(), indent=2))
         else:
@@ -100,9 +90,7 @@ def train_vqvae(
         return VQVAE.from_pretrained(directory.vqvae).to(device)
     training = config.vqvae_training
     torch.manual_seed(derive_seed(config.seed, "vqvae weights"))
-    model = VQVAE(config.vqvae, splits.image_shape)
-    if config.vqvae_from is not None:
-        start_vqvae_from(model, config.vqvae_from)
+    model = new_vqvae(config, splits.image_shape)
     task = VQVAETask(
         model,
         splits.train,

@@ -15,7 +15,7 @@ from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
 from pipelines.runs.messages import describe_fit
-from pipelines.runs.starting_weights import start_prior_from
+from pipelines.runs.models import new_prior
 from pipelines.runs.tasks import PriorTask
 from pipelines.training.device import choose_device
 from pipelines.training.distributed import (
@@ -32,8 +32,7 @@ from stage1_vqvae.code_dump import CodeDump, read_other_views
 from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.objective import measure_bits_per_code
-from stage2_prior.pretrained import build_prior, load_prior
-from stage2_prior.spec import PriorSpec
+from stage2_prior.pretrained import load_prior
 
 
 def train_prior(
@@ -47,10 +46,6 @@ def train_prior(
     """Trains stage two, measures it on the test split and saves it to the run directory.
 
     A finished prior in the directory is loaded instead.
-
-    Raises:
-        ValueError: The dump has other views of the training images than `config` asks for, or the
-            prior that is there was trained on other codes.
     """
     if on_main(directory.prior.exists):
         say(f"prior: already trained, in {directory.prior}")
@@ -64,7 +59,7 @@ def train_prior(
         return prior.to(device)
     require_views(dump, config.augmentation, directory)
     torch.manual_seed(derive_seed(config.seed, "prior weights"))
-    prior = new_prior(config, dump)
+    prior = new_prior(config, grid_specs(dump), dump.num_classes, dump.vqvae_hash)
     task = PriorTask(prior, dump, read_other_views(directory.codes, dump), config.augmentation)
 
     def measure() -> dict[str, float]:
@@ -89,16 +84,8 @@ def train_prior_of_run(
 ) -> None:
     """Trains the prior of a run whose codes are dumped.
 
-    Args:
-        directory: The run.
-        config: Its settings, with the prior's as they are now.
-        device_name: As `choose_device`.
-        resume: Whether to go on with a prior in training; without one, a new one begins.
-
-    Raises:
-        FileExistsError: There is a prior, finished or in training, and `resume` is False.
-        FileNotFoundError: There are no codes.
-        ValueError: The settings do not fit the codes or the prior in training.
+    `config` has the prior's settings as they are now. With `resume` a prior in training goes on;
+    without one, a new one begins.
     """
 
     def check() -> bool:
@@ -117,7 +104,8 @@ def train_prior_of_run(
             require_shared(directory.path)
         dump = read_own_codes(directory, load_tokenizer(directory.vqvae))
         require_views(dump, config.augmentation, directory)
-        new_prior(config, dump, "meta")  # refuses what does not fit before anything is written
+        # Refuses what does not fit before anything is written.
+        new_prior(config, grid_specs(dump), dump.num_classes, device="meta")
         if writes:
             stack.enter_context(enter_on_main(directory.owned("trained")))
             on_main(lambda: directory.begin(config))
@@ -125,38 +113,10 @@ def train_prior_of_run(
         on_main(directory.mark_latest)
 
 
-def new_prior(config: RunConfig, dump: CodeDump, device: str = "cpu") -> CodePrior:
-    """The prior as its training begins, with the weights of `config.prior_from` or random ones.
-
-    On the meta device it has no weights, and only what does not fit is refused.
-
-    Raises:
-        FileNotFoundError: There is no prior to start from.
-        ValueError: It is another one, or the settings do not go with the codes.
-    """
-    with torch.device(device):
-        prior = build_prior(
-            config.prior,
-            PriorSpec(
-                grids=grid_specs(dump),
-                num_classes=dump.num_classes,
-                vqvae_hash=dump.vqvae_hash,
-                num_extra_labels=config.augmentation.num_extra_labels(dump.num_classes),
-            ),
-        )
-    if config.prior_from is not None:
-        start_prior_from(prior, config.prior_from)
-    return prior
-
-
 def require_views(
     dump: CodeDump, augmentation: AugmentationConfig, directory: RunDirectory
 ) -> None:
-    """Refuses to train on a dump whose views are not those of the settings.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Refuses to train on a dump whose views are not those of the settings."""
     if dump.other_views != augmentation.names:
         expected, found = (
             ", ".join(names) or "none" for names in (augmentation.names, dump.other_views)

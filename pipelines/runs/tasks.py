@@ -27,12 +27,8 @@ from stage2_prior.sampling.checks import Context, context_tensor
 class VQVAETask:
     """Stage one on the images of a data set.
 
-    Args:
-        model: What is trained.
-        train: Images to train on.
-        validation: Images to measure on.
-        batch_size: Images of a forward pass, over all processes.
-        has_codebook: Whether the model's codebook is trained already.
+    `batch_size` counts the images of a forward pass, over all processes. With `has_codebook` the
+    model's codebook is trained already.
     """
 
     name = "vqvae"

@@ -95,11 +95,7 @@ class SweepRun:
         return self.directory.path / "sweep_row.json"
 
     def read_row(self) -> SweepRow | None:
-        """Its row as far as it was measured; None if it was not.
-
-        Raises:
-            ValueError: The file is damaged or of another version.
-        """
+        """Reads its row as far as it was measured; None if it was not."""
         if not self.row_file.exists():
             return None
         cure = "remove it to have the run measured again"
@@ -131,12 +127,8 @@ class SweepDirectory:
     def check(self, config: SweepConfig, *, resume: bool) -> None:
         """Refuses a directory that cannot take the sweep, and changes nothing.
 
-        A directory in which nothing was trained yet takes any sweep.
-
-        Args:
-            config: What the results depend on.
-            resume: Whether to go on with a sweep that is there. It may be extended: runs and the
-                prior may be added, since that changes nothing of what is there.
+        A directory in which nothing was trained yet takes any sweep. With `resume` a sweep may be
+        extended: runs and the prior may be added, since that changes nothing of what is there.
 
         Raises:
             FileExistsError: There is a sweep and `resume` is False, or there is something else.
@@ -166,9 +158,7 @@ class SweepDirectory:
     def begin(self, config: SweepConfig, precision: Literal["fp32", "bf16"] | None) -> None:
         """Records the options of a sweep that begins, or of one that goes on and may have grown.
 
-        Args:
-            config: As for `check`, which must have passed.
-            precision: Number format in place of `auto`; None if no stage is set to it.
+        `precision` is the number format in place of `auto`; None if no stage is set to it.
         """
         remove_partial(self.path)
         content = _SweepFile(precision=precision, sweep=config)

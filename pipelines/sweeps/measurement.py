@@ -23,14 +23,8 @@ def measure_stage_one(
 ) -> None:
     """Writes the row of a run whose stage one is finished, if it has none.
 
-    Args:
-        run: Its metrics have those of stage one on the test split.
-        model: Its VQ-VAE, on `device`.
-        test: The whole test split.
-        device: Where to compute.
-
-    Raises:
-        ValueError: The metrics are missing.
+    The run's metrics have those of stage one on the test split; `model` is on `device`, and `test`
+    the whole split.
     """
     if run.read_row() is not None:
         return
@@ -61,11 +55,7 @@ def measure_stage_one(
 
 
 def measure_prior(run: SweepRun) -> None:
-    """Adds the metrics of a run's finished prior to its row.
-
-    Raises:
-        ValueError: The row or the metrics are missing.
-    """
+    """Adds the metrics of a run's finished prior to its row."""
     row = run.read_row()
     assert row is not None, "stage one is measured first"
     logged = _test_row(run, "prior", {"bits_per_code", "bits_per_image"})
@@ -79,14 +69,10 @@ def measure_prior(run: SweepRun) -> None:
 
 
 def measure_ssim(model: ImageTokenizer, batches: Iterable[Tensor]) -> float | None:
-    """`structural_similarity` of images and their 8-bit reconstructions.
+    """Computes `structural_similarity` of images and their 8-bit reconstructions.
 
-    Args:
-        model: Encodes and decodes; is put into evaluation mode and left there.
-        batches: uint8 (B, C, H, W) each, on the model's device, of the model's image shape.
-
-    Returns:
-        In [-1, 1]; None for images smaller than its window.
+    The batches are uint8 (B, C, H, W), on the model's device; the model is left in evaluation mode.
+    The result is in [-1, 1], and None for images smaller than the window.
     """
     # A loaded model in the memory format of a trained one has the same results to the last bit.
     model.eval().to(memory_format=torch.channels_last)
@@ -94,11 +80,7 @@ def measure_ssim(model: ImageTokenizer, batches: Iterable[Tensor]) -> float | No
 
 
 def _test_row(run: SweepRun, phase: str, names: set[str]) -> MetricsRow:
-    """The metrics of a phase on the test split, from the run's log.
-
-    Raises:
-        ValueError: They are missing, or one of `names` is.
-    """
+    """The metrics of a phase on the test split, from the run's log."""
     path = run.directory.metrics
     rows = read_metrics(path) if path.exists() else []
     found = [row for row in rows if (row.phase, row.kind) == (phase, "test")]

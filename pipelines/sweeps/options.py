@@ -44,14 +44,7 @@ class SweepOptions:
         return SweepDirectory(self.out or RUNS / f"sweep-{self.sweep.run.recipe}")
 
     def runs(self, precision: PrecisionChoice | None = None) -> list[SweepRun]:
-        """All runs, by kind and then by size.
-
-        Args:
-            precision: Number format in place of `auto`; None keeps `auto`.
-
-        Raises:
-            ValueError: A kind cannot have a size.
-        """
+        """Returns all runs, by kind and then by size; `precision` replaces `auto`."""
         config = self.sweep.run.with_precision(precision, instead_of="auto")
         return [
             SweepRun(
@@ -67,14 +60,7 @@ class SweepOptions:
     def check(self, data: DataRecord | None = None) -> None:
         """Refuses impossible options and a directory that cannot take the sweep, before any work.
 
-        Args:
-            data: What was found in the data (`data_record`); None while unread.
-
-        Raises:
-            FileExistsError: It holds a sweep and `resume` is False, or something else.
-            ValueError: An option is impossible, or the sweep that is to be resumed has other
-                options or data.
-            OSError: The directory cannot be written.
+        `data` is what was found in the data; None while unread.
         """
         _require_distinct("quantizers", self.sweep.quantizers)
         _require_distinct("codebook-sizes", self.sweep.codebook_sizes)

@@ -16,13 +16,10 @@ from stage1_vqvae.quantizers.config import (
 
 
 def recommended_quantizer(kind: str, codebook_size: int) -> QuantizerConfig:
-    """The settings recommended for a kind with `codebook_size` codes a position in all.
+    """Returns the settings recommended for a kind with `codebook_size` codes a position in all.
 
     Residual and product quantizers share the log2(codebook_size) bits equally among as few grids as
     have at most 64 codes each.
-
-    Raises:
-        ValueError: The kind is unknown or cannot have that many codes.
     """
     if kind not in QUANTIZER_CONFIGS:
         raise ValueError(f"kind must be one of {', '.join(QUANTIZER_CONFIGS)}, got {kind}")

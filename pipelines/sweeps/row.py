@@ -63,11 +63,7 @@ _NAMES = frozenset(definition.name for definition in DEFINITIONS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepRow:
-    """One run of a sweep, measured on the whole test split.
-
-    Raises:
-        ValueError: A name of `values` is not among `DEFINITIONS`.
-    """
+    """One run of a sweep, measured on the whole test split."""
 
     kind: str
     """Quantizer."""

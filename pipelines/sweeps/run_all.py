@@ -45,12 +45,9 @@ from pipelines.training.precision import resolve_precision
 def sweep(options: SweepOptions) -> None:
     """Trains and measures every run that is not finished, and renews the table after each.
 
-    A run that fails is noted in the table and the others go on. With several processes it ends the
-    command instead: only one of them may have noticed, and the others would wait for it.
-
-    Raises:
-        RuntimeError: A run failed; the others are finished.
-        ValueError: Processes cannot share a batch, or as `SweepOptions.check`.
+    A run that fails is noted in the table, the others go on, and in the end RuntimeError names it.
+    With several processes it ends the command at once: only one of them may have noticed, and the
+    others would wait for it.
     """
     options.sweep.run.check_processes()
     directory, failures = options.directory, dict[str, str]()

@@ -20,14 +20,8 @@ class WeightAverage:
     """Exponential moving average of a module's state.
 
     Floating-point parameters and buffers are averaged; integer and boolean buffers, which have no
-    mean, are copied.
-
-    Args:
-        module: Its state is the first average.
-        decay: Share of the old average that one update keeps, in [0, 1).
-
-    Attributes:
-        tensors: The averaged state by name, on the module's device.
+    mean, are copied. `decay` is the share of the old average that one update keeps, in [0, 1).
+    `tensors` is the average by name, on the module's device; the first one is the state itself.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -38,9 +32,8 @@ class WeightAverage:
     def update(self, module: nn.Module, updates: int) -> None:
         """Updates the average: d * average + (1 - d) * weights, d = `ramped_decay(decay, updates)`.
 
-        Args:
-            module: The module of the constructor, after an optimizer step.
-            updates: Number of updates before this one.
+        `module` is that of the constructor, after an optimizer step, and `updates` the number of
+        earlier updates.
         """
         averaged: list[Tensor] = []
         live: list[Tensor] = []

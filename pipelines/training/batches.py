@@ -35,16 +35,10 @@ class BatchPlan:
 
 
 def index_batches(plan: BatchPlan, num_examples: int) -> Iterator[Tensor]:
-    """Yields the batches of a training split that can be indexed.
+    """Yields the batches of a training split that can be indexed: int64 (plan.examples_per_batch,).
 
-    Each is made only when it is asked for, and none before `start_step` is.
-
-    Args:
-        plan: Decides the order and this process's share.
-        num_examples: Size of the training split, at least 1.
-
-    Yields:
-        int64 (plan.examples_per_batch,) in [0, num_examples), on the CPU; see `ExampleOrder`.
+    Each is made only when it is asked for, and none before `start_step` is. The indices are those
+    of `ExampleOrder`, on the CPU.
     """
     order = ExampleOrder(num_examples, plan.batch_size, plan.seed)
     for step in itertools.count(plan.start_step):

@@ -85,7 +85,6 @@ class CheckpointStore:
         """Writes a checkpoint, then removes those that are older than the newest `keep`.
 
         Raises:
-            ValueError: If no training can have this state.
             RuntimeError: If the files cannot be written; older checkpoints are intact.
         """
         step = state.run.step
@@ -108,10 +107,8 @@ class CheckpointStore:
     def load_newest(self) -> Checkpoint | None:
         """Returns the newest readable checkpoint, or None without any.
 
-        A damaged one is skipped with a warning: it costs some steps, not the run.
-
-        Raises:
-            ValueError: If there are checkpoints and none can be read.
+        A damaged one is skipped with a warning: it costs some steps, not the run. If there are some
+        and none can be read, that is a ValueError.
         """
         damage = []
         for step in reversed(self.steps()):
@@ -146,12 +143,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _read_files(directory: Path, step: int) -> Checkpoint:
-    """Reads the checkpoint of `step`.
-
-    Raises:
-        ValueError: A file was altered, or is that of another step or format.
-        OSError: A file is missing, or cannot be read.
-    """
+    """Reads the checkpoint of `step`."""
     path = directory / "state.json"
     try:
         record = decode_record(read_bytes(path), _KIND, FORMAT_VERSION, _StateFile, sealed=True)

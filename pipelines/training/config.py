@@ -79,11 +79,7 @@ class TrainingConfig:
             raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
 
     def check_processes(self, count: int, name: str = "batch_size") -> None:
-        """Checks that `count` processes can share every part of a batch equally.
-
-        Raises:
-            ValueError: They cannot; the message calls the batch size `name`.
-        """
+        """Checks that `count` processes can share every part of a batch of size `name` equally."""
         if self.batch_size % (self.accumulation * count) != 0:
             raise ValueError(
                 f"{name} must be a multiple of accumulation times the number of processes, got "

@@ -12,12 +12,8 @@ _WITHOUT_FLOAT64 = ("mps",)
 def choose_device(name: str = "auto") -> torch.device:
     """Returns the device called `name`.
 
-    Args:
-        name: `auto` (the first available of cuda, mps and cpu), `cpu`, `mps`, `cuda`, or `cuda:N`.
-            Under torchrun `auto` and `cuda` mean the GPU that belongs to this process.
-
-    Raises:
-        ValueError: If the name is unknown or this machine has no such device.
+    `auto` is the first available of cuda, mps and cpu; the others are `cpu`, `mps`, `cuda` and
+    `cuda:N`. Under torchrun `auto` and `cuda` mean the GPU that belongs to this process.
     """
     if name == "auto":
         name = _best_device()

@@ -44,11 +44,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     torchrun describes them in the environment (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and
     MASTER_PORT). Their collectives use nccl on CUDA devices and gloo elsewhere. If one of them ends
-    or hangs, all others end within a minute and name it.
-
-    Raises:
-        ValueError: They have other software or another kind of device than rank 0.
-        RuntimeError: Another process failed, has ended or hangs.
+    or hangs, all others end within a minute with a RuntimeError that names it.
     """
     global _exchange
     if num_processes() == 1:

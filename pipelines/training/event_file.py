@@ -14,14 +14,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
-    """Writer of a new event file of scalars.
+    """Writer of a new event file of scalars, in the directory of one training.
 
     `torch.utils.tensorboard.SummaryWriter` writes in a thread of its own: on a full disk it dies
-    with a traceback that cannot be caught.
-
-    Args:
-        directory: Directory of one training; created if missing.
-        first_step: TensorBoard drops the points of earlier files from this step on.
+    with a traceback that cannot be caught. TensorBoard drops the points of earlier files from
+    `first_step` on.
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:
@@ -33,11 +30,7 @@ class EventFile:
         self._append(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Appends a point at `step` to the curve of each name.
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
+        """Appends a point at `step` to the curve of each name."""
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._append(Event(step=step, summary=Summary(value=points)))
 

@@ -27,12 +27,8 @@ class Exchange:
     """Exchanges JSON values through the run's key-value store.
 
     Every process makes the same calls in the same order. There is no time limit: the heartbeat ends
-    the waiting if a process is lost, however long another one works.
-
-    Args:
-        store: The run's key-value store.
-        rank: Number of this process.
-        hosts: Name of the machine of each process, by rank.
+    the waiting if a process is lost, however long another one works. `hosts` are the names of the
+    machines, by rank.
     """
 
     def __init__(self, store: Store, rank: int, hosts: Sequence[str]) -> None:
@@ -43,14 +39,10 @@ class Exchange:
         self._count = 0
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Calls `work` on rank 0 and returns its result in every process.
+        """Calls `work` on rank 0 and returns its result, a JSON value, in every process.
 
-        Args:
-            work: Returns a JSON value.
-
-        Raises:
-            RuntimeError: On the other processes, with the same message, if `work` raises.
-            OSError: Likewise, if it is an error of the system.
+        If `work` raises, so do the other processes: OSError for an error of the system, else
+        RuntimeError, with the same message.
         """
         key = self._next_key()
         if self.rank == 0:
@@ -81,14 +73,9 @@ class Exchange:
         self.on_main(lambda: None)
 
     def agree(self, record: Mapping[str, Any], advice: str) -> None:
-        """Checks that all processes hold the values of rank 0.
+        """Checks that all processes hold the JSON values of rank 0, nested or not.
 
-        Args:
-            record: JSON values by name, nested or not.
-            advice: How to resolve a difference, for the message.
-
-        Raises:
-            ValueError: If they differ; the same message in every process.
+        The message of the ValueError is the same everywhere, and ends with `advice`.
         """
         records = self.collect(record)
         difference = self.on_main(lambda: self._first_difference(records))
@@ -124,14 +111,9 @@ class Exchange:
 
 
 def meet() -> tuple[Store, int, list[str]]:
-    """Waits for the processes that torchrun's environment describes.
+    """Waits for the processes that torchrun's environment describes, at most five minutes.
 
-    Returns:
-        Their key-value store, the number of this process, and the name of the machine of each.
-
-    Raises:
-        RuntimeError: If some have not connected within five minutes.
-        ValueError: If the environment is incomplete, or RANK is not below WORLD_SIZE.
+    Returns their key-value store, the number of this process, and the name of the machine of each.
     """
     try:
         whole, rank, size = next(rendezvous("env://", timeout=_TIME_TO_MEET))

@@ -32,12 +32,8 @@ class Heartbeat:
 
     Rank 0 listens to all, the others to rank 0. The first process that misses another or fails
     itself writes the reason into the store (the verdict), and all processes end with the same
-    sentence: By an error of the main thread or, if that waits in a collective, from here.
-
-    Args:
-        store: The run's key-value store, for the main thread.
-        rank: Number of this process.
-        hosts: Name of the machine of each process, by rank.
+    sentence: By an error of the main thread or, if that waits in a collective, from here. `hosts`
+    are the names of the machines, by rank.
     """
 
     def __init__(self, store: Store, rank: int, hosts: Sequence[str]) -> None:

@@ -10,20 +10,12 @@ HAS_JOINED = threading.Event()
 
 
 def num_processes() -> int:
-    """Returns the number of processes that train together (WORLD_SIZE); 1 if unset or empty.
-
-    Raises:
-        ValueError: WORLD_SIZE is not a whole number of at least 1.
-    """
+    """Returns the number of processes that train together (WORLD_SIZE); 1 if unset or empty."""
     return _number("WORLD_SIZE", default=1, least=1)
 
 
 def process_rank() -> int:
-    """Returns the number of this process in [0, num_processes()); 0 without WORLD_SIZE.
-
-    Raises:
-        ValueError: RANK or WORLD_SIZE is not such a number.
-    """
+    """Returns the number of this process in [0, num_processes()); 0 without WORLD_SIZE."""
     size = num_processes()
     rank = _number("RANK", default=0, least=0) if size > 1 else 0
     if rank >= size:

@@ -29,11 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsRow:
-    """One line of `metrics.jsonl`.
-
-    Raises:
-        ValueError: A number is negative, or an integer is not below 2^63.
-    """
+    """One line of `metrics.jsonl`."""
 
     phase: str
     """The training it belongs to, e.g. `vqvae`."""
@@ -76,11 +72,7 @@ class MetricsLog:
         self._purge_after: dict[str, int] = {}
 
     def write(self, row: MetricsRow) -> None:
-        """Appends `row`; it is in the file when this returns.
-
-        Raises:
-            OSError: If the file cannot be written; `trim` removes a partial row.
-        """
+        """Appends `row`; it is in the file when this returns."""
         with writing(self.path):
             make_directories(self.path.parent)
             with self.path.open("a", encoding="utf-8") as file:
@@ -147,9 +139,6 @@ def read_metrics(path: Path) -> list[MetricsRow]:
 
     Damaged lines are skipped with a warning. Of several rows of one phase, kind and step, which two
     processes may have written, the newest counts.
-
-    Raises:
-        OSError: The file cannot be read.
     """
     rows: dict[tuple[str, str, int], MetricsRow] = {}
     damage = []

@@ -16,14 +16,10 @@ from pipelines.training.schedule import learning_rate_factor
 
 
 class ModuleOptimizer:
-    """Optimizer of a module with schedule and clipping.
+    """Optimizer of every trainable parameter of a module, with schedule and clipping.
 
-    Args:
-        module: Every parameter that requires a gradient is updated.
-        config: Kind, learning rate and schedule, weight decay, betas and clip_norm.
-
-    Attributes:
-        parameters: The updated parameters.
+    The config's kind, learning rate and schedule, weight decay, betas and clip_norm are used.
+    `parameters` are the updated ones.
 
     Raises:
         ValueError: If the module has nothing to train.
@@ -91,11 +87,7 @@ class ModuleOptimizer:
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores the result of `tensors`.
-
-        Raises:
-            ValueError: If a tensor belongs to no parameter or has another shape than its parameter.
-        """
+        """Restores the result of `tensors`, which must be of this module's parameters."""
         for key, value in tensors.items():
             entry, _, name = key.partition("/")
             parameter = self._named.get(name)

@@ -27,11 +27,7 @@ class Progress:
 
 
 class BarProgress(Progress):
-    """tqdm bar of images, images per second, time left and metrics.
-
-    Args:
-        stream: A terminal.
-    """
+    """tqdm bar of images, images per second, time left and metrics, on a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -72,9 +68,7 @@ class BarProgress(Progress):
 class LineProgress(Progress):
     """Lines of the same content, one every `interval` seconds or later.
 
-    Args:
-        stream: A file or a pipe, where a bar would write thousands of lines.
-        interval: Seconds between two lines.
+    For a file or a pipe, where a bar would write thousands of lines.
     """
 
     def __init__(self, stream: TextIO, interval: float = 30.0) -> None:

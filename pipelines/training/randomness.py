@@ -19,16 +19,11 @@ def derive_seed(*address: int | str) -> int:
 
 
 class ExampleOrder:
-    """Order of the training examples over all epochs.
+    """Order of the training examples over all epochs: same seed, same order.
 
     The permutations of all epochs follow one another without a gap; each batch takes the next
     `batch_size` of them. Every example is therefore seen once per epoch, none is dropped, all
     batches are full (a batch may reach into the next epoch), and a set smaller than a batch works.
-
-    Args:
-        num_examples: Size of the training split, at least 1.
-        batch_size: Examples per step, at least 1.
-        seed: Same seed, same order.
 
     Raises:
         ValueError: If there are no examples.

@@ -21,11 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class RunState:
-    """Progress of a training and its best validation.
-
-    Raises:
-        ValueError: If a number is negative, or the best validation is after the last step.
-    """
+    """Progress of a training and its best validation."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -62,11 +58,7 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
-    """Everything that determines the result apart from the weights and the machine.
-
-    Raises:
-        ValueError: If there is no training example.
-    """
+    """Everything that determines the result apart from the weights and the machine."""
 
     task: str
     """Name of the task."""
@@ -113,11 +105,7 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingState:
-    """Everything that a checkpoint holds besides tensors.
-
-    Raises:
-        ValueError: If the parts contradict each other.
-    """
+    """Everything that a checkpoint holds besides tensors."""
 
     run: RunState
     """Progress of the training."""
@@ -158,11 +146,7 @@ def fingerprint(task: Task, config: TrainingConfig, seed: int) -> Fingerprint:
 
 
 def refuse_other_run(saved: Fingerprint, current: Fingerprint) -> None:
-    """Checks that a resumed training is the saved one.
-
-    Raises:
-        ValueError: If any setting differs; the message names the first.
-    """
+    """Checks that a resumed training is the saved one; an error names the first difference."""
     for name, before in sorted(saved.deciding.items()):
         now = current.deciding[name]
         if before != now:

@@ -15,11 +15,8 @@ class RunningMeans:
 
     `add` only keeps references; `fold` reads all of them at once, so that a GPU is waited for once
     per reading. The sums are Python floats added in the order of the steps: the means do not depend
-    on when values were folded, saved and resumed.
-
-    Attributes:
-        sums: Sum of the folded values by name.
-        counts: Number of folded values by name.
+    on when values were folded, saved and resumed. `sums` and `counts` are of the folded values, by
+    name.
     """
 
     def __init__(self) -> None:

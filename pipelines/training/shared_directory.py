@@ -18,10 +18,6 @@ def require_shared(exchange: Exchange, directory: Path) -> None:
 
     Rank 0 creates a file in it for a moment, under a unique name. A missing directory is created
     for that moment.
-
-    Raises:
-        ValueError: If a process does not see the file; the same message in every process.
-        OSError: If rank 0 cannot write to the directory (RuntimeError in the other processes).
     """
     # A run directory takes this name for unfinished and removes it, should a kill leave it there.
     name = f".shared.partial-{exchange.on_main(lambda: uuid.uuid4().hex)}"

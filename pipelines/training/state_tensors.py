@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 
 def state_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Returns every parameter and persistent buffer by name, sharing memory with the module.
-
-    Raises:
-        TypeError: If the module has state that is not a tensor, which no checkpoint could hold.
-    """
+    """Returns every parameter and persistent buffer by name, sharing memory with the module."""
     state = module.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -33,13 +29,8 @@ def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def copy_into(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
     """Overwrites `targets` with `sources`, keeping the targets' device and memory format.
 
-    Args:
-        targets: Tensors by name, written in place.
-        sources: Exactly the same names, shapes and dtypes; any device.
-        what: Name of the sources, for the message.
-
-    Raises:
-        ValueError: If names, shapes or dtypes differ; nothing has been written then.
+    Names, shapes and dtypes must be the same: else a ValueError calls the sources `what`, and
+    nothing has been written.
     """
     unmatched = sorted(targets.keys() ^ sources.keys())
     if unmatched:

@@ -87,11 +87,8 @@ class Task(Protocol):
     def optimizers(self, config: TrainingConfig) -> Mapping[str, OptimizerSpec]:
         """Assigns each trainable parameter of the objective to one optimizer.
 
-        Args:
-            config: The trainer's settings, from which each optimizer's are derived.
-
-        Returns:
-            Optimizers by name, an identifier; a single one is called `main`.
+        `config` has the trainer's settings, from which each optimizer's are derived. Names are
+        identifiers; a single optimizer is called `main`.
         """
         ...
 

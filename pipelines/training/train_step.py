@@ -24,20 +24,9 @@ from pipelines.training.task import StepOutput, Task
 class TrainStep:
     """The objective with its optimizers, its averaged weights and its running metrics.
 
-    All losses of a step are differentiated at the weights it started from; then each optimizer
-    that has a loss steps.
-
-    Args:
-        task: Its objective is on `device` and prepared.
-        config: The training's settings.
-        device: Where to compute.
-        precision: The number format of the forward pass.
-        seed: Decides the order of the examples and every random number.
-        start_step: The first step to be made; more than 0 on resume.
-
-    Raises:
-        ValueError: If the batch cannot be shared equally among the processes, or the optimizers do
-            not own each trainable parameter once.
+    All losses of a step are differentiated at the weights it started from; then each optimizer that
+    has a loss steps. The task's objective is on `device` and prepared; `seed` decides the order of
+    the examples and every random number; `start_step` is more than 0 on resume.
     """
 
     def __init__(
@@ -83,13 +72,7 @@ class TrainStep:
         }
 
     def step(self, step: int) -> None:
-        """Makes optimizer step `step` (0 for the first): the same step, the same result.
-
-        Raises:
-            RuntimeError: If a loss or a gradient is not finite. On a CPU this is noticed before
-                the weights change; elsewhere by the next `check_finite`, because looking at every
-                step would make the device wait.
-        """
+        """Makes optimizer step `step` (0 for the first): the same step, the same result."""
         torch.manual_seed(derive_seed(self.seed, self.task.name, step, rank()))
         self.task.set_progress(step / self.total_steps)
         losses = self._accumulate_gradients()
@@ -100,7 +83,7 @@ class TrainStep:
             norms[name] = optimizer.gradient_norm()
             self._unchecked.append((step + 1, self._label("loss", name), losses[name]))
             self._unchecked.append((step + 1, self._label("gradient_norm", name), norms[name]))
-        if self.device.type == "cpu":
+        if self.device.type == "cpu":  # elsewhere a look at every step would make the device wait
             self.check_finite()
         for name, optimizer in stepping.items():
             optimizer.step(norms[name], step, self.total_steps)
@@ -108,11 +91,7 @@ class TrainStep:
         self.metrics.add({self._label("gradient_norm", name): norm for name, norm in norms.items()})
 
     def check_finite(self) -> None:
-        """Checks the losses and gradients of every step since the last check.
-
-        Raises:
-            RuntimeError: If one was not finite; the message names the first such step and value.
-        """
+        """Checks the losses and gradients of every step since the last check."""
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:
             return
@@ -137,11 +116,7 @@ class TrainStep:
         }
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Restores the result of `tensors`.
-
-        Raises:
-            ValueError: If it belongs to another model.
-        """
+        """Restores the result of `tensors`."""
         missing = sorted(self.tensors().keys() - tensors.keys())
         if missing:
             raise ValueError(
@@ -154,11 +129,7 @@ class TrainStep:
             optimizer.load(tensors[f"optimizer-{name}"])
 
     def _accumulate_gradients(self) -> dict[str, Tensor]:
-        """Backpropagates this process's share of a step; returns its mean losses () by optimizer.
-
-        Raises:
-            ValueError: A loss is named after no optimizer.
-        """
+        """Backpropagates this process's share of a step; returns mean losses () by optimizer."""
         parts = self.config.accumulation
         totals: dict[str, list[Tensor]] = {}
         for _ in range(parts):

@@ -89,9 +89,8 @@ class Trainer:
     def fit(self, *, resume: bool) -> TrainingResult:
         """Trains to the end; afterwards `task.objective` holds the best averaged weights.
 
-        Args:
-            resume: Whether to continue from the newest checkpoint. Without any checkpoint training
-                starts anew: it may have been interrupted before the first.
+        With `resume` it continues from the newest checkpoint. Without any checkpoint training
+        starts anew: it may have been interrupted before the first.
 
         Raises:
             FileExistsError: If `resume` is False and there are checkpoints.
@@ -220,11 +219,7 @@ class Trainer:
         self.progress.show({f"validation {name}": value for name, value in metrics.items()})
 
     def _save(self) -> None:
-        """Writes a checkpoint of finite weights.
-
-        Raises:
-            RuntimeError: If a weight is not finite, or if writing fails.
-        """
+        """Writes a checkpoint of finite weights."""
         self._train_step.check_finite()
         self._train_step.metrics.fold()
         if not is_main():

@@ -51,11 +51,7 @@ class TuneSamplingOptions:
     device: Device = "auto"
 
     def check(self) -> None:
-        """Refuses early, before any work, what cannot be tried.
-
-        Raises:
-            ValueError: A number is out of range, or there is nothing to try.
-        """
+        """Refuses early, before any work, what cannot be tried."""
         require_positive(self, "sets", "batch_size")
         check_seed(self.seed)
         for name in ("temperature", "guidance_scale"):
@@ -84,11 +80,7 @@ class TuneSamplingOptions:
         self.candidates(self.guidance_scales or GUIDANCE_SCALES)
 
     def candidates(self, guidance_scales: Sequence[float]) -> list[SamplingSettings]:
-        """Every temperature with each of `guidance_scales`.
-
-        Raises:
-            ValueError: One is out of range.
-        """
+        """Every temperature with each of `guidance_scales`."""
         settings = self.settings
         # From 1 to 1 a schedule changes nothing, and would be refused.
         unguided = replace(

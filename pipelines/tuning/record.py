@@ -19,11 +19,7 @@ HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'
 
 @dataclass(frozen=True)
 class MeasuredSettings:
-    """Sampling settings, and the distances of their samples from held-out images.
-
-    Raises:
-        ValueError: There is no distance, or one whose square would overflow.
-    """
+    """Sampling settings, and the distances of their samples from held-out images."""
 
     settings: SamplingSettings
     distances: tuple[float, ...]
@@ -50,11 +46,7 @@ class MeasuredSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingTuning:
-    """All settings that were tried on a run.
-
-    Raises:
-        ValueError: Nothing was measured, or settings have different numbers of sets.
-    """
+    """All settings that were tried on a run."""
 
     vqvae: str
     """`weights_hash` of the model."""
@@ -112,12 +104,7 @@ class SamplingTuning:
 
     @classmethod
     def read(cls, path: Path) -> SamplingTuning:
-        """Reads what `write` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is damaged or of another version.
-        """
+        """Reads what `write` wrote."""
         option = RunDirectory(path.parent).option
         cure = f"try again with `python -m pipelines.tune_sampling {option}`"
         return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)

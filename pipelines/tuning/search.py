@@ -35,14 +35,7 @@ from stage2_prior.sampling.settings import SamplingSettings
 def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None:
     """Measures all candidates, prints the best, and writes the record and the report.
 
-    Args:
-        directory: A finished run.
-        options: Which `TuneSamplingOptions.check` has accepted.
-
-    Raises:
-        FileNotFoundError: A part of the run is missing.
-        ValueError: The run has too few images or no labels, cannot sample so, or is damaged.
-        OSError: The record cannot be written.
+    `TuneSamplingOptions.check` has accepted the options.
     """
     check_data(directory)
     path = directory.path / TUNING_FILE
@@ -65,11 +58,7 @@ def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None
 
 
 def check_data(directory: RunDirectory) -> None:
-    """Refuses early, before any work, a run on whose data nothing can be compared.
-
-    Raises:
-        ValueError: They have no labels, or too few images.
-    """
+    """Refuses, before any work, a run whose data have no labels or too few images to compare."""
     data = directory.data()
     if data.num_classes is None:
         raise ValueError(
@@ -88,16 +77,7 @@ def check_data(directory: RunDirectory) -> None:
 def candidate_settings(
     options: TuneSamplingOptions, pipeline: GenerationPipeline, num_samples: int
 ) -> list[SamplingSettings]:
-    """Every temperature with every guidance scale, `compile` decided for all together.
-
-    Args:
-        options: What to try.
-        pipeline: Samples.
-        num_samples: Samples in a set.
-
-    Raises:
-        ValueError: The prior cannot sample with one of these settings.
-    """
+    """Returns every temperature with every guidance scale, `compile` decided for all together."""
     prior = pipeline.prior
     schedule = options.settings.guidance_schedule
     if schedule != "constant" and not prior.can_guide:
@@ -124,17 +104,8 @@ def measure_candidates(
     """Measures all candidates, and prints each when it is measured.
 
     All sample with the same random numbers, so that their differences are less noisy than the
-    distances themselves. A set of samples has the size and the labels of the validation split.
-
-    Args:
-        directory: The run.
-        options: How many samples.
-        pipeline: The run's models, where to compute.
-        candidates: What is tried, each with `compile` decided.
-        splits: The run's data, which `check_data` has accepted.
-
-    Raises:
-        ValueError: The feature classifier that was kept is damaged.
+    distances themselves. A set of samples has the size and the labels of the validation split. Each
+    candidate has `compile` decided, and `check_data` has accepted the splits.
     """
     real, validation = joined_sets(splits.train, splits.validation), splits.validation
     device = next(pipeline.prior.parameters()).device

@@ -94,7 +94,8 @@ def test_labelled_batches_give_each_image_its_label(labels):
 @pytest.mark.parametrize("labels", [True, False])
 def test_code_batches_give_every_grid_and_label_once_in_order(labels):
     split = split_codes(9, labels)
-    codes, given = zip(*code_batches(split), strict=True)
+    codes, given, contexts = zip(*code_batches(split), strict=True)
+    assert contexts == (None, None, None)
     for grid, whole in zip(zip(*codes, strict=True), split.codes, strict=True):
         assert torch.cat(grid).equal(whole.long())
     if labels:
@@ -235,7 +236,7 @@ def test_prior_of_other_views_than_there_are_is_refused():
 
 def test_without_another_view_a_batch_draws_no_random_numbers():
     task, state = prior_task(), torch.get_rng_state()
-    assert len(first_batch(task, 4)[1]) == 2
+    assert len(first_batch(task, 4)[1]) == 3  # sequence, labels and context
     assert torch.get_rng_state().equal(state)
 
 
@@ -250,7 +251,8 @@ def test_prior_validation_sees_images_as_they_are():
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_prior_batch_is_the_sequences_of_the_plan_in_raster_order(labels):
-    indices, (sequence, given) = first_batch(prior_task(labels), 12)
+    indices, (sequence, given, context) = first_batch(prior_task(labels), 12)
+    assert context is None
     assert sequence.dtype == torch.int64
     # The coarse code i mod 5, then the fine ones 4 i ... 4 i + 3 mod 8.
     fine = 4 * indices[:, None] + torch.arange(4)
