@@ -1,8 +1,4 @@
-"""Plots of a codebook, by matplotlib without a display.
-
-Colours are those of Okabe and Ito, which colour-blind people distinguish; colour is never the only
-difference.
-"""
+"""Plots of a codebook; colour, distinct for colour-blind people, is never the only difference."""
 
 from __future__ import annotations
 
@@ -33,11 +29,6 @@ _MAX_WRITTEN = 144
 
 def save_plots(directory: Path, model: VQVAE, statistics: CodebookStatistics) -> list[Path]:
     """Writes plots of usage, decoded codes, map and entropy of each grid as PNG files.
-
-    Args:
-        directory: Must exist.
-        model: In evaluation mode.
-        statistics: From `measure_codebook`.
 
     Returns:
         The paths: `usage.png`, `decoded.png`, `map.png`, `entropy.png`; with several grids
@@ -203,12 +194,7 @@ def plot_decoded(
 def tile_sheet(
     images: NDArray[np.uint8], framed: NDArray[np.bool_], columns: int
 ) -> NDArray[np.uint8]:
-    """Arranges images in rows on white, with frames around some.
-
-    Args:
-        images: uint8 (N, C, H, W), C = 1 or 3.
-        framed: bool (N,).
-        columns: Tiles per row.
+    """Arranges uint8 images (N, C, H, W), C = 1 or 3, in rows on white, with frames around some.
 
     Returns:
         uint8 RGB (H', W', 3). Images are enlarged by a whole number if the sheet is small, with
@@ -231,13 +217,9 @@ def tile_sheet(
 def project(
     vectors: NDArray[np.float32], sample: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Computes principal components of code vectors and z_e together, with equal weights.
+    """Computes principal components of code vectors (K, D) and z_e (S, D) together.
 
-    Equal weights make a drift between the two visible, whatever their numbers.
-
-    Args:
-        vectors: (K, D).
-        sample: (S, D).
+    Equal weights of the two make a drift visible, whatever their numbers.
 
     Returns:
         (K, 2), (S, 2) and (2,), the share of the variance of each component; zeros for a

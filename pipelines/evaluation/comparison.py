@@ -29,18 +29,12 @@ _PANEL_WIDTH, _BAR_HEIGHT, _DOTS_PER_INCH = 3.6, 0.42, 120
 
 
 def write_comparison(evaluations: Sequence[Evaluation], directory: Path) -> Path:
-    """Writes `comparison.md`, `comparison.csv` and `comparison.png` to a new directory.
+    """Writes table, CSV and picture of a comparison to a new directory, and returns the directory.
 
-    Args:
-        evaluations: Of at least two runs.
-        directory: Must not exist; whole or not there at all.
-
-    Returns:
-        `directory`.
+    It is written whole or not at all.
 
     Raises:
         ValueError: There are fewer than two evaluations.
-        FileExistsError: `directory` exists.
     """
     if len(evaluations) < 2:
         raise ValueError(
@@ -58,7 +52,7 @@ def write_comparison(evaluations: Sequence[Evaluation], directory: Path) -> Path
 
 
 def run_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The runs' names, numbered where they are the same; bytes that are no UTF-8 are escaped."""
+    """Returns the runs' names; equal ones are numbered, and bytes that are no UTF-8 escaped."""
     names = [e.run.encode("utf-8", "backslashreplace").decode() for e in evaluations]
     return [
         f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name
@@ -67,10 +61,9 @@ def run_names(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
-    """Which runs have the best value of a metric; none where only one has it or none is better.
+    """Returns the indices of the runs with the best value of a metric; none if only one has it.
 
-    Values that differ by less than the larger of their standard deviations are
-    not told apart: all of them are among the best.
+    Values that differ by less than the larger of their standard deviations are all among the best.
     """
     known = {
         i: metric
@@ -90,7 +83,7 @@ def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
 
 
 def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Why metrics may not compare, one sentence each: other data, options or numbers of images."""
+    """Lists why metrics may not compare, a sentence each: other data, options or numbers of images."""
     names = run_names(evaluations)
     flat = [dict(_flat(evaluation.conditions.to_dict())) for evaluation in evaluations]
     warnings = []
@@ -135,11 +128,9 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
 def metrics_table(labels: Sequence[Mapping[str, str]], metrics: Sequence[Sequence[Metric]]) -> str:
     """Formats a Markdown table with a row per run and a column per metric, padded with spaces.
 
-    The best of a column are bold; the floor of a metric stands in brackets behind it.
-
-    Args:
-        labels: First cells of each run by heading, the same headings for all, as Markdown.
-        metrics: Metrics of each run; a missing one is a dash.
+    The best of a column are bold; the floor of a metric stands in brackets behind it. `labels` are
+    the first cells of each run by heading, as Markdown, with the same headings for all. A missing
+    metric is a dash.
     """
     found = [{metric.name: metric for metric in of_run} for of_run in metrics]
     lines = [[*labels[0]] if labels else [], *([*label.values()] for label in labels)]
@@ -169,7 +160,7 @@ def explanations(metrics: Sequence[Sequence[Metric]]) -> str:
 
 
 def to_csv(evaluations: Sequence[Evaluation]) -> str:
-    """A line per run and metric, unrounded: run, metric, value, std, floor and the rest."""
+    """Formats a line per run and metric, unrounded: run, metric, value, std, floor and the rest."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ("run", "group", "metric", "value", "unit", "better", "std", "repetitions")
@@ -189,12 +180,12 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
 
 
 def floor(metric: Metric) -> Reference | None:
-    """What real images reach, where that was measured."""
+    """Returns what real images reach, if that was measured."""
     return next((r for r in metric.references if r.label in _FLOORS), None)
 
 
 def comparison_plot(evaluations: Sequence[Evaluation]) -> Figure:
-    """A panel of bars per key metric, a bar per run, with error bars and its floor."""
+    """Plots a panel per key metric, with a bar per run, error bars and its floor."""
     names = run_names(evaluations)
     found = {key: [evaluation.find(key) for evaluation in evaluations] for key in _DRAWN}
     drawn = {

@@ -74,16 +74,7 @@ def evaluate_run(
     *,
     batch_size: int,
 ) -> Evaluation:
-    """Measures a finished run; its feature classifier is kept for the next evaluation.
-
-    Args:
-        run: From `load_run` with the same `settings`.
-        settings: What to measure on how many images.
-        batch_size: Samples generated at once.
-
-    Raises:
-        ValueError: A cached feature network is damaged.
-    """
+    """Measures a run of `load_run`; its feature classifier is kept for the next evaluation."""
     device, directory = run.device, RunDirectory(run.path)
     settings = _decided(settings, run)
     found = _Findings()

@@ -1,7 +1,4 @@
-"""The record of an evaluation: metrics with their explanations, as one JSON file.
-
-The command writes it; the table, the report and the comparison of runs read it.
-"""
+"""The record of an evaluation: metrics with their explanations, as one JSON file."""
 
 from __future__ import annotations
 
@@ -143,12 +140,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
-        """Reads what `write` wrote.
-
-        Raises:
-            FileNotFoundError: The file is missing.
-            ValueError: The file is damaged or of another version.
-        """
+        """Reads what `write` wrote."""
         option = RunDirectory(path.parent).option
         cure = f"evaluate the run with `python -m pipelines.evaluate {option}`"
         return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)

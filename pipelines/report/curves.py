@@ -1,8 +1,4 @@
-"""Line plots as inline SVG.
-
-Texts and lines take their colours from CSS classes, so that one plot is readable in light, in dark
-and in print.
-"""
+"""Line plots as inline SVG, with colours by CSS class for light, dark and print."""
 
 from __future__ import annotations
 
@@ -94,18 +90,10 @@ def curve_chart(
     mark: Mark | None = None,
     summary: str = "",
 ) -> str:
-    """Draws curves with a title, and a legend of several curves.
+    """Draws a `figure` element with a title, curves, and a legend of several; "" without points.
 
-    Args:
-        title: Label of the y axis.
-        series: With x from 0 on; a curve without points is left out.
-        x_label: Label of the x axis.
-        logarithmic: Logarithmic y axis if all values are at least 1e-100.
-        mark: A vertical line.
-        summary: Alternative text.
-
-    Returns:
-        A `figure` element; "" without points.
+    The x axis includes 0. A logarithmic y axis becomes linear if a value is below 1e-100. `summary`
+    becomes the alternative text.
     """
     series = [_drawable(s) for s in series]
     series = [s for s in series if s.points]

@@ -56,13 +56,7 @@ class ReportImages:
 
 
 def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
-    """Reconstructs test images and samples under several settings.
-
-    Args:
-        record: The run.
-        test: The test split, or None to load it.
-        device: Where to compute.
-    """
+    """Reconstructs test images and samples under several settings; loads `test` if it is None."""
     images = ReportImages(seed=record.config.seed)
     if record.vqvae is None:
         return images

@@ -33,21 +33,15 @@ _NAVIGATION = {
 def write_report(
     run: Path, *, test: ImageSet | None = None, device: torch.device | None = None
 ) -> Path:
-    """Writes the report of a run, replacing an earlier one.
+    """Writes `report.html` of a run, replacing an earlier one, and returns its path.
+
+    Parts that do not exist yet are left out of the page.
 
     Args:
-        run: Run directory; parts that do not exist yet are left out of the page.
+        run: Run directory.
         test: The test split; None loads it, and leaves the reconstructions out if the data are
             gone.
         device: Where to sample; None takes the best available.
-
-    Returns:
-        The path of the page, `report.html` in the run directory.
-
-    Raises:
-        FileNotFoundError: `run` is no run directory.
-        ValueError: Its files are damaged or do not belong together.
-        OSError: The page cannot be written.
     """
     directory = RunDirectory(run)
     device = device or choose_device()
@@ -69,11 +63,8 @@ def page(
 ) -> str:
     """Returns the whole page as well-formed XML.
 
-    Args:
-        record: The run.
-        images: Its images.
-        seconds: Names and seconds of phases other than the two trainings.
-        machine: The environment this page was written in.
+    `seconds` are those of phases other than the two trainings; `machine` is the environment this
+    page was written in.
     """
     sections = [
         picture_sections.samples(record, images),

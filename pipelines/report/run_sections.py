@@ -218,12 +218,7 @@ def codebook(record: RunRecord) -> str:
 
 
 def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
-    """Returns the wall-clock time of every phase.
-
-    Args:
-        record: The run.
-        seconds: Names and seconds of other phases.
-    """
+    """Returns the wall-clock time of every phase; `seconds` are those of other phases."""
     rows = []
     for name, phase in record.phases.items():
         if phase.last is None:

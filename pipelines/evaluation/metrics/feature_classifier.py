@@ -164,7 +164,7 @@ def train_classifier(
         seed: Seed of weights, order and dropout.
         device: Where to train.
         precision: Of convolutions and products in training.
-        training: Length and rates; None takes the defaults.
+        training: Length and rates.
 
     Raises:
         ValueError: There are fewer than two images, which batch normalisation needs.
@@ -210,25 +210,16 @@ def cached_classifier(
     precision: Precision,
     training: ClassifierTraining | None = None,
 ) -> tuple[FeatureClassifier, str]:
-    """Returns the classifier of a data set, trained with seed 0 unless it is in `folder`.
+    """Returns the classifier of a data set and its key; trains it with seed 0 if it is not cached.
 
-    Two machines may train different weights, so the key includes a hash of them. Of processes that
-    share a folder one trains, and the others wait.
-
-    Args:
-        folder: Holds a directory (`config.json`, `model.safetensors`) per data set and settings.
-        images: uint8 (N, C, H, W), to train on.
-        labels: int64 (N,).
-        num_classes: Number of classes.
-        fingerprint: Fingerprint of the data.
-        device: Where to train.
-        precision: Of convolutions and products in training.
-        training: Length and rates; None takes the defaults.
+    `folder` holds a directory (`config.json`, `model.safetensors`) per data set and settings. Of
+    processes that share a folder one trains, and the others wait. Other arguments are those of
+    `train_classifier`.
 
     Returns:
         The classifier, and its key: the name of its directory (16 hexadecimal digits, a hash of the
         data's fingerprint, the settings and the version of the network), a hyphen, and the first
-        8 digits of its weights' hash.
+        8 digits of its weights' hash, since two machines may train different weights.
 
     Raises:
         ValueError: The directory exists but is damaged.
