@@ -52,9 +52,9 @@ def read_headers(
 
 
 def empty_pixels(shape: tuple[int, ...], config: DataConfig) -> NDArray[np.uint8]:
-    """Allocates a uint8 array in RAM, or above `max_memory_mib` in a nameless file in `config.root`.
+    """Allocates a uint8 array in RAM, or above `max_memory_mib` in a temporary file.
 
-    The file ends with the process.
+    The file, in the data folder, has no name and ends with the process.
 
     Raises:
         OSError: The disk has too little space.

@@ -83,7 +83,7 @@ def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
 
 
 def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Lists why metrics may not compare, a sentence each: other data, options or numbers of images."""
+    """Lists why metrics may not compare, in sentences: other data, options or numbers of images."""
     names = run_names(evaluations)
     flat = [dict(_flat(evaluation.conditions.to_dict())) for evaluation in evaluations]
     warnings = []

@@ -87,7 +87,9 @@ def page(
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", text(title)),
-        element("style", _style()),
+        element(
+            "style", files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")
+        ),
     )
     header = element(
         "header",
@@ -131,7 +133,3 @@ def _environment(
             pairs([(text(name), text(value)) for name, value in items]),
         ]
     return section("environment", "Time and machine", *parts)
-
-
-def _style() -> str:
-    return files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")

@@ -41,12 +41,8 @@ def image_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def stacked(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Stacks rows of `image_row` with equally many channels on a transparent background."""
     width = max(row.shape[1] for row in rows)
-    parts: list[NDArray[np.uint8]] = []
-    for row in rows:
-        if parts:
-            parts.append(np.zeros((GAP, width, row.shape[2]), dtype=np.uint8))
-        parts.append(np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))))
-    return np.concatenate(parts)
+    parts = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    return np.concatenate(parts)[:-GAP]
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:

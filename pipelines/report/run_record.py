@@ -65,11 +65,6 @@ class Phase:
         points = self.points("validation", MONITORS[self.name])
         return int(min(points, key=lambda point: point[1])[0]) if points else None
 
-    @property
-    def last(self) -> MetricsRow | None:
-        """The newest row."""
-        return self.rows[-1] if self.rows else None
-
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
@@ -121,16 +116,6 @@ class RunRecord:
             if os.sep in local:
                 sentence = sentence.replace(local, named[local])
         return sentence
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """By label; empty without labels."""
-        return self.data.class_names
-
-    @property
-    def train_images_per_class(self) -> tuple[int, ...]:
-        """By label; empty without labels."""
-        return self.data.train_images_per_class
 
     @property
     def grids(self) -> tuple[GridSpec, ...]:

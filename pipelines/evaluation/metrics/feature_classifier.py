@@ -19,12 +19,7 @@ from pipelines.files.atomic import writing
 from pipelines.files.ownership import LOCK_FILE, owned
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
-from stage1_vqvae.artifact import (
-    ArtifactRecord,
-    load_artifact,
-    save_artifact,
-    weights_hash,
-)
+from stage1_vqvae.artifact import ArtifactRecord, load_artifact, save_artifact, weights_hash
 from stage1_vqvae.images import to_float
 
 NUM_FEATURES = 128

@@ -27,11 +27,7 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    real: Tensor,
-    generated: Tensor,
-    k: int = NUM_NEIGHBOURS,
-    *,
-    real_radii: Tensor | None = None,
+    real: Tensor, generated: Tensor, k: int = NUM_NEIGHBOURS, *, real_radii: Tensor | None = None
 ) -> PrecisionRecall:
     """Computes improved precision and recall, density and coverage.
 
