@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,11 +64,7 @@ def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
 
     Values that differ by less than the larger of their standard deviations are all among the best.
     """
-    known = {
-        i: metric
-        for i, metric in enumerate(metrics)
-        if metric is not None and not math.isnan(metric.value)
-    }
+    known = {i: m for i, m in enumerate(metrics) if m is not None and not math.isnan(m.value)}
     if len(known) < 2 or any(metric.better == "neither" for metric in known.values()):
         return set()
     sign = 1 if next(iter(known.values())).better == "higher" else -1
@@ -85,24 +80,18 @@ def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
 def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
     """Lists why metrics may not compare, in sentences: other data, options or numbers of images."""
     names = run_names(evaluations)
-    flat = [dict(_flat(evaluation.conditions.to_dict())) for evaluation in evaluations]
+    flat = [evaluation.conditions.flat() for evaluation in evaluations]
     warnings = []
     for key in dict.fromkeys(key for settings in flat for key in settings):
         values = [settings.get(key) for settings in flat]
         if key not in _OF_THE_RUN and any(value != values[0] for value in values):
             each = ", ".join(f"{n} {v}" for n, v in zip(names, values, strict=True))
-            warnings.append(f"{key.replace('_', ' ')} differs: {each}.")
-    for name in _definitions([evaluation.metrics for evaluation in evaluations]):
-        found = [evaluation.find(name) for evaluation in evaluations]
-        numbers = {metric.num_images for metric in found if metric is not None}
-        if len(numbers) > 1:
-            each = ", ".join(
-                f"{n} {metric.num_images:,}"
-                for n, metric in zip(names, found, strict=True)
-                if metric is not None
-            )
-            label = next(metric.label for metric in found if metric is not None)
-            warnings.append(f"{label} was measured on different numbers of images: {each}.")
+            warnings.append(f"{key} differs: {each}.")
+    for key, first in _definitions([evaluation.metrics for evaluation in evaluations]).items():
+        found = [(n, m) for n, e in zip(names, evaluations, strict=True) if (m := e.find(key))]
+        if len({metric.num_images for _, metric in found}) > 1:
+            each = ", ".join(f"{n} {metric.num_images:,}" for n, metric in found)
+            warnings.append(f"{first.label} was measured on different numbers of images: {each}.")
     return warnings
 
 
@@ -168,14 +157,10 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     for name, evaluation in zip(run_names(evaluations), evaluations, strict=True):
         for metric in evaluation.metrics:
             reference = floor(metric)
-            writer.writerow(
-                (
-                    *(name, metric.group, metric.name, repr(metric.value), metric.unit),
-                    *(metric.better, "" if metric.std is None else repr(metric.std)),
-                    *(metric.repetitions, metric.num_images),
-                    "" if reference is None else repr(reference.value),
-                )
-            )
+            std = "" if metric.std is None else repr(metric.std)
+            row = (name, metric.group, metric.name, repr(metric.value), metric.unit, metric.better)
+            of_real = "" if reference is None else repr(reference.value)
+            writer.writerow((*row, std, metric.repetitions, metric.num_images, of_real))
     return text.getvalue()
 
 
@@ -238,14 +223,6 @@ def _definitions(metrics: Sequence[Sequence[Metric]]) -> dict[str, Metric]:
     for metric in (metric for of_run in metrics for metric in of_run):
         found.setdefault(metric.name, metric)
     return found
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _heading(metric: Metric) -> str:

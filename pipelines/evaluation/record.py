@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -58,10 +58,7 @@ class Definition:
             num_images=num_images,
             std=std,
             repetitions=repetitions,
-            references=tuple(
-                Reference(label=label, value=reference)
-                for label, reference in (references or {}).items()
-            ),
+            references=tuple(Reference(label=k, value=v) for k, v in (references or {}).items()),
         )
 
 
@@ -111,6 +108,19 @@ class EvaluationConditions:
         values = to_json(self)
         settings: dict[str, Any] = values.pop("settings")
         return settings | values
+
+    def flat(self) -> dict[str, Any]:
+        """Returns those values by names in words, nested ones as `sampling temperature`."""
+        return dict(_flat(self.to_dict()))
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        words = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from ((f"{words} {inner}", deeper) for inner, deeper in _flat(value))
+        else:
+            yield words, value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

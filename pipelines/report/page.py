@@ -82,14 +82,13 @@ def page(
         if any(f'<section id="{key}"' in part for part in sections)
     ]
     title = f"{record.name}: report"
+    style = files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", text(title)),
-        element(
-            "style", files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")
-        ),
+        element("style", style),
     )
     header = element(
         "header",
@@ -121,15 +120,11 @@ def _unfinished(record: RunRecord) -> str:
 def _environment(
     record: RunRecord, seconds: list[tuple[str, float]], machine: dict[str, str]
 ) -> str:
-    parts = [
-        run_sections.timings(record, seconds),
-        element("h3", "This page was written on"),
-        pairs([(text(name), text(value)) for name, value in machine.items()]),
-    ]
+    machines = {"This page was written on": machine}
     if record.evaluation is not None and record.evaluation.environment:
-        items = record.evaluation.environment.items()
-        parts += [
-            element("h3", "The evaluation was made on"),
-            pairs([(text(name), text(value)) for name, value in items]),
-        ]
+        machines["The evaluation was made on"] = record.evaluation.environment
+    parts = [run_sections.timings(record, seconds)]
+    for title, items in machines.items():
+        values = [(text(name), text(value)) for name, value in items.items()]
+        parts += [element("h3", title), pairs(values)]
     return section("environment", "Time and machine", *parts)

@@ -195,13 +195,10 @@ def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
     for name, phase in record.phases.items():
         if not phase.rows:
             continue
-        step, images, time = (
-            phase.rows[-1].step,
-            phase.rows[-1].images_seen,
-            phase.rows[-1].seconds,
-        )
+        last = phase.rows[-1]
+        images, time = last.images_seen, last.seconds
         rate = f"{images / time:,.0f}" if time > 0 else ""
-        rows.append((TITLES[name], f"{step:,}", f"{images:,}", rate, format_duration(time)))
+        rows.append((TITLES[name], f"{last.step:,}", f"{images:,}", rate, format_duration(time)))
     rows += [(text(name), "", "", "", format_duration(time)) for name, time in seconds]
     if not rows:
         return ""
@@ -232,14 +229,11 @@ def _tile(name: str, value: str, unit: str, note: str) -> str:
 
 def _chart(phase: Phase, title: str, metric: str, logarithmic: bool) -> str:
     train, validation = phase.points("train", metric), phase.points("validation", metric)
-    again, same_way = (
-        phase.points("validation", f"train_{metric}"),
-        "training images, as validation",
-    )
+    again = phase.points("validation", f"train_{metric}")
     series = [
         Series(label="training", style="train", points=train),
         Series(label="validation", style="validation", points=validation),
-        Series(label=same_way, style="reference", points=again),
+        Series(label="training images, as validation", style="reference", points=again),
     ]
     best = phase.best_step
     mark = Mark(x=best, label=f"best: step {best:,}") if validation and best is not None else None

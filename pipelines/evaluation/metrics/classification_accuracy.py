@@ -9,7 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.metrics.feature_classifier import ClassifierTraining, train_classifier
+from pipelines.evaluation.metrics.feature_classifier import (
+    DEFAULT_TRAINING,
+    ClassifierTraining,
+    train_classifier,
+)
 from pipelines.training.precision import Precision
 
 
@@ -45,7 +49,7 @@ def classification_accuracy(
     seeds: int,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> ClassificationAccuracy:
     """Trains a classifier on each of two sets and tests both on real images.
 

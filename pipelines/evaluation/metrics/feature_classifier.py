@@ -57,6 +57,9 @@ class ClassifierTraining:
         return max(2, round(steps))
 
 
+DEFAULT_TRAINING = ClassifierTraining()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierRecord(ArtifactRecord):
     """The `config.json` of a saved classifier."""
@@ -146,7 +149,7 @@ def train_classifier(
     seed: int,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> FeatureClassifier:
     """Trains a classifier with AdamW and a one-cycle schedule (Smith and Topin 2018).
 
@@ -166,7 +169,6 @@ def train_classifier(
     """
     if len(images) < 2:
         raise ValueError(f"a classifier needs at least 2 images to train on, got {len(images)}")
-    training = training or ClassifierTraining()
     steps = training.steps(len(images))
     order = ExampleOrder(len(images), min(training.batch_size, len(images)), seed)
     targets = torch.from_numpy(labels)
@@ -203,7 +205,7 @@ def cached_classifier(
     fingerprint: str,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> tuple[FeatureClassifier, str]:
     """Returns the classifier of a data set and its key; trains it with seed 0 if it is not cached.
 
@@ -219,7 +221,6 @@ def cached_classifier(
     Raises:
         ValueError: The directory exists but is damaged.
     """
-    training = training or ClassifierTraining()
     config = _config(fingerprint, images.shape[1], num_classes, training)
     path = classifier_directory(folder, fingerprint, images.shape[1], num_classes, training)
     if not path.exists():
@@ -237,7 +238,7 @@ def cached_classifier(
                 )
                 with writing(path):
                     save_artifact(path, _KIND, config, model)
-                return model, _key(path, weights_hash(model.state_dict()))
+                return model, _key(path, model)
 
     def build(saved: ClassifierRecord) -> FeatureClassifier:
         if asdict(saved) | config != asdict(saved):
@@ -250,7 +251,7 @@ def cached_classifier(
         raise ValueError(
             f"{path} must hold a whole feature classifier, but it is damaged ({error}): {_CURE}"
         ) from error
-    return model.to(device).eval(), _key(path, weights_hash(model.state_dict()))
+    return model.to(device).eval(), _key(path, model)
 
 
 def classifier_directory(
@@ -258,10 +259,10 @@ def classifier_directory(
     fingerprint: str,
     channels: int,
     num_classes: int,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> Path:
     """Returns where `cached_classifier` keeps a classifier, whether it exists or not."""
-    config = _config(fingerprint, channels, num_classes, training or ClassifierTraining())
+    config = _config(fingerprint, channels, num_classes, training)
     text = json.dumps(config, sort_keys=True).encode()
     return folder / hashlib.blake2b(text, digest_size=8).hexdigest()
 
@@ -278,5 +279,5 @@ def _config(
     }
 
 
-def _key(path: Path, hash_: str) -> str:
-    return f"{path.name}-{hash_[:_HASH_DIGITS]}"
+def _key(path: Path, model: FeatureClassifier) -> str:
+    return f"{path.name}-{weights_hash(model.state_dict())[:_HASH_DIGITS]}"
