@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.evaluation.metrics import frechet
 from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
 from pipelines.evaluation.metrics.frechet import frechet_distance, kernel_distance
+from pipelines.evaluation.sections import generation
 from pipelines.evaluation.sections.generation import Compared, distance_metrics
 
-SIDE = 1200  # more than a subset of the kernel distance
+SIDE, MAX_SUBSET = 60, 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_subsets():
+    """Subsets of the kernel distance that are smaller than the sets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (frechet, generation):
+            patch.setattr(module, "MAX_SUBSET", MAX_SUBSET)
+        yield
 
 
 def pixels(images):
@@ -84,7 +95,7 @@ def test_kernel_distance_of_one_set_has_the_std_of_its_subsets():
     metrics = found(sets)
     expected = kernel_distance(pixels(TEST), pixels(sets.samples[0]))
     assert metrics["kd_x"].std == pytest.approx(expected.std)
-    assert "subsets of 1,000 images" in metrics["kd_x"].explanation
+    assert "subsets of 40 images" in metrics["kd_x"].explanation
     assert metrics["fd_x"].std is None  # of one set nothing is known
 
 
