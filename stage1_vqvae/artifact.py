@@ -1,12 +1,8 @@
 """A model on disk: a directory with `config.json` and `model.safetensors` that belong together.
 
-`config.json` is a sealed record (see `records`) of format version 2. Beside what rebuilds the
-model it holds `weights_sha256`, the hash of the tensors, and `header_sha256`, that of the bytes
-before them. A safetensors file has no others, so that a change of any byte of either file is
-noticed.
-
-Each stage carries its own copy of this file, so that it can be used without the other; a test
-keeps the copies identical.
+`config.json` is a sealed record (see `records`). Besides what rebuilds the model it holds the
+hashes of the tensors and of the bytes before them: a change of any byte of either file is noticed.
+Both stages have a copy of this file, kept identical by a test.
 """
 
 from __future__ import annotations
@@ -66,17 +62,11 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def save_artifact(
     directory: str | Path, kind: str, fields: Mapping[str, Any], model: nn.Module
 ) -> None:
-    """Writes `model` and what rebuilds it to `directory`, whole or not at all.
+    """Writes `model`, and what rebuilds it, to a new `directory`, whole or not at all.
 
-    Args:
-        directory: Must not exist yet; its parents are made.
-        kind: The kind of model; `load_artifact` asks for it again.
-        fields: JSON-ready values of the record's fields besides the hashes.
-        model: The weights are taken from its `state_dict()`.
+    `fields` are the JSON-ready values of its record besides the hashes.
 
     Raises:
-        FileExistsError: `directory` exists; nothing is ever overwritten.
-        OSError: The disk is full or refuses.
         ValueError: Weights are not float32.
     """
     # Contiguous copies: safetensors stores neither strides (channels_last) nor shared memory.
@@ -100,24 +90,12 @@ def save_artifact(
 
 
 def load_artifact(
-    directory: str | Path,
-    kind: str,
-    cls: type[RecordT],
-    build: Callable[[RecordT], ModuleT],
+    directory: str | Path, kind: str, cls: type[RecordT], build: Callable[[RecordT], ModuleT]
 ) -> ModuleT:
-    """Loads what `save_artifact` wrote, on the CPU; refuses all that is not whole and matching.
+    """Loads what `save_artifact` wrote, on the CPU; `build` makes the model from its record.
 
     What the config asks for is compared with what the weights' file holds before any of it is
     allocated.
-
-    Args:
-        directory: The artifact's directory.
-        kind: The kind of model it must be.
-        cls: The dataclass of its record.
-        build: Makes the model, with fresh weights, from the record.
-
-    Returns:
-        The model, with the saved weights.
 
     Raises:
         FileNotFoundError: The directory or one of its two files is missing.
@@ -149,17 +127,11 @@ def load_artifact(
 
 
 def read_config(path: Path, kind: str, version: int, cls: type[T], *, cure: str) -> T:
-    """Reads the sealed record of a directory's `config.json`.
-
-    Args:
-        path: The file.
-        kind: The kind it must be.
-        version: The format version it must have.
-        cls: The dataclass of the record.
-        cure: What to do where it is not, as the end of a sentence.
+    """Reads a sealed `config.json` into `cls`.
 
     Raises:
-        ValueError: It is damaged, of another kind or version, or does not fit `cls`.
+        ValueError: It is damaged, of another kind or version, or does not fit `cls`. The sentence
+            ends with `cure`, what to do about it.
     """
     try:
         with path.open("rb") as file:
@@ -172,11 +144,7 @@ def read_config(path: Path, kind: str, version: int, cls: type[T], *, cure: str)
 
 
 def _read_weights(path: Path, record: ArtifactRecord) -> dict[str, Tensor]:
-    """The tensors that `record` is of.
-
-    Raises:
-        ValueError: The file holds others, or they are not finite.
-    """
+    """Reads the tensors that `record` was saved with, all finite."""
     state = read_tensors(path)
     with path.open("rb") as file:
         hashes = weights_hash(state), header_hash(file)
@@ -195,10 +163,7 @@ def _read_weights(path: Path, record: ArtifactRecord) -> dict[str, Tensor]:
 
 
 class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves new tensors without values, as those of the meta device are anyway.
-
-    To fill them with none, torch would first import sympy and more, which takes seconds.
-    """
+    """Skips random numbers on the meta device, for which torch would import sympy for seconds."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -211,7 +176,7 @@ class _NoRandomNumbers(TorchFunctionMode):
 
 @contextmanager
 def _float32_on_cpu() -> Iterator[None]:
-    """New tensors are float32 on the CPU, whatever defaults the program has chosen."""
+    """Makes new tensors float32 on the CPU, whatever defaults the program has chosen."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -6,7 +6,7 @@ A dump is a directory:
     codes/train.safetensors       codes.0 int32 (N, h, w), codes.1 ..., labels int64 (N,)
     codes/validation.safetensors
     codes/test.safetensors
-    codes/train-NAME.safetensors  the same of another view of the training images, if there are any
+    codes/train-NAME.safetensors  the same of another view of the training images
 
 The record holds the hash of each of the other files, so that a change of any byte is noticed.
 """
@@ -18,8 +18,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from stage1_vqvae.artifact import read_config
@@ -30,12 +32,14 @@ from stage1_vqvae.config_checks import MAX_POSITIONS, require_between
 from stage1_vqvae.quantizers.usage import code_counts, entropy_bits
 from stage1_vqvae.records import encode_record
 from stage1_vqvae.safetensors_reader import Layout, read_tensors, require_layout
-from stage1_vqvae.safetensors_stream import stream_safetensors
 
 FORMAT_VERSION = 2
 KIND = "code_dump"
 CONFIG_FILE = "config.json"
 _CURE = "remove the codes and dump them again"
+
+Batches: TypeAlias = Iterable[tuple[Tensor, Tensor | None]]
+"""uint8 images (B, C, H, W) with int64 labels (B,) or None."""
 
 
 @dataclass(frozen=True)
@@ -79,30 +83,26 @@ class CodeDump:
 
     def order_0_entropy(self, split: str) -> float:
         """Entropy of the code frequencies of a split, in bits per code over all grids."""
-        grids, sizes = self.splits[split].codes, self.codebook_sizes
-        bits = sum(
-            entropy_bits(code_counts(grid, size)) * grid[0].numel()
-            for grid, size in zip(grids, sizes, strict=True)
-        )
-        return bits / sum(grid[0].numel() for grid in grids)
+        pairs = list(zip(self.splits[split].codes, self.codebook_sizes, strict=True))
+        bits = sum(entropy_bits(code_counts(g, size)) * g[0].numel() for g, size in pairs)
+        return bits / sum(grid[0].numel() for grid, _ in pairs)
 
 
 def write_code_dump(
     directory: str | Path,
     model: ImageTokenizer,
-    splits: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]],
+    splits: Mapping[str, tuple[int, Batches]],
     num_classes: int | None,
-    other_views: Mapping[str, tuple[int, Iterable[tuple[Tensor, Tensor | None]]]] | None = None,
+    other_views: Mapping[str, tuple[int, Batches]] | None = None,
 ) -> None:
     """Encodes every image and writes the codes to a new `directory`, atomically.
 
-    One batch and its codes are in memory at a time.
+    One batch of images and the codes of one split are in memory at a time.
 
     Args:
         directory: Must not exist yet.
         model: Encodes the images, in evaluation mode.
-        splits: For train, validation and test: the number of images N, and batches of uint8
-            images (B, C, H, W) with int64 labels (B,) or None.
+        splits: For train, validation and test: the number of images, and their batches.
         num_classes: How many classes the labels come from; None without labels.
         other_views: Other views of the training images by name, each like a split.
 
@@ -123,7 +123,7 @@ def write_code_dump(
         hashes = {}
         for name, (size, batches) in files.items():
             path = partial / f"{name}.safetensors"
-            _write_split(path, model, size, batches, num_classes)
+            write_file(path, save(_encode_split(path, model, size, batches, num_classes)))
             hashes[name] = _file_hash(path)
         record = CodeDumpRecord(
             vqvae_sha256=model.weights_hash(),
@@ -153,11 +153,7 @@ def read_code_dump(directory: str | Path) -> CodeDump:
     if len(shapes) > 1:
         raise ValueError(f"the splits in {directory} differ in grid shape: {_CURE}")
     return CodeDump(
-        splits,
-        record.codebook_sizes,
-        record.num_classes,
-        record.vqvae_sha256,
-        record.other_views,
+        splits, record.codebook_sizes, record.num_classes, record.vqvae_sha256, record.other_views
     )
 
 
@@ -166,7 +162,7 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
 
     Args:
         directory: Where `read_code_dump` read `dump`.
-        dump: What it read.
+        dump: The codes of the splits.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -186,29 +182,37 @@ def read_other_views(directory: str | Path, dump: CodeDump) -> Iterator[SplitCod
         yield view
 
 
-def _write_split(
-    path: Path,
-    model: ImageTokenizer,
-    size: int,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
-    num_classes: int | None,
-) -> None:
-    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-        f"codes.{i}": (torch.int32, (size, *shape)) for i, shape in enumerate(model.grid_shapes)
+def _encode_split(
+    path: Path, model: ImageTokenizer, size: int, batches: Batches, num_classes: int | None
+) -> dict[str, Tensor]:
+    """Encodes all batches to the tensors of the file at `path`."""
+    tensors = {
+        f"codes.{i}": torch.empty(size, *shape, dtype=torch.int32)
+        for i, shape in enumerate(model.grid_shapes)
     }
     if num_classes is not None:
-        layout["labels"] = (torch.int64, (size,))
-
-    def rows() -> Iterator[dict[str, Tensor]]:
-        for images, labels in batches:
-            tensors = {f"codes.{i}": c.int().cpu() for i, c in enumerate(model.encode(images))}
-            if num_classes is not None:
-                if labels is None:
-                    raise ValueError("labels are required where num_classes is given, got None")
-                tensors["labels"] = labels
-            yield tensors
-
-    stream_safetensors(path, layout, rows())
+        tensors["labels"] = torch.empty(size, dtype=torch.int64)
+    count = 0
+    for images, labels in batches:
+        start, count = count, count + len(images)
+        if count > size:
+            raise ValueError(f"{size} rows were announced for {path}, got more")
+        rows = {f"codes.{i}": grid.int() for i, grid in enumerate(model.encode(images))}
+        if num_classes is not None:
+            if labels is None:
+                raise ValueError("labels are required where num_classes is given, got None")
+            rows["labels"] = labels
+        for name, tensor in tensors.items():
+            part = tensor[start:count]
+            if (rows[name].dtype, rows[name].shape) != (part.dtype, part.shape):
+                raise ValueError(
+                    f"rows of {name} must be {part.dtype} {tuple(part.shape)}, got "
+                    f"{rows[name].dtype} {tuple(rows[name].shape)}"
+                )
+            part.copy_(rows[name])
+    if count != size:
+        raise ValueError(f"{size} rows were announced for {path}, got {count}")
+    return tensors
 
 
 def _read_record(directory: Path) -> CodeDumpRecord:
@@ -236,12 +240,8 @@ def _read_split(directory: Path, name: str, record: CodeDumpRecord, num_images: 
         layout = {**layout, "labels": ("I64", (num_images,))}
     shapes = require_layout(path, layout, cure=_CURE)
     for grid in grids:
-        require_between(
-            f"the codes of an image ({grid} in {path})",
-            math.prod(shapes[grid][1:]),
-            1,
-            MAX_POSITIONS,
-        )
+        what = f"the codes of an image ({grid} in {path})"
+        require_between(what, math.prod(shapes[grid][1:]), 1, MAX_POSITIONS)
     tensors = read_tensors(path)
     codes = tuple(tensors[grid] for grid in grids)
     for values, codebook_size in zip(codes, record.codebook_sizes, strict=True):

@@ -19,11 +19,7 @@ _VIEW_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeDumpRecord:
-    """The `config.json` of a code dump.
-
-    Raises:
-        ValueError: A value is out of range, or names do not agree.
-    """
+    """The `config.json` of a code dump."""
 
     vqvae_sha256: str
     """`weights_hash()` of the model that made the codes."""
@@ -60,10 +56,6 @@ def view_file(name: str) -> str:
 
 
 def require_view_name(name: str) -> None:
-    """Checks that the name of a view can be part of a file's.
-
-    Raises:
-        ValueError: It has other characters, or too many or none.
-    """
+    """Raises a ValueError unless the name of a view can be part of a file's."""
     rule = "of 1 to 64 letters, digits, hyphens and underscores"
     require(_VIEW_NAME.fullmatch(name) is not None, "the name of a view", rule, repr(name))

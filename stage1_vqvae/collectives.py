@@ -15,11 +15,7 @@ def is_distributed() -> bool:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sums `tensor` over all processes, in place, and returns it.
-
-    Raises:
-        torch.distributed.DistNetworkError: A process has ended or cannot be reached.
-    """
+    """Sums `tensor` over all processes, in place, and returns it."""
     if is_distributed():
         with _network_errors():
             dist.all_reduce(tensor)
@@ -27,11 +23,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def broadcast(tensor: Tensor) -> Tensor:
-    """Overwrites `tensor` with the one of rank 0, in place, and returns it.
-
-    Raises:
-        torch.distributed.DistNetworkError: A process has ended or cannot be reached.
-    """
+    """Overwrites `tensor` with the one of rank 0, in place, and returns it."""
     if is_distributed():
         with _network_errors():
             dist.broadcast(tensor, src=0)
@@ -40,7 +32,7 @@ def broadcast(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Raises every failure of a collective as one type: gloo raises a plain RuntimeError."""
+    """Raises `DistNetworkError` where a process is lost: gloo raises a plain RuntimeError."""
     try:
         yield
     except RuntimeError as error:

@@ -18,60 +18,36 @@ MAX_POSITIONS = 1 << 18  # of a code grid
 
 
 def require(holds: bool, name: str, requirement: str, value: object) -> None:
-    """Raises an error that names the rule a value breaks.
-
-    Raises:
-        ValueError: `holds` is False.
-    """
+    """Raises a ValueError that names an option, what it must be and what it is, unless `holds`."""
     if not holds:
         raise ValueError(f"{name} must be {requirement}, got {value}")
 
 
 def require_between(name: str, value: int, least: int, most: int) -> None:
-    """Checks the range of a whole number.
-
-    Raises:
-        ValueError: It is below `least` or above `most`.
-    """
+    """Raises a ValueError unless `value` is in [least, most]."""
     require(value >= least, name, f"at least {least}", value)
     require(value <= most, name, f"at most {most:,}", value)
 
 
 def require_at_least_zero(config: object, *names: str) -> None:
-    """Checks that fields of `config` are not negative.
-
-    Raises:
-        ValueError: One is.
-    """
+    """Raises a ValueError unless these fields of `config` are at least 0."""
     for name in names:
         require(getattr(config, name) >= 0, name, "at least 0", getattr(config, name))
 
 
 def require_above_zero(config: object, *names: str) -> None:
-    """Checks that fields of `config` are positive.
-
-    Raises:
-        ValueError: One is not.
-    """
+    """Raises a ValueError unless these fields of `config` are above 0."""
     for name in names:
         require(getattr(config, name) > 0, name, "above 0", getattr(config, name))
 
 
 def require_directions(unit_length: bool, codebook_dim: int, name: str = "cosine") -> None:
-    """Checks that codes of unit length have more than one dimension.
-
-    Raises:
-        ValueError: There are only two directions.
-    """
+    """Raises a ValueError unless codes of unit length have more than one dimension."""
     requirement = f"at least 2 with {name}=True (one dimension has only two directions)"
     require(not unit_length or codebook_dim > 1, "codebook_dim", requirement, codebook_dim)
 
 
 def require_temperatures(start: float, end: float) -> None:
-    """Checks that temperatures are positive and do not rise.
-
-    Raises:
-        ValueError: They are not positive, or `end` is above `start`.
-    """
+    """Raises a ValueError unless temperatures are positive, finite and do not rise."""
     require(0 < start < math.inf, "temperature", "above 0", start)
     require(0 < end <= start, "final_temperature", f"above 0, at most temperature={start}", end)

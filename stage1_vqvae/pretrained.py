@@ -1,4 +1,4 @@
-"""Loading a saved image tokenizer, whichever class it is of."""
+"""Loading a saved image tokenizer of any class."""
 
 from __future__ import annotations
 

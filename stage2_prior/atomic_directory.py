@@ -1,7 +1,6 @@
 """Directories that are whole or not there at all, also after a kill or a power cut.
 
-Each stage carries its own copy of this file, so that it can be used without the other; a test
-keeps the copies identical. Imports no torch.
+Both stages have a copy of this file, kept identical by a test. Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,10 +24,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yields a temporary directory to fill, which is renamed to `path` when the block succeeds.
 
     An exception leaves nothing; a kill at most the temporary directory, `.NAME.partial-*`. Files
-    must be on the disk when the block ends: see `write_file`.
-
-    Args:
-        path: Must not exist yet; its parents are made.
+    must be on the disk when the block ends: see `write_file`. The parents of `path` are made.
 
     Raises:
         FileExistsError: `path` exists; nothing is ever overwritten.
@@ -36,8 +32,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     _refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f".{path.name[:_PREFIX_LENGTH]}.partial-{secrets.token_hex(8)}"
-    partial = path.with_name(name)
+    partial = path.with_name(f".{path.name[:_PREFIX_LENGTH]}.partial-{secrets.token_hex(8)}")
     try:
         partial.mkdir()
         yield partial
@@ -71,7 +66,7 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> OSError:
-    """`error`, which concerns a temporary name, in terms of `path`."""
+    """Returns `error`, which names a temporary file, as one about `path`."""
     assert error.errno is not None
     named = type(error)(
         f"{path} could not be written ({os.strerror(error.errno)}): make room or choose a place "

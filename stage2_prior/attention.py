@@ -16,16 +16,9 @@ _EXPLICIT_LENGTH = 256
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, prefix: int = 0) -> Tensor:
-    """Computes softmax(Q K^T / sqrt(d)) V with a causal mask.
+    """Computes softmax(Q K^T / sqrt(d)) V with a causal mask; all are (B, heads, L, d).
 
-    Args:
-        query: (B, heads, L, d).
-        key: (B, heads, L, d).
-        value: (B, heads, L, d).
-        prefix: Number of first positions that every position sees, the prefix itself included.
-
-    Returns:
-        (B, heads, L, d).
+    The first `prefix` positions are seen by all, themselves included.
     """
     length = query.shape[2]
     if query.device.type != "cpu" or length > _EXPLICIT_LENGTH:
@@ -40,7 +33,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, prefix: int = 0)
 
 
 def _hidden(length: int, prefix: int, device: torch.device) -> Tensor:
-    """The mask, bool (L, L): True where the position of a row must not see that of a column."""
+    """Returns bool (L, L): True where the position of a row must not see that of a column."""
     hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
     hidden[:, :prefix] = False
     return hidden

@@ -30,12 +30,7 @@ from stage2_prior.sampling.checks import (
 )
 from stage2_prior.sampling.ordering import check_order
 from stage2_prior.sampling.settings import SamplingSettings
-from stage2_prior.sampling.stepper import (
-    CodeStepper,
-    DecodingStart,
-    SamplingRule,
-    sample_in_order,
-)
+from stage2_prior.sampling.stepper import CodeStepper, DecodingStart, SamplingRule, sample_in_order
 from stage2_prior.spec import PriorSpec
 
 ARTIFACT_KIND = "prior"
@@ -170,45 +165,26 @@ class CodePrior(nn.Module, ABC):
     ) -> Tensor:
         """Computes -log p of each code given those before it, differentiable, in nats.
 
-        Args:
-            sequence: int64 (B, L), as for `forward`.
-            labels: int64 (B,), as for `forward`.
-            context: As for `forward`.
-            order: int64 (B, L), only for a prior of any order; None for the prior's own.
+        Takes what `forward` takes; `order`, int64 (B, L), is for a prior of any order only.
 
         Returns:
             float32 (B, L).
-
-        Raises:
-            ValueError: A context is missing, or given to a prior without.
         """
         check_has_context(context is not None, self.spec.context)
         arguments = (sequence, labels, context)
         all_logits = self(*arguments) if order is None else self(*arguments, order)
         parts = split_by_grid(sequence, self.grids)
-        return torch.cat(
-            [
-                # One flat row of K logits per code: softmax over a strided axis is slow on a CPU.
-                F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="none").view_as(
-                    part
-                )
-                for logits, part in zip(all_logits, parts, strict=True)
-            ],
-            dim=1,
-        )
+        # One flat row of K logits per code: softmax over a strided axis is slow on a CPU.
+        nats = [
+            F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="none").view_as(part)
+            for logits, part in zip(all_logits, parts, strict=True)
+        ]
+        return torch.cat(nats, dim=1)
 
     def resolve(
         self, settings: SamplingSettings | None, num_samples: int, *, labelled: bool
     ) -> SamplingSettings:
-        """Checks settings against this prior and decides `compile="auto"`.
-
-        Args:
-            settings: How to sample; None samples from the model as it is.
-            num_samples: How many images will be sampled.
-            labelled: Whether labels are given.
-
-        Returns:
-            The settings, `compile` on or off.
+        """Checks settings for `num_samples` images, and decides `compile="auto"`.
 
         Raises:
             TypeError: They are not `SamplingSettings`.
@@ -240,10 +216,9 @@ class CodePrior(nn.Module, ABC):
 
         Args:
             count: Number of samples.
-            labels: Integers (count,), one for all, or None for the distribution without labels.
+            labels: As for `log_prob`, with B = count.
             settings: How to sample; None samples from the model as it is.
-            context: int64 (count, h_i, w_i) per context grid, or float32 (count, Lc, D); None for a
-                prior without context.
+            context: As for `log_prob`, with B = count.
             seed: In [0, 2^63). A sample's random numbers depend on the seed and its index alone, so
                 that it is the same in every batch. Another machine, number of threads or version of
                 torch may round a logit differently, which changes about one code in a million; so
@@ -297,15 +272,14 @@ class CodePrior(nn.Module, ABC):
         Args:
             codes: int64 (B, h_i, w_i) per grid; values at unknown positions do not matter.
             known: bool (B, h_i, w_i) per grid, True for a code to keep.
-            labels: Integers (B,), one for all, or None for the distribution without labels.
-            settings: How to sample; None samples from the model as it is.
-            context: As for `sample`.
+            labels: As for `log_prob`.
+            settings: As for `sample`.
+            context: As for `log_prob`.
             order: int64 (L,) or (B, L); known and unknown codes each keep this order among
                 themselves. None for the raster order.
             seed: As for `sample`: the code at a position depends on seed, index and position.
-            first_index: Index of the first sample.
-            batch_size: Samples per batch. Samples with equally many known codes are decoded
-                together.
+            first_index: As for `sample`.
+            batch_size: As for `sample`; only samples with equally many known codes share a batch.
 
         Returns:
             int64 (B, h_i, w_i) per grid, on the prior's device.
@@ -377,11 +351,8 @@ class CodePrior(nn.Module, ABC):
         unknown = order[:, batch.start.num_known :]
         uniform = batch.noise.block(0)
         with self._batch_stepper(batch, settings) as stepper:
-            sampled = sample_in_order(
-                stepper,
-                SamplingRule(settings, self.num_codes),
-                uniform.gather(1, unknown.to(uniform.device)),
-            )
+            uniform = uniform.gather(1, unknown.to(uniform.device))
+            sampled = sample_in_order(stepper, SamplingRule(settings, self.num_codes), uniform)
         return codes.scatter(1, unknown, sampled)
 
     def _batch_stepper(self, batch: SamplingBatch, settings: SamplingSettings) -> CodeStepper:
@@ -396,7 +367,7 @@ class CodePrior(nn.Module, ABC):
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Evaluation mode for the length of the block."""
+        """Sets evaluation mode for the length of the block."""
         training = self.training
         self.eval()
         try:
@@ -405,10 +376,10 @@ class CodePrior(nn.Module, ABC):
             self.train(training)
 
     def _labels(self, labels: Labels | None, count: int) -> Tensor:
-        """Labels as `forward` takes them: int64 (count,)."""
+        """Converts labels to what `forward` takes: int64 (count,)."""
         return labels_or_null(labels, count, self.config, self.num_classes).to(self._device)
 
     def _context(self, context: Context | None, count: int) -> Tensor | None:
-        """The context as `forward` takes it, or None for a prior without."""
+        """Converts a context to what `forward` takes; None for a prior without."""
         tensor = context_tensor(context, count, self.spec.context)
         return None if tensor is None else tensor.to(self._device)

@@ -41,19 +41,10 @@ class TransformerConfig:
     orders are not unlearned, 0 to 1."""
 
     def __post_init__(self) -> None:
-        require_between("num_layers", self.num_layers, 1, _MAX_LAYERS)
+        _check_network(self)
+        _require_heads_divide_width(self)
         for name in ("random_order_until", "random_order_share"):
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
-        require_between("num_heads", self.num_heads, 1, _MAX_WIDTH)
-        require_between("width", self.width, 1, _MAX_WIDTH)
-        require(
-            self.width % self.num_heads == 0,
-            "width",
-            f"a multiple of num_heads ({self.num_heads})",
-            self.width,
-        )
-        for name in ("dropout", "label_dropout"):
-            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,26 +70,28 @@ class PixelCNNConfig:
     """Probability of training an image without its label; above 0 a guidance scale can be used."""
 
     def __post_init__(self) -> None:
-        require_between("num_layers", self.num_layers, 1, _MAX_LAYERS)
-        require_between("width", self.width, 1, _MAX_WIDTH)
+        _check_network(self)
         require_between("kernel_size", self.kernel_size, 3, _MAX_KERNEL_SIZE)
         require(self.kernel_size % 2 == 1, "kernel_size", "odd", self.kernel_size)
-        require(self.attention_every >= 0, "attention_every", "at least 0", self.attention_every)
-        require(
-            self.attention_every <= self.num_layers,
-            "attention_every",
-            f"at most num_layers ({self.num_layers})",
-            self.attention_every,
-        )
-        require_between("num_heads", self.num_heads, 1, _MAX_WIDTH)
-        require(
-            not self.attention_every or self.width % self.num_heads == 0,
-            "width",
-            f"a multiple of num_heads ({self.num_heads})",
-            self.width,
-        )
-        for name in ("dropout", "label_dropout"):
-            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        every, most = self.attention_every, f"at most num_layers ({self.num_layers})"
+        require(every >= 0, "attention_every", "at least 0", every)
+        require(every <= self.num_layers, "attention_every", most, every)
+        if every:
+            _require_heads_divide_width(self)
+
+
+def _check_network(config: PriorConfig) -> None:
+    """Checks the fields that both configs have."""
+    require_between("num_layers", config.num_layers, 1, _MAX_LAYERS)
+    require_between("num_heads", config.num_heads, 1, _MAX_WIDTH)
+    require_between("width", config.width, 1, _MAX_WIDTH)
+    for name in ("dropout", "label_dropout"):
+        require(0 <= getattr(config, name) < 1, name, "in [0, 1)", getattr(config, name))
+
+
+def _require_heads_divide_width(config: PriorConfig) -> None:
+    requirement = f"a multiple of num_heads ({config.num_heads})"
+    require(config.width % config.num_heads == 0, "width", requirement, config.width)
 
 
 PriorConfig: TypeAlias = TransformerConfig | PixelCNNConfig

@@ -30,7 +30,6 @@ class GridSpec:
     """K; codes are in [0, K)."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if min(self.height, self.width, self.codebook_size) < 1:
             raise ValueError(f"height, width and codebook_size must be at least 1, got {self}")
         if self.codebook_size > _MAX_CODEBOOK_SIZE:
@@ -44,10 +43,6 @@ class GridSpec:
 
 def check_grids(grids: tuple[GridSpec, ...], name: str = "grids") -> None:
     """Checks that there are not too many grids or codes for a network.
-
-    Args:
-        grids: The specs.
-        name: What an error message calls them.
 
     Raises:
         ValueError: There are more than 256, or more than 2^18 codes in them.
@@ -66,11 +61,7 @@ def split_by_grid(sequence: Tensor, grids: tuple[GridSpec, ...]) -> tuple[Tensor
 
 
 def raster_positions(grids: tuple[GridSpec, ...]) -> Tensor:
-    """Computes the grid, row and column of each code of the sequence, in raster order.
-
-    Returns:
-        int64 (L, 3): grid, row and column.
-    """
+    """Computes grid, row and column of each code of the sequence, in raster order: int64 (L, 3)."""
     return torch.tensor(
         [
             (i, row, column)
@@ -102,12 +93,7 @@ def dtype_of(values: object) -> torch.dtype | str:
 def check_codes(
     codes: tuple[Tensor, ...], grids: tuple[GridSpec, ...], name: str = "codes"
 ) -> None:
-    """Checks number, dtype, shape and range of code grids.
-
-    Args:
-        codes: One grid (B, h_i, w_i) per spec.
-        grids: The specs.
-        name: What an error message calls them.
+    """Checks number, dtype, shape and range of code grids (B, h_i, w_i), one per spec.
 
     Raises:
         TypeError: The codes are not integers.
@@ -124,12 +110,7 @@ def check_codes(
 
 
 def check_known(known: tuple[Tensor, ...], grids: tuple[GridSpec, ...]) -> None:
-    """Checks number, dtype and shape of the masks of known codes.
-
-    Raises:
-        TypeError: They are not bool.
-        ValueError: Their number or shape does not fit.
-    """
+    """Checks number, dtype and shape of the masks of known codes, bool (B, h_i, w_i)."""
     cure = "give True for a code to keep"
     _check_tensors(known, grids, "known", (torch.bool,), "bool tensors", cure)
 

@@ -77,10 +77,8 @@ class PriorObjective(nn.Module):
         if labels is None:
             labels = null_labels
         elif self.training and self.prior.config.label_dropout:
-            dropped = (
-                torch.rand(labels.shape, device=labels.device) < self.prior.config.label_dropout
-            )
-            labels = torch.where(dropped, null_labels, labels)
+            random = torch.rand(labels.shape, device=labels.device)
+            labels = torch.where(random < self.prior.config.label_dropout, null_labels, labels)
         loss = self.prior.nll(sequence, labels, context, self._order(sequence)).mean()
         return PriorStep(loss, {"bits_per_code": loss.detach() / math.log(2)})
 

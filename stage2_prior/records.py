@@ -5,8 +5,7 @@ dataclass, strictly: exactly the fields of the class, of exactly their types, fi
 whatever the `__post_init__` of the class demands. A sealed record ends with `sha256`, the hash of
 all its other bytes, so that a change of any byte is noticed.
 
-Each stage carries its own copy of this file, so that it can be used without the other; a test
-keeps the copies identical. Imports no torch.
+Both stages have a copy of this file, kept identical by a test. Imports no torch.
 """
 
 from __future__ import annotations
@@ -24,19 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n\Z')
-_HEADER = ("format_version", "kind")
 
 
 def encode_record(
     kind: str, version: int, fields: Mapping[str, Any], *, sealed: bool = False
 ) -> bytes:
-    """The bytes of a record's file.
-
-    Args:
-        kind: What the record describes; `decode_record` asks for it again.
-        version: The version of this kind's format.
-        fields: JSON-ready values of every field of the record's class.
-        sealed: Whether to end with the hash of everything else.
+    """Encodes JSON-ready values of every field of a record's class as the bytes of its file.
 
     Raises:
         ValueError: A number is not finite.
@@ -52,24 +44,14 @@ def encode_record(
 def decode_record(
     content: bytes, kind: str, version: int, cls: type[T], *, sealed: bool = False
 ) -> T:
-    """Reads what `encode_record` wrote.
-
-    Args:
-        content: The bytes of the file.
-        kind: The kind it must be.
-        version: The format version it must have.
-        cls: A dataclass with the record's fields, without version, kind and seal.
-        sealed: Whether it must end with the hash of everything else.
-
-    Returns:
-        An instance of `cls`.
+    """Decodes what `encode_record` returned, with the same arguments, to the dataclass `cls`.
 
     Raises:
         ValueError: The content is no record of this kind and version, was changed after it was
             sealed, or does not fit `cls`. The message names what is wrong, not the file.
     """
     record = parse_object(content)
-    found_version, found_kind = (record.pop(name, None) for name in _HEADER)
+    found_version, found_kind = record.pop("format_version", None), record.pop("kind", None)
     if type(found_version) is not int or not isinstance(found_kind, str):
         raise ValueError("format_version and kind are required")
     if found_kind != kind:
@@ -86,12 +68,9 @@ def decode_record(
 
 
 def convert(values: Mapping[str, Any], cls: type[T]) -> T:
-    """Builds the dataclass `cls` from JSON values, strictly.
+    """Builds the dataclass `cls` from values of `json.loads`, strictly.
 
-    Args:
-        values: Values as `json.loads` returns them.
-        cls: A dataclass; nested dataclasses, tuples, literals and unions of dataclasses with a
-            `kind` are allowed.
+    Its fields may be nested dataclasses, tuples, literals and unions of dataclasses with a `kind`.
 
     Raises:
         ValueError: A field is missing, unknown, of another type, not finite or out of range.
@@ -150,7 +129,7 @@ def _require_seal(content: bytes) -> None:
 
 
 def _first_error(error: ValidationError) -> str:
-    """The first error in one sentence; of a union, that of the member whose kind was named."""
+    """Returns the first error as a sentence; of a union, that of the member of the named kind."""
     errors = error.errors(include_url=False)
     # Of the members of unions that are not of the kind that was named.
     others = [e["loc"] for e in errors if e["type"] == "literal_error" and e["loc"][-1] == "kind"]
@@ -172,7 +151,7 @@ def _first_error(error: ValidationError) -> str:
 
 
 def _is_beside(path: tuple[int | str, ...], kind: tuple[int | str, ...]) -> bool:
-    """Whether an error lies in the member of a union whose wrong kind is at `kind`."""
+    """Returns whether an error lies in the member of a union whose wrong kind is at `kind`."""
     return path != kind and path[: len(kind) - 1] == kind[:-1]
 
 
@@ -181,11 +160,7 @@ def _shortened(text: str, length: int = 80) -> str:
 
 
 def _require_same(read: Any, given: Any, path: str) -> None:
-    """Refuses what validation let through: another type, a missing field, another spelling.
-
-    Raises:
-        ValueError: Written again, the record would differ.
-    """
+    """Refuses what validation let through: another type, a missing field, another spelling."""
     if isinstance(read, dict) and isinstance(given, dict):
         different = sorted(read.keys() ^ given.keys())
         if different:

@@ -1,7 +1,6 @@
 """Reading a safetensors file: what it holds, before any of it is read, and its tensors.
 
-Each stage carries its own copy of this file, so that it can be used without the other; a test
-keeps the copies identical.
+Both stages have a copy of this file, kept identical by a test.
 """
 
 from __future__ import annotations
@@ -24,19 +23,11 @@ _MAX_SHOWN = 200
 
 
 def require_layout(path: Path, wanted: Layout, *, cure: str) -> dict[str, tuple[int, ...]]:
-    """Makes sure that a file holds the tensors that its `config.json` announces, and no others.
-
-    Args:
-        path: The file.
-        wanted: Its tensors.
-        cure: What to do where it holds others, as the end of a sentence.
-
-    Returns:
-        The shapes that were found.
+    """Checks that a file holds the tensors that its `config.json` announces; returns their shapes.
 
     Raises:
         ValueError: The file is damaged, or a tensor is missing, left over, or of another type or
-            shape.
+            shape. The sentence ends with `cure`, what to do about it.
     """
     try:
         with _utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
@@ -57,30 +48,27 @@ def require_layout(path: Path, wanted: Layout, *, cure: str) -> dict[str, tuple[
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that `require_layout` accepts, by name, on the CPU."""
+    """Reads the tensors of a file that `require_layout` accepts, on the CPU."""
     with _utf8_path(path) as opened:
         tensors: dict[str, Tensor] = load_file(opened)
         return tensors
 
 
 def header_hash(file: BinaryIO) -> str:
-    """SHA-256 of a safetensors file up to its first tensor: a length, and as many bytes of JSON."""
+    """Computes the SHA-256 of a safetensors file up to its first tensor: a length and its JSON."""
     length = file.read(8)
     return hashlib.sha256(length + file.read(int.from_bytes(length, "little"))).hexdigest()
 
 
 def one_line(text: object) -> str:
-    """One line of reasonable length, whatever a damaged file made of it."""
+    """Returns `text` as one line of reasonable length, whatever a damaged file made of it."""
     line = " ".join(str(text).split())
     return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}..."
 
 
 @contextmanager
 def _utf8_path(path: Path) -> Iterator[Path]:
-    """Yields a path to the same file whose name is UTF-8, which safetensors requires.
-
-    Linux allows other names. They are reached by a temporary link.
-    """
+    """Yields a UTF-8 path to the file, as safetensors requires: a temporary link to other names."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -29,7 +29,6 @@ class FeatureSpec:
     """D, features per position."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if min(self.height, self.width, self.dim) < 1:
             raise ValueError(f"height, width and dim must be at least 1, got {self}")
         if self.dim > _MAX_FEATURES or self.height * self.width > _MAX_CONTEXT_LENGTH:
@@ -70,7 +69,6 @@ class PriorSpec:
     images. Samples and log-probabilities never have them."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if not self.grids:
             raise ValueError("at least one grid is required, got none")
         check_grids(self.grids)

@@ -69,11 +69,7 @@ class Finding:
 
 
 def diagnose(statistics: CodebookStatistics, config: VQVAEConfig) -> tuple[Finding, ...]:
-    """Diagnoses a codebook from its statistics over a whole split.
-
-    Returns:
-        Findings by decreasing severity.
-    """
+    """Returns findings on a codebook over a whole split, by decreasing severity."""
     found: list[Finding] = []
     for i, grid in enumerate(statistics.grids):
         index = i if len(statistics.grids) > 1 else None

@@ -32,6 +32,8 @@ def find_duplicates(
         ||c - c'|| <= 0.05 r          r is the rms distance of the used codes from their mean, so
                                       that a huge error (z_e elsewhere) does not make all codes one.
 
+    Distances are computed in blocks of bounded size; all K^2 take seconds for K = 16,384.
+
     Args:
         vectors: float64 (K, D).
         counts: int64 (K,), number of positions of each code.
@@ -40,8 +42,7 @@ def find_duplicates(
     Returns:
         int64 (K,), for each code the most frequent duplicate before it in the order of decreasing
         frequency (the lower index first among equals), or -1; and the median distance of a used
-        code to the nearest other used one, or None. Distances are computed in blocks of bounded
-        size; all K^2 take seconds for K = 16,384.
+        code to the nearest other used one, or None.
     """
     order = torch.argsort(counts, descending=True, stable=True)
     used = int((counts > 0).sum())

@@ -41,12 +41,6 @@ def inspect_codebook(
         location: Where the run's images are now.
         out: New directory; None renews `codebook` in the run directory.
         device_name: As `choose_device`.
-
-    Raises:
-        FileExistsError: The output exists and is not this command's.
-        FileNotFoundError: There is no VQ-VAE, or there are no data.
-        ValueError: One of them is damaged, or the data are others.
-        OSError: The output cannot be written.
     """
     refuse_in_data(out, location.of(directory.config().data))
     target = out or directory.path / "codebook"
@@ -79,13 +73,8 @@ def inspect_codebook(
 def check_output(out: Path, *, renew: bool) -> None:
     """Refuses early, before any work, to write over what is not this command's.
 
-    Args:
-        out: The directory to write.
-        renew: Whether an earlier output of this command may be replaced.
-
     Raises:
         FileExistsError: `out` exists, and is not to be renewed or something else.
-        OSError: `out` cannot be written.
     """
     if not renew:
         refuse_existing(out)

@@ -1,8 +1,4 @@
-"""Plots of a codebook, by matplotlib without a display.
-
-Colours are those of Okabe and Ito, which colour-blind people distinguish; colour is never the only
-difference.
-"""
+"""Plots of a codebook; colour, distinct for colour-blind people, is never the only difference."""
 
 from __future__ import annotations
 
@@ -34,18 +30,12 @@ _MAX_WRITTEN = 144
 def save_plots(directory: Path, model: VQVAE, statistics: CodebookStatistics) -> list[Path]:
     """Writes plots of usage, decoded codes, map and entropy of each grid as PNG files.
 
-    Args:
-        directory: Must exist.
-        model: In evaluation mode.
-        statistics: From `measure_codebook`.
-
     Returns:
         The paths: `usage.png`, `decoded.png`, `map.png`, `entropy.png`; with several grids
         `usage-0.png` and so on.
     """
-    paths = []
+    paths, several = [], len(statistics.grids) > 1
     for i, grid in enumerate(statistics.grids):
-        several = len(statistics.grids) > 1
         title = f"grid {i}: " if several else ""
         figures = {
             "usage": plot_usage(grid, title),
@@ -63,33 +53,25 @@ def plot_usage(grid: GridStatistics, title: str = "") -> Figure:
     """Plots the share of positions of each code, in decreasing order, on a logarithmic axis."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    size, ranks = grid.codebook_size, np.arange(1, grid.num_used + 1)
     shares = np.sort(grid.counts)[::-1][: grid.num_used] / grid.num_positions
-    axes.plot(np.arange(1, grid.num_used + 1), shares, color=_BLUE, label="share of the code")
-    axes.fill_between(
-        np.arange(1, grid.num_used + 1), shares, shares.min() / 2, color=_BLUE, alpha=0.2
-    )
-    axes.axhline(
-        1 / grid.codebook_size,
-        color="black",
-        linestyle="--",
-        label=f"uniform: 1 / {grid.codebook_size:,}",
-    )
+    axes.plot(ranks, shares, color=_BLUE, label="share of the code")
+    axes.fill_between(ranks, shares, shares.min() / 2, color=_BLUE, alpha=0.2)
+    axes.axhline(1 / size, color="black", linestyle="--", label=f"uniform: 1 / {size:,}")
     if grid.num_dead:
         axes.axvspan(
             grid.num_used + 0.5,
-            grid.codebook_size + 0.5,
+            size + 0.5,
             facecolor="none",
             edgecolor=_VERMILLION,
             hatch="//",
             label=f"never used: {grid.num_dead:,} codes",
         )
     axes.set_yscale("log")
-    axes.set_xlim(0.5, grid.codebook_size + 0.5)
+    axes.set_xlim(0.5, size + 0.5)
     axes.set_xlabel("code, by decreasing frequency")
     axes.set_ylabel("share of all positions")
-    axes.set_title(
-        f"{title}usage {grid.usage:.1%}, perplexity {grid.perplexity:.1f} of {grid.codebook_size:,}"
-    )
+    axes.set_title(f"{title}usage {grid.usage:.1%}, perplexity {grid.perplexity:.1f} of {size:,}")
     axes.legend()
     return figure
 
@@ -99,14 +81,8 @@ def plot_map(grid: GridStatistics, title: str = "") -> Figure:
     codes, sample, explained = project(grid.vectors, grid.sample)
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(
-        sample[:, 0],
-        sample[:, 1],
-        s=3,
-        color=_GRAY,
-        linewidths=0,
-        label=f"z_e, {len(sample):,} positions",
-    )
+    positions = f"z_e, {len(sample):,} positions"
+    axes.scatter(sample[:, 0], sample[:, 1], s=3, color=_GRAY, linewidths=0, label=positions)
     used = grid.counts > 0
     # Area by frequency; a code of mean frequency is drawn with 40 square points.
     area = 40 * grid.counts[used] * grid.codebook_size / grid.num_positions
@@ -121,14 +97,9 @@ def plot_map(grid: GridStatistics, title: str = "") -> Figure:
         label=f"used codes, {grid.num_used:,} (area: frequency)",
     )
     if grid.num_dead:
-        axes.scatter(
-            codes[~used, 0],
-            codes[~used, 1],
-            s=24,
-            marker="x",
-            color=_VERMILLION,
-            label=f"codes never used, {grid.num_dead:,}",
-        )
+        dead = f"codes never used, {grid.num_dead:,}"
+        x, y = codes[~used].T
+        axes.scatter(x, y, s=24, marker="x", color=_VERMILLION, label=dead)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(f"first principal component ({explained[0]:.0%} of the variance)")
     axes.set_ylabel(f"second principal component ({explained[1]:.0%} of the variance)")
@@ -144,9 +115,8 @@ def plot_entropy(grid: GridStatistics, title: str = "") -> Figure:
     axes = figure.add_subplot()
     most = math.log2(grid.codebook_size)
     image = axes.imshow(grid.position_entropy, cmap="cividis", vmin=0, vmax=most)
-    figure.colorbar(
-        image, label=f"entropy in bits, at most log2({grid.codebook_size:,}) = {most:.1f}"
-    )
+    bound = f"at most log2({grid.codebook_size:,}) = {most:.1f}"
+    figure.colorbar(image, label=f"entropy in bits, {bound}")
     if height * width <= _MAX_WRITTEN:
         for (row, column), bits in np.ndenumerate(grid.position_entropy):
             colour = "white" if bits < most / 2 else "black"
@@ -171,7 +141,8 @@ def plot_decoded(
     images = viewable(np.concatenate(list(_decode(model, statistics, index, order))))
     columns = math.ceil(math.sqrt(len(order) * images.shape[2] / images.shape[3]))
     sheet = tile_sheet(images, grid.counts[order] == 0, columns)
-    rows, tile = -(-len(order) // columns), sheet.shape[0] // -(-len(order) // columns)
+    rows = -(-len(order) // columns)
+    tile = sheet.shape[0] // rows
     left, right, bottom, top = 100, 20, 20, 60  # pixels around the sheet
     width, height = max(sheet.shape[1], 600) + left + right, sheet.shape[0] + bottom + top
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
@@ -182,8 +153,9 @@ def plot_decoded(
     axes.imshow(sheet, interpolation="nearest", aspect="auto")
     step = max(1, -(-40 // tile))  # rows between labels, which must not overlap
     axes.set_xticks([])
-    axes.set_yticks([(row + 0.5) * tile - 0.5 for row in range(0, rows, step)])
-    axes.set_yticklabels([str(row * columns + 1) for row in range(0, rows, step)])
+    labelled = range(0, rows, step)
+    labels = [str(row * columns + 1) for row in labelled]
+    axes.set_yticks([(row + 0.5) * tile - 0.5 for row in labelled], labels)
     axes.tick_params(length=0)  # ticks would cover pixels
     axes.set_ylabel("rank by frequency")
     for spine in axes.spines.values():
@@ -203,12 +175,7 @@ def plot_decoded(
 def tile_sheet(
     images: NDArray[np.uint8], framed: NDArray[np.bool_], columns: int
 ) -> NDArray[np.uint8]:
-    """Arranges images in rows on white, with frames around some.
-
-    Args:
-        images: uint8 (N, C, H, W), C = 1 or 3.
-        framed: bool (N,).
-        columns: Tiles per row.
+    """Arranges uint8 images (N, C, H, W), C = 1 or 3, in rows on white, with frames around some.
 
     Returns:
         uint8 RGB (H', W', 3). Images are enlarged by a whole number if the sheet is small, with
@@ -231,13 +198,9 @@ def tile_sheet(
 def project(
     vectors: NDArray[np.float32], sample: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Computes principal components of code vectors and z_e together, with equal weights.
+    """Computes principal components of code vectors (K, D) and z_e (S, D) together.
 
-    Equal weights make a drift between the two visible, whatever their numbers.
-
-    Args:
-        vectors: (K, D).
-        sample: (S, D).
+    Equal weights of the two make a drift visible, whatever their numbers.
 
     Returns:
         (K, 2), (S, 2) and (2,), the share of the variance of each component; zeros for a
@@ -265,9 +228,7 @@ def _decode(
     common = [int(grid.counts.argmax()) for grid in statistics.grids]
     for start in range(0, len(codes), _DECODED_AT_ONCE):
         part = torch.from_numpy(codes[start : start + _DECODED_AT_ONCE])
-        grids = [
-            torch.full((len(part), *shape), code)
-            for shape, code in zip(shapes, common, strict=True)
-        ]
+        filled = zip(shapes, common, strict=True)
+        grids = [torch.full((len(part), *shape), code) for shape, code in filled]
         grids[index] = part[:, None, None].expand(-1, *shapes[index]).contiguous()
         yield model.decode(tuple(grids)).cpu().numpy()

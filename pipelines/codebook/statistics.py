@@ -167,15 +167,9 @@ class CodebookStatistics:
 
     def record(self) -> dict[str, Any]:
         """Returns all statistics as JSON values."""
-        return {
-            "num_images": self.num_images,
-            "variance": self.variance,
-            "error": self.error,
-            "relative_error": self.relative_error,
-            "mean_norm": self.mean_norm,
-            "max_norm": self.max_norm,
-            "grids": [grid.record() for grid in self.grids],
-        }
+        names = ("num_images", "variance", "error", "relative_error", "mean_norm", "max_norm")
+        values = {name: getattr(self, name) for name in names}
+        return values | {"grids": [grid.record() for grid in self.grids]}
 
 
 @torch.no_grad()
@@ -203,9 +197,8 @@ def measure_codebook(
         t = _rows(model.quantizer.to_code_space(z_e))  # (N, D)
         if not grids:
             positions = num_images * codes[0][0].numel()
-            kept = np.random.default_rng(0).choice(
-                positions, min(positions, _SAMPLE), replace=False, shuffle=False
-            )
+            size, generator = min(positions, _SAMPLE), np.random.default_rng(0)
+            kept = generator.choice(positions, size, replace=False, shuffle=False)
             grids = [
                 _GridSums(v, (g.shape[1], g.shape[2]), np.sort(kept))
                 for v, g in zip(vectors, codes, strict=True)
@@ -297,22 +290,18 @@ class _GridSums:
         radius = centred.square().sum(dim=1).mean().sqrt().item()
         variance, error = moments.variance, moments.error / moments.count
         dead = centred[counts == 0]
+        dead_square = float((dead - moments.mean).square().sum(dim=1).mean())
+        entropies = [entropy_bits(row) for row in self._table]
         duplicate_of, neighbour_distance = find_duplicates(self._vectors, counts, error)
         return GridStatistics(
             vectors=self._vectors.float().numpy(),
             counts=counts.numpy(),
-            position_entropy=np.array([entropy_bits(row) for row in self._table]).reshape(
-                self._shape
-            ),
+            position_entropy=np.reshape(entropies, self._shape),
             variance=variance,
             error=error,
             lag=lag,
             reach=math.sqrt(moments.squares / moments.count) / radius if radius else None,
-            dead_distance=math.sqrt(
-                float((dead - moments.mean).square().sum(dim=1).mean()) / variance
-            )
-            if len(dead) and variance
-            else None,
+            dead_distance=math.sqrt(dead_square / variance) if len(dead) and variance else None,
             neighbour_distance=neighbour_distance,
             duplicate_of=duplicate_of,
             sample=torch.cat(self._sample).numpy(),

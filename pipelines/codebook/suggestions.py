@@ -1,7 +1,4 @@
-"""Suggestions of options to change for a better codebook.
-
-A change is suggested only if the run's quantizer has the option and accepts the new value.
-"""
+"""Suggestions of option changes, if the run's quantizer has the option and accepts the value."""
 
 from __future__ import annotations
 

@@ -39,17 +39,8 @@ CIFAR10_CLASSES = (
 def load_cifar10(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
     """Loads CIFAR-10, 50,000 training and 10,000 test images of 32x32 RGB.
 
-    The binary version is read: torchvision reads the Python version, which is a pickle.
-
-    Args:
-        root: Data folder. `cifar-10-batches-bin/` or `cifar-10-binary.tar.gz` is looked for in it
-            and in `cifar10`.
-        may_download: Whether to download missing files.
-
-    Raises:
-        FileNotFoundError: If it is not found and may not be downloaded.
-        RuntimeError: If the download failed.
-        ValueError: If a file is damaged.
+    `cifar-10-batches-bin/` or `cifar-10-binary.tar.gz` is looked for in `cifar10` and in `root`
+    itself. The binary version is read: torchvision reads the Python version, which is a pickle.
     """
     folders = [root / "cifar10", root]
     for folder in folders:

@@ -18,14 +18,10 @@ MAX_IMAGE_MEGAPIXELS = 89  # as Pillow warns from; 10,000 x 8,900
 def parse_source(source: str) -> tuple[str, Path | None]:
     """Splits a source such as `mnist` or `folder:photos` into its kind and its path.
 
-    Args:
-        source: One of `NAMED_SOURCES`, or `KIND:PATH` with a kind of `PATH_SOURCES`.
-
-    Returns:
-        The kind, and the path with `~` expanded; None for a named source.
+    The path has `~` expanded; that of a named source is None.
 
     Raises:
-        ValueError: If the source is unknown or lacks its path.
+        ValueError: The source is unknown or lacks its path.
     """
     kind, colon, path = source.partition(":")
     if kind in PATH_SOURCES:

@@ -23,7 +23,7 @@ class DataRecord:
     """Shape, sizes, classes and fingerprint of the three splits.
 
     Raises:
-        ValueError: If a size is below 1, or `num_classes` is not the number of names.
+        ValueError: A size is below 1, or `num_classes` is not the number of names.
     """
 
     image_shape: tuple[int, int, int]

@@ -98,8 +98,8 @@ def read_pixels(
         uint8 (C, H, W); see `to_pixels`.
 
     Raises:
-        BrokenImageError: If the file cannot be opened or decoded.
-        TooLargeImageError: If it has too many pixels.
+        BrokenImageError: The file cannot be opened or decoded.
+        TooLargeImageError: It has too many pixels.
     """
     with _opened(path, image_size, max_megapixels) as (image, _):
         return to_pixels(image, image_size, channels)
@@ -170,11 +170,7 @@ def read_all(
 ) -> Iterator[tuple[Path, T | BrokenImageError]]:
     """Yields each file with the result of `read`, or its error, in the order of `paths`.
 
-    Args:
-        pool: Threads of `decoding_threads`.
-        paths: (N,).
-        read: Reads a file.
-        num_pixels: (N,), pixels that reading each file holds in memory; None for hardly any.
+    `num_pixels` (N,) are those that reading each file holds in memory; None for hardly any.
     """
 
     def attempt(path: Path) -> T | BrokenImageError:

@@ -33,8 +33,7 @@ def download(urls: Sequence[str], md5: str, target: Path) -> None:
         target: Path of the file; its folder is created.
 
     Raises:
-        RuntimeError: If no mirror has the file.
-        OSError: If `target` cannot be written.
+        RuntimeError: No mirror has the file.
     """
     # Importing torchvision takes seconds, and only a download needs it.
     from torchvision.datasets.utils import download_url
@@ -58,16 +57,10 @@ def download(urls: Sequence[str], md5: str, target: Path) -> None:
 
 
 def require_download(allowed: bool, source: str, files: str, folders: Sequence[Path]) -> None:
-    """Checks that the user allows a download.
-
-    Args:
-        allowed: `DataConfig.download`.
-        source: Name of the image set.
-        files: Names of its files, for the message.
-        folders: Folders without them, for the message.
+    """Checks that the user allows a download; the message names set, files and searched folders.
 
     Raises:
-        FileNotFoundError: If the download is not allowed.
+        FileNotFoundError: The download is not allowed.
     """
     if not allowed:
         raise FileNotFoundError(

@@ -35,7 +35,7 @@ def read_headers(
     """Reads the header of each file.
 
     Raises:
-        BrokenImageError: If a header cannot be read and `config.skip_broken` is False.
+        BrokenImageError: A header cannot be read and `config.skip_broken` is False.
     """
 
     def read(path: Path) -> Header:
@@ -52,17 +52,12 @@ def read_headers(
 
 
 def empty_pixels(shape: tuple[int, ...], config: DataConfig) -> NDArray[np.uint8]:
-    """Allocates a uint8 array: in RAM, or above `max_memory_mib` in a temporary file.
+    """Allocates a uint8 array in RAM, or above `max_memory_mib` in a temporary file.
 
-    Args:
-        shape: (N, C, H, W).
-        config: The limit, and the data folder for the temporary file.
-
-    Returns:
-        uint8 array of `shape`; its file, if any, has no name and ends with the process.
+    The file, in the data folder, has no name and ends with the process.
 
     Raises:
-        OSError: If the disk has too little space.
+        OSError: The disk has too little space.
     """
     size = int(np.prod(shape, dtype=np.int64))
     if size <= config.max_memory_mib * 2**20:
@@ -88,7 +83,7 @@ class SameSize:
         """Compares (C, H, W) of the image at `path` with that of the first call.
 
         Raises:
-            ValueError: If they differ.
+            ValueError: They differ.
         """
         first, expected = self._first = self._first or (path, shape)
         if shape != expected:
@@ -107,7 +102,7 @@ def decode(
     config: DataConfig,
     same_size: SameSize,
 ) -> tuple[ImageSet, int]:
-    """Decodes image files into one array, in their order.
+    """Decodes image files into one array, in their order; also counts the broken ones left out.
 
     Args:
         pool: Threads of `decoding_threads`.
@@ -117,13 +112,9 @@ def decode(
         config: Size, handling of broken files, and memory limits.
         same_size: Compares the images of all splits.
 
-    Returns:
-        The images, and the number of broken files left out.
-
     Raises:
-        BrokenImageError: If a file is broken and `config.skip_broken` is False.
-        ValueError: If all files are broken, or differ in size and `config.image_size` is None.
-        OSError: If the disk has too little space.
+        BrokenImageError: A file is broken and `config.skip_broken` is False.
+        ValueError: All files are broken.
     """
 
     def read(path: Path) -> NDArray[np.uint8]:
@@ -156,17 +147,6 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
 
     The files are split before any is decoded, so that a broken file moves no other one to another
     split, and a limited run decodes only its own images.
-
-    Args:
-        folder: Root of the tree.
-        config: Form of the images and sizes of the splits.
-
-    Returns:
-        The decoded splits, with the number of broken files left out.
-
-    Raises:
-        OSError: If the folder is missing or cannot be listed, or the disk is full.
-        ValueError: If files are bad or too few; see `read_tree`, `split` and `decode`.
     """
     with _naming_options(), decoding_threads() as pool:
         given = read_tree(folder, with_labels=config.labels, skip_broken=config.skip_broken)
@@ -204,18 +184,14 @@ def _naming_options() -> Iterator[None]:
 
 
 def read_images(path: Path, image_shape: tuple[int, int, int]) -> tuple[ImageSet, tuple[str, ...]]:
-    """Reads one image file, or all of a folder, without splits or labels.
+    """Reads one image file, or all of a folder at any depth, without splits or labels.
 
     Args:
-        path: An image file, or a folder of them at any depth.
+        path: An image file or a folder.
         image_shape: (C, H, W) of the result, C = 1 or 3.
 
     Returns:
         The images in the order of their paths, and notes on skipped files, in sentences.
-
-    Raises:
-        OSError: If the path is missing or cannot be listed.
-        ValueError: If a file is broken, or there is no image.
     """
     channels, *size = image_shape
     paths, notes = ([path], ()) if path.is_file() else find_images(path)

@@ -37,22 +37,10 @@ def read_tree(
     - Sub-folders named train, val and test, or usual variants of these, are the splits, and each
       is read as below.
     - Images in sub-folders have the name of the first sub-folder as their class; deeper levels
-      are ignored.
+      are ignored. Classes are numbered in the order of their names.
     - Images that all lie directly in the folder have no labels.
 
-    Args:
-        folder: Root of the tree.
-        with_labels: False ignores the classes.
-        skip_broken: Whether dangling links are skipped instead of refused.
-
-    Returns:
-        The splits of the folder; classes are numbered in the order of their names.
-
-    Raises:
-        OSError: If the folder is missing or cannot be listed.
-        BrokenImageError: If a link is dangling.
-        ValueError: If there are no images, images with and without a class, splits next to
-            something else, or two folders for one split.
+    Dangling links are refused, or skipped with `skip_broken`.
     """
     paths, notes = find_images(folder, skip_broken=skip_broken)
     base = _unwrapped(folder, paths)
@@ -96,11 +84,7 @@ def _unwrapped(folder: Path, paths: Sequence[Path], classes: Sequence[str] = ())
 
 
 def _split_folders(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Returns the folder of each split, {} if no sub-folder is named like one.
-
-    Raises:
-        ValueError: If only some are, two are the same split, or train is missing.
-    """
+    """Returns the folder of each split, {} if no sub-folder is named like one."""
     parts = [path.relative_to(folder).parts for path in paths]
     inner = sorted({first for first, *rest in parts if rest})
     found = [(name, split) for name in inner if (split := split_named(name))]

@@ -70,25 +70,17 @@ class _LeftOut:
 
 
 def find_images(folder: Path, *, skip_broken: bool = False) -> tuple[list[Path], tuple[str, ...]]:
-    """Lists every image file below `folder`, sorted by relative path.
+    """Lists every image file below `folder`, sorted by relative path, and notes on skipped files.
 
-    Hidden files and folders are skipped, and so are folders that this software wrote. Links to
-    folders are followed, each folder once.
-
-    Args:
-        folder: Root of the tree.
-        skip_broken: Whether dangling links are skipped instead of refused.
-
-    Returns:
-        The files with an ending of `readable_endings`, in upper or lower case, and notes on skipped
-        files, in sentences.
+    Files have an ending of `readable_endings`, in upper or lower case. Hidden files and folders are
+    skipped, and so are folders that this software wrote. Links to folders are followed, each folder
+    once; dangling links are refused, or skipped with `skip_broken`.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        NotADirectoryError: If it is a file.
-        OSError: If a folder below it cannot be listed.
-        BrokenImageError: If a link is dangling.
-        ValueError: If it holds no images.
+        FileNotFoundError: There is no such folder.
+        NotADirectoryError: It is a file.
+        BrokenImageError: A link is dangling.
+        ValueError: It holds no images.
     """
     name = printable(folder)
     if not folder.exists():

@@ -24,21 +24,13 @@ MAX_UNZIPPED = 2**30  # bytes; the largest set of this format, EMNIST, has half 
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Reads the array of an IDX file, gzipped or not.
+    """Reads the array of an IDX file; gzip is recognised by the first bytes, not by the name.
 
     The format: two zero bytes, the element type (0x08 for unsigned bytes, the only one read here),
     the number of axes, one big-endian uint32 per axis, then the elements in C order.
 
-    Args:
-        path: The file; gzip is recognised by its first bytes, not by its name.
-
-    Returns:
-        uint8 array of the header's shape.
-
     Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it is not a regular file.
-        ValueError: If the file is not IDX of unsigned bytes, or is truncated or too long.
+        ValueError: The file is not IDX of unsigned bytes, or is truncated or too long.
     """
     require_file(path)
     with path.open("rb") as file:
@@ -85,19 +77,10 @@ def _read_stream(file: IO[bytes] | gzip.GzipFile, path: Path, most: int) -> NDAr
 
 
 def read_labelled_idx(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:
-    """Reads the labelled images of a pair of IDX files.
-
-    Args:
-        images_path: IDX file of gray images, (N, H, W).
-        labels_path: IDX file of their labels, (N,).
-        num_classes: Number of classes; labels must be below it.
-
-    Returns:
-        Images (N, 1, H, W) with labels (N,).
+    """Reads gray images (N, 1, H, W) and their labels (N,) of a pair of IDX files.
 
     Raises:
-        FileNotFoundError: If one of the files is missing.
-        ValueError: If one of the files is broken, or they do not belong together.
+        ValueError: One of the files is broken, or they do not belong together.
     """
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3:

@@ -18,8 +18,8 @@ class ImageSet:
     """Images of one shape, with or without labels.
 
     Raises:
-        TypeError: If `images` are not uint8 or `labels` are not int64.
-        ValueError: If `images` are not (N, C, H, W), or `labels` are not (N,).
+        TypeError: `images` are not uint8 or `labels` are not int64.
+        ValueError: `images` are not (N, C, H, W), or `labels` are not (N,).
     """
 
     images: NDArray[np.uint8]
@@ -77,7 +77,7 @@ class DataSplits:
     """The three splits of an image set.
 
     Raises:
-        ValueError: If a split is empty, the splits differ in image shape, or a label has no class.
+        ValueError: A split is empty, the splits differ in image shape, or a label has no class.
     """
 
     train: ImageSet

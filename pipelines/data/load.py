@@ -28,18 +28,8 @@ DOWNLOADABLE = {
 def load_splits(config: DataConfig) -> DataSplits:
     """Loads the training, validation and test images of `config`.
 
-    Args:
-        config: Source, form and splits.
-
-    Returns:
-        Splits of uint8 images, with int64 labels if the source has them.
-
     Raises:
-        FileNotFoundError: If a file or folder is missing and cannot be downloaded.
-        OSError: If a file cannot be read, or the disk is full.
-        RuntimeError: If a download failed, a required package is missing, or memory is too short.
-        TypeError: If an npz file holds the wrong type of numbers.
-        ValueError: If a file is damaged, or the images do not fit together or are too few.
+        RuntimeError: The images do not fit into memory.
     """
     try:
         return _load(config)

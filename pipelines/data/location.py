@@ -27,10 +27,7 @@ class DataLocation:
 
 
 def with_absolute_paths(config: DataConfig) -> DataConfig:
-    """Returns `config` with absolute paths.
-
-    The data folder is kept if no images are looked for in it.
-    """
+    """Returns `config` with absolute paths, except for a data folder that no images come from."""
     kind, path = parse_source(config.source)
     if path is not None:
         return replace(config, source=f"{kind}:{path.resolve()}")

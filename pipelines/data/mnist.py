@@ -36,15 +36,8 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
     """Loads MNIST, 60,000 training and 10,000 test images of 28x28 gray digits.
 
-    Args:
-        root: Data folder. The files are looked for in `mnist` and torchvision's `MNIST/raw`, not
-            in the folder itself: those of Fashion-MNIST have the same names.
-        may_download: Whether to download missing files.
-
-    Raises:
-        FileNotFoundError: If it is not found and may not be downloaded.
-        RuntimeError: If the download failed.
-        ValueError: If a file is damaged.
+    The files are looked for in `mnist` and torchvision's `MNIST/raw`, not in `root` itself: those
+    of Fashion-MNIST have the same names.
     """
     folders = [root / "mnist", root / "MNIST" / "raw"]
     paths = _find_idx(folders) or _download_idx("mnist", "MNIST", folders, may_download)
@@ -54,15 +47,8 @@ def load_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
 def load_fashion_mnist(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
     """Loads Fashion-MNIST, 60,000 training and 10,000 test images of 28x28 gray clothes.
 
-    Args:
-        root: Data folder. The files are looked for in `fashion-mnist`, torchvision's
-            `FashionMNIST/raw` and the folder of Debian's package `dataset-fashion-mnist`.
-        may_download: Whether to download missing files.
-
-    Raises:
-        FileNotFoundError: If it is not found and may not be downloaded.
-        RuntimeError: If the download failed.
-        ValueError: If a file is damaged.
+    The files are looked for in `fashion-mnist`, torchvision's `FashionMNIST/raw` and the folder of
+    Debian's package `dataset-fashion-mnist`.
     """
     folders = [root / "fashion-mnist", root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST]
     paths = _find_idx(folders) or _download_idx(

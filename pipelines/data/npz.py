@@ -28,7 +28,7 @@ MAX_RATIO = 16  # Times its own size that a file may unpack to, whatever the mem
 def read_npz(
     path: Path, class_names: tuple[str, ...] = (), *, max_memory_mib: int = MAX_MEMORY_MIB
 ) -> GivenSplits[ImageSet]:
-    """Reads the images of an npz file; nothing in it is ever unpickled.
+    """Reads the images of an npz file and its test split, if any; nothing in it is ever unpickled.
 
     Args:
         path: A file with `images`, uint8 (N, H, W) or (N, H, W, C), and optionally `labels`,
@@ -37,14 +37,9 @@ def read_npz(
         max_memory_mib: Largest unpacked size, if that is more than `MAX_RATIO` times the file's own
             size.
 
-    Returns:
-        The images with their labels, and the test split if there is one.
-
     Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it is not a regular file.
-        TypeError: If images are not uint8 or labels are not integers.
-        ValueError: If it is no npz file, too large, has a damaged or unknown entry or a wrong
+        TypeError: Images are not uint8 or labels are not integers.
+        ValueError: It is no npz file, too large, has a damaged or unknown entry or a wrong
             shape, or labels that do not fit.
     """
     arrays, file = _read_arrays(path, max_memory_mib), printable(path)

@@ -31,14 +31,10 @@ def is_output(folder: Path) -> bool:
 
 
 def refuse_in_data(out: Path | None, config: DataConfig) -> None:
-    """Checks that an output would not be read as an image of the data.
-
-    Args:
-        out: A new file or directory of images, or None.
-        config: Data of the run.
+    """Checks that a new file or directory of images would not be read as an image of the data.
 
     Raises:
-        ValueError: If it would.
+        ValueError: It would.
     """
     kind, folder = parse_source(config.source)
     if out is None or kind != "folder" or out.suffix == ".npz":

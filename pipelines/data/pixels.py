@@ -25,17 +25,10 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Converts any image to 8 bits, opaque, gray or RGB.
+    """Converts any image of known range (no 32-bit integers or floats) to 8 bits, gray or RGB.
 
     Transparent pixels become white, 16-bit gray is rounded to 8 bits, CMYK and palettes are
     resolved.
-
-    Args:
-        image: An image of any mode whose range is known: all but 32-bit integers and floats.
-        channels: 1 for gray, 3 for RGB.
-
-    Returns:
-        An image of mode L or RGB, of the same size.
     """
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode and "transparency" not in image.info:
@@ -66,20 +59,16 @@ def _band_to_mode(image: Image.Image, mode: str) -> Image.Image:
 def to_pixels(
     image: Image.Image, image_size: tuple[int, int] | None, channels: int
 ) -> NDArray[np.uint8]:
-    """Decodes an opened image file, upright, in the given size and channels.
+    """Decodes a freshly opened image file, upright, in the given size and channels.
 
-    Args:
-        image: A freshly opened image. Its EXIF orientation is applied; of several frames or pages
-            the first is taken.
-        image_size: Height and width to resize and crop to, or None to keep the image's own.
-        channels: 1 for gray, 3 for RGB.
+    The EXIF orientation is applied; of several frames or pages the first is taken. An `image_size`
+    of None keeps the image's own.
 
     Returns:
         uint8 (C, H, W).
 
     Raises:
-        OSError: If the pixels cannot be decoded.
-        ValueError: If the range of the pixels is unknown.
+        ValueError: The range of the pixels is unknown.
     """
     shrink_on_load(image, image_size)
     raw_mode = _raw_mode(image)
@@ -124,19 +113,14 @@ def _scale_transparency(image: Image.Image, raw_mode: object) -> None:
 def fit_images(
     images: ImageSet, image_size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
-    """Converts images in memory to the given size and channels.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        image_size: Height and width to resize and crop to, or None to keep them.
-        channels: 1 for gray, 3 for RGB, or None to keep them.
+    """Converts images in memory to the given size and channels; None keeps their own.
 
     Returns:
         uint8 (N, channels, *image_size) with the same labels; `images` itself if nothing
         changes.
 
     Raises:
-        ValueError: If `channels` is given and the images are neither gray nor RGB.
+        ValueError: `channels` is given and the images are neither gray nor RGB.
     """
     pixels = images.images
     count, have, *size = pixels.shape

@@ -41,18 +41,12 @@ class GivenSplits(Generic[S]):
 
 
 def fixed_permutation(size: int) -> NDArray[np.int64]:
-    """Returns the fixed permutation of `range(size)` that all splits are made by.
+    """Returns the fixed permutation of `range(size)` that all splits are made by, int64 (size,).
 
     It does not depend on the run's seed: two runs with different seeds must be judged on the same
     images, and a resumed or second-stage run must never train on what an earlier one validated on.
     It sorts raw 64-bit outputs of PCG64, whose stream NumPy guarantees to keep, unlike that of
     `Generator.permutation`.
-
-    Args:
-        size: Number of elements, at least 0.
-
-    Returns:
-        int64 (size,), a permutation of 0 .. size - 1.
     """
     keys = np.random.PCG64(PERMUTATION_SEED).random_raw(size)
     return np.argsort(keys, kind="stable").astype(np.int64)
@@ -63,16 +57,11 @@ def carve(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Splits off the first `fraction` of `indices` as the split `name`, at least one element.
 
-    Args:
-        indices: int64 (M,), the elements, in fixed order.
-        fraction: Share of the elements to split off, in (0, 1).
-        name: Name of the new split, for the error message.
-
     Returns:
         The remaining elements and the new split.
 
     Raises:
-        ValueError: If nothing would remain.
+        ValueError: Nothing would remain.
     """
     size = max(1, round(len(indices) * fraction))
     if size >= len(indices):
@@ -93,19 +82,11 @@ def split(
     """Makes the three splits; those that the source lacks are split off its training split.
 
     Each split comes in the order of the fixed permutation, so that its first n elements are a fair
-    sample of it, and a smaller limit gives a subset of a larger one.
-
-    Args:
-        given: The splits of the source.
-        validation_fraction: Share in (0, 1) of the training elements for validation.
-        test_fraction: Share in (0, 1) of all elements for testing, split off before validation.
-        limit: Largest number of elements per split; None for all.
-
-    Returns:
-        Training, validation and test split, which are disjoint.
+    sample of it, and a smaller limit gives a subset of a larger one. The test split is split off
+    before the validation split.
 
     Raises:
-        ValueError: If there are too few elements for each split to have one.
+        ValueError: There are too few elements for each split to have one.
     """
     train, validation, test = given.train, given.validation, given.test
     needed = 1 + (validation is None) + (test is None)

@@ -19,14 +19,10 @@ SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
 def load_svhn(root: Path, *, may_download: bool) -> GivenSplits[ImageSet]:
     """Loads SVHN, 73,257 training and 26,032 test images of 32x32 RGB house numbers.
 
-    Args:
-        root: Data folder. The files are looked for in `svhn` and in the folder itself.
-        may_download: Whether to download missing files.
+    The files are looked for in `svhn` and in `root` itself.
 
     Raises:
-        FileNotFoundError: If it is not found and may not be downloaded.
-        RuntimeError: If scipy is not installed, or the download failed.
-        ValueError: If a file is damaged.
+        RuntimeError: scipy is not installed.
     """
     if importlib.util.find_spec("scipy") is None:
         raise RuntimeError(

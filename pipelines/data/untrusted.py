@@ -15,17 +15,10 @@ PART = 2**20  # bytes read at once
 def read_array(
     file: IO[bytes] | GzipFile, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """Reads an array in parts, so that no more memory is filled than there are data.
-
-    Args:
-        file: The elements, in C order.
-        shape: The array's shape.
-        dtype: Its type, of at least one byte.
+    """Reads an array in C order in parts, so that no more memory is filled than there are data.
 
     Raises:
-        EOFError: If the file ends before the array.
-        ValueError: If the shape has too many axes or an invalid one.
-        MemoryError: If there is not enough memory.
+        EOFError: The file ends before the array.
     """
     array = np.empty(math.prod(shape), dtype)
     data = array.view(np.uint8).data

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,18 +28,12 @@ _PANEL_WIDTH, _BAR_HEIGHT, _DOTS_PER_INCH = 3.6, 0.42, 120
 
 
 def write_comparison(evaluations: Sequence[Evaluation], directory: Path) -> Path:
-    """Writes `comparison.md`, `comparison.csv` and `comparison.png` to a new directory.
+    """Writes table, CSV and picture of a comparison to a new directory, and returns the directory.
 
-    Args:
-        evaluations: Of at least two runs.
-        directory: Must not exist; whole or not there at all.
-
-    Returns:
-        `directory`.
+    It is written whole or not at all.
 
     Raises:
         ValueError: There are fewer than two evaluations.
-        FileExistsError: `directory` exists.
     """
     if len(evaluations) < 2:
         raise ValueError(
@@ -58,7 +51,7 @@ def write_comparison(evaluations: Sequence[Evaluation], directory: Path) -> Path
 
 
 def run_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The runs' names, numbered where they are the same; bytes that are no UTF-8 are escaped."""
+    """Returns the runs' names; equal ones are numbered, and bytes that are no UTF-8 escaped."""
     names = [e.run.encode("utf-8", "backslashreplace").decode() for e in evaluations]
     return [
         f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name
@@ -67,16 +60,11 @@ def run_names(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
-    """Which runs have the best value of a metric; none where only one has it or none is better.
+    """Returns the indices of the runs with the best value of a metric; none if only one has it.
 
-    Values that differ by less than the larger of their standard deviations are
-    not told apart: all of them are among the best.
+    Values that differ by less than the larger of their standard deviations are all among the best.
     """
-    known = {
-        i: metric
-        for i, metric in enumerate(metrics)
-        if metric is not None and not math.isnan(metric.value)
-    }
+    known = {i: m for i, m in enumerate(metrics) if m is not None and not math.isnan(m.value)}
     if len(known) < 2 or any(metric.better == "neither" for metric in known.values()):
         return set()
     sign = 1 if next(iter(known.values())).better == "higher" else -1
@@ -90,26 +78,20 @@ def best_runs(metrics: Sequence[Metric | None]) -> set[int]:
 
 
 def different_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Why metrics may not compare, one sentence each: other data, options or numbers of images."""
+    """Lists why metrics may not compare, in sentences: other data, options or numbers of images."""
     names = run_names(evaluations)
-    flat = [dict(_flat(evaluation.conditions.to_dict())) for evaluation in evaluations]
+    flat = [evaluation.conditions.flat() for evaluation in evaluations]
     warnings = []
     for key in dict.fromkeys(key for settings in flat for key in settings):
         values = [settings.get(key) for settings in flat]
         if key not in _OF_THE_RUN and any(value != values[0] for value in values):
             each = ", ".join(f"{n} {v}" for n, v in zip(names, values, strict=True))
-            warnings.append(f"{key.replace('_', ' ')} differs: {each}.")
-    for name in _definitions([evaluation.metrics for evaluation in evaluations]):
-        found = [evaluation.find(name) for evaluation in evaluations]
-        numbers = {metric.num_images for metric in found if metric is not None}
-        if len(numbers) > 1:
-            each = ", ".join(
-                f"{n} {metric.num_images:,}"
-                for n, metric in zip(names, found, strict=True)
-                if metric is not None
-            )
-            label = next(metric.label for metric in found if metric is not None)
-            warnings.append(f"{label} was measured on different numbers of images: {each}.")
+            warnings.append(f"{key} differs: {each}.")
+    for key, first in _definitions([evaluation.metrics for evaluation in evaluations]).items():
+        found = [(n, m) for n, e in zip(names, evaluations, strict=True) if (m := e.find(key))]
+        if len({metric.num_images for _, metric in found}) > 1:
+            each = ", ".join(f"{n} {metric.num_images:,}" for n, metric in found)
+            warnings.append(f"{first.label} was measured on different numbers of images: {each}.")
     return warnings
 
 
@@ -135,11 +117,9 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
 def metrics_table(labels: Sequence[Mapping[str, str]], metrics: Sequence[Sequence[Metric]]) -> str:
     """Formats a Markdown table with a row per run and a column per metric, padded with spaces.
 
-    The best of a column are bold; the floor of a metric stands in brackets behind it.
-
-    Args:
-        labels: First cells of each run by heading, the same headings for all, as Markdown.
-        metrics: Metrics of each run; a missing one is a dash.
+    The best of a column are bold; the floor of a metric stands in brackets behind it. `labels` are
+    the first cells of each run by heading, as Markdown, with the same headings for all. A missing
+    metric is a dash.
     """
     found = [{metric.name: metric for metric in of_run} for of_run in metrics]
     lines = [[*labels[0]] if labels else [], *([*label.values()] for label in labels)]
@@ -169,7 +149,7 @@ def explanations(metrics: Sequence[Sequence[Metric]]) -> str:
 
 
 def to_csv(evaluations: Sequence[Evaluation]) -> str:
-    """A line per run and metric, unrounded: run, metric, value, std, floor and the rest."""
+    """Formats a line per run and metric, unrounded: run, metric, value, std, floor and the rest."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ("run", "group", "metric", "value", "unit", "better", "std", "repetitions")
@@ -177,24 +157,20 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     for name, evaluation in zip(run_names(evaluations), evaluations, strict=True):
         for metric in evaluation.metrics:
             reference = floor(metric)
-            writer.writerow(
-                (
-                    *(name, metric.group, metric.name, repr(metric.value), metric.unit),
-                    *(metric.better, "" if metric.std is None else repr(metric.std)),
-                    *(metric.repetitions, metric.num_images),
-                    "" if reference is None else repr(reference.value),
-                )
-            )
+            std = "" if metric.std is None else repr(metric.std)
+            row = (name, metric.group, metric.name, repr(metric.value), metric.unit, metric.better)
+            of_real = "" if reference is None else repr(reference.value)
+            writer.writerow((*row, std, metric.repetitions, metric.num_images, of_real))
     return text.getvalue()
 
 
 def floor(metric: Metric) -> Reference | None:
-    """What real images reach, where that was measured."""
+    """Returns what real images reach, if that was measured."""
     return next((r for r in metric.references if r.label in _FLOORS), None)
 
 
 def comparison_plot(evaluations: Sequence[Evaluation]) -> Figure:
-    """A panel of bars per key metric, a bar per run, with error bars and its floor."""
+    """Plots a panel per key metric, with a bar per run, error bars and its floor."""
     names = run_names(evaluations)
     found = {key: [evaluation.find(key) for evaluation in evaluations] for key in _DRAWN}
     drawn = {
@@ -247,14 +223,6 @@ def _definitions(metrics: Sequence[Sequence[Metric]]) -> dict[str, Metric]:
     for metric in (metric for of_run in metrics for metric in of_run):
         found.setdefault(metric.name, metric)
     return found
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _heading(metric: Metric) -> str:

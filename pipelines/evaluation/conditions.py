@@ -20,14 +20,7 @@ def conditions(
 ) -> EvaluationConditions:
     """Returns the conditions of an evaluation of a run as it is now, without reading weights.
 
-    Args:
-        directory: The run.
-        settings: What to measure.
-        networks: Hashes of the feature networks by name.
-
-    Raises:
-        FileNotFoundError: A model is missing.
-        ValueError: The config of the run or of a model is damaged.
+    `networks` are hashes of the feature networks by name.
     """
     return EvaluationConditions(
         settings=settings,

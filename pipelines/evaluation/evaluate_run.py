@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 import torch
@@ -34,12 +35,8 @@ from pipelines.evaluation.metrics.feature_networks import (
     inception_weights,
 )
 from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
-from pipelines.evaluation.record import Evaluation, Metric
-from pipelines.evaluation.sections.generation import (
-    Compared,
-    accuracy_metrics,
-    distance_metrics,
-)
+from pipelines.evaluation.record import Evaluation, Group, Metric
+from pipelines.evaluation.sections.generation import Compared, accuracy_metrics, distance_metrics
 from pipelines.evaluation.sections.memorisation import memorisation_metrics
 from pipelines.evaluation.sections.prior import prior_metrics
 from pipelines.evaluation.sections.reconstruction import reconstruction_metrics
@@ -68,27 +65,16 @@ class _Findings:
         self.seconds[part] = time.perf_counter() - start
 
 
-def evaluate_run(
-    run: EvaluatedRun,
-    settings: EvaluationSettings,
-    *,
-    batch_size: int,
-) -> Evaluation:
-    """Measures a finished run; its feature classifier is kept for the next evaluation.
-
-    Args:
-        run: From `load_run` with the same `settings`.
-        settings: What to measure on how many images.
-        batch_size: Samples generated at once.
-
-    Raises:
-        ValueError: A cached feature network is damaged.
-    """
-    device, directory = run.device, RunDirectory(run.path)
-    settings = _decided(settings, run)
+def evaluate_run(run: EvaluatedRun, settings: EvaluationSettings, *, batch_size: int) -> Evaluation:
+    """Measures a run of `load_run`; its feature classifier is kept for the next evaluation."""
+    device = run.device
+    prior, labelled = run.pipeline.prior, run.pipeline.prior.num_classes is not None
+    # The prior decides `compile`.
+    sampling = prior.resolve(settings.sampling, run.num_samples, labelled=labelled)
+    settings = replace(settings, sampling=sampling)
     found = _Findings()
     with found.timed("prior"):
-        of_prior = prior_metrics(run.pipeline.prior, run.dump, run.splits.image_shape[1:])
+        of_prior = prior_metrics(prior, run.dump, run.splits.image_shape[1:])
     with found.timed("reconstruction"):
         (bits,) = (metric.value for metric in of_prior if metric.name == "bits_per_image")
         vqvae, test = run.pipeline.vqvae, run.splits.test
@@ -115,25 +101,17 @@ def evaluate_run(
             run.splits.train.images,
             decoded_training(run),
         )
+    metrics = (*found.metrics, *memorised.metrics, *of_prior)
+    hashes = {network.name: network.hash for network in networks}
     return Evaluation(
-        run=directory.path.resolve().name,
-        conditions=conditions(
-            directory, settings, {network.name: network.hash for network in networks}
-        ),
-        metrics=_by_group((*found.metrics, *memorised.metrics, *of_prior)),
+        run=run.path.resolve().name,
+        conditions=conditions(RunDirectory(run.path), settings, hashes),
+        metrics=tuple(sorted(metrics, key=lambda metric: get_args(Group).index(metric.group))),
         notes=tuple(found.notes),
         warnings=memorised.warnings,
         seconds=found.seconds,
         environment=environment(device),
     )
-
-
-def _decided(settings: EvaluationSettings, run: EvaluatedRun) -> EvaluationSettings:
-    """Returns the settings with `compile` on or off, as the prior decides it."""
-    prior = run.pipeline.prior
-    labelled = prior.num_classes is not None
-    sampling = prior.resolve(settings.sampling, run.num_samples, labelled=labelled)
-    return replace(settings, sampling=sampling)
 
 
 def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
@@ -222,8 +200,3 @@ def _sets(images: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], ...]
     """Splits images into disjoint sets of `size`; a remainder is not used."""
     count = min(len(images) // size, _MAX_SETS)
     return tuple(images[i * size : (i + 1) * size] for i in range(count))
-
-
-def _by_group(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    order = ("reconstruction", "generation", "memorisation", "prior")
-    return tuple(sorted(metrics, key=lambda metric: order.index(metric.group)))

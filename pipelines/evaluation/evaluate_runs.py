@@ -48,12 +48,6 @@ def evaluate_runs(
         again: Of several runs, evaluate those again whose evaluation is damaged or differs.
         out: New directory for the comparison; None for one run.
         device_name: As `choose_device`.
-
-    Raises:
-        FileExistsError: `out` exists.
-        FileNotFoundError: A part of a run is missing.
-        ValueError: A run is damaged, cannot be evaluated so, or needs `again`.
-        OSError: An output cannot be written, or the weights cannot be downloaded.
     """
     if out is not None:
         refuse_existing(out)
@@ -82,11 +76,8 @@ def _recorded(
 ) -> Evaluation | None:
     """Reads the run's evaluation if its options, data and weights are the present ones.
 
-    Returns:
-        None if the run has to be evaluated.
-
-    Raises:
-        ValueError: The evaluation is damaged or differs, and `again` is not set.
+    Returns None if the run has to be evaluated. Refuses a damaged or differing evaluation unless
+    `again` is set.
     """
     path = directory.path / EVALUATION_FILE
     if not path.exists():

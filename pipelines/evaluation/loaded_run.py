@@ -59,18 +59,10 @@ def load_run(
     device: torch.device,
     location: DataLocation | None = None,
 ) -> EvaluatedRun:
-    """Loads a run.
-
-    Args:
-        directory: With both models and the code dump.
-        settings: What to measure on how many images.
-        device: Where to compute.
-        location: Where the run's data are now; see `load_run_splits`.
+    """Loads a run with both models and the code dump; `location` is where its data are now.
 
     Raises:
-        FileNotFoundError: A part of the run is missing.
-        ValueError: It is damaged, its data changed, there are too few images, or the prior does
-            not support the sampling settings.
+        ValueError: There are too few images.
     """
     pipeline = GenerationPipeline.from_pretrained(directory.path)
     pipeline.check(settings.sampling, seed=settings.seed)
@@ -97,11 +89,7 @@ def load_run(
 
 
 def check_networks_folder(directory: RunDirectory) -> None:
-    """Checks that a feature classifier that has yet to be trained can be saved.
-
-    Raises:
-        OSError: It cannot.
-    """
+    """Checks that a feature classifier that has yet to be trained can be saved."""
     data = directory.data()
     if data.num_classes:
         path = classifier_directory(
@@ -117,17 +105,9 @@ def check_networks_folder(directory: RunDirectory) -> None:
 def run_classifier(
     path: Path, splits: DataSplits, real: ImageSet, device: torch.device, precision: Precision
 ) -> tuple[FeatureClassifier, str]:
-    """Returns the feature classifier of a run's data and its key, trained or from the cache.
+    """Returns the feature classifier of a run's labelled data, trained or cached, and its key.
 
-    Args:
-        path: The run directory.
-        splits: Of labelled data.
-        real: Training and validation images, to train it on.
-        device: Where to compute.
-        precision: To train it in.
-
-    Raises:
-        ValueError: The cached one is damaged.
+    It is trained on `real`, the training and validation images.
     """
     assert splits.num_classes is not None
     assert real.labels is not None

@@ -1,11 +1,8 @@
-"""The record of an evaluation: metrics with their explanations, as one JSON file.
-
-The command writes it; the table, the report and the comparison of runs read it.
-"""
+"""The record of an evaluation: metrics with their explanations, as one JSON file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -61,10 +58,7 @@ class Definition:
             num_images=num_images,
             std=std,
             repetitions=repetitions,
-            references=tuple(
-                Reference(label=label, value=reference)
-                for label, reference in (references or {}).items()
-            ),
+            references=tuple(Reference(label=k, value=v) for k, v in (references or {}).items()),
         )
 
 
@@ -115,6 +109,19 @@ class EvaluationConditions:
         settings: dict[str, Any] = values.pop("settings")
         return settings | values
 
+    def flat(self) -> dict[str, Any]:
+        """Returns those values by names in words, nested ones as `sampling temperature`."""
+        return dict(_flat(self.to_dict()))
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        words = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from ((f"{words} {inner}", deeper) for inner, deeper in _flat(value))
+        else:
+            yield words, value
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
@@ -143,12 +150,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
-        """Reads what `write` wrote.
-
-        Raises:
-            FileNotFoundError: The file is missing.
-            ValueError: The file is damaged or of another version.
-        """
+        """Reads what `write` wrote."""
         option = RunDirectory(path.parent).option
         cure = f"evaluate the run with `python -m pipelines.evaluate {option}`"
         return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)

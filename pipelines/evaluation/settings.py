@@ -33,11 +33,6 @@ class EvaluationSettings:
     """How codes are sampled."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         if self.samples < 20:
             raise ValueError(f"samples must be at least 20, got {self.samples}")
         if self.cas_samples is not None and self.cas_samples < 20:

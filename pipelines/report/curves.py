@@ -1,8 +1,4 @@
-"""Line plots as inline SVG.
-
-Texts and lines take their colours from CSS classes, so that one plot is readable in light, in dark
-and in print.
-"""
+"""Line plots as inline SVG, with colours by CSS class for light, dark and print."""
 
 from __future__ import annotations
 
@@ -94,18 +90,10 @@ def curve_chart(
     mark: Mark | None = None,
     summary: str = "",
 ) -> str:
-    """Draws curves with a title, and a legend of several curves.
+    """Draws a `figure` element with a title, curves, and a legend of several; "" without points.
 
-    Args:
-        title: Label of the y axis.
-        series: With x from 0 on; a curve without points is left out.
-        x_label: Label of the x axis.
-        logarithmic: Logarithmic y axis if all values are at least 1e-100.
-        mark: A vertical line.
-        summary: Alternative text.
-
-    Returns:
-        A `figure` element; "" without points.
+    The x axis includes 0. A logarithmic y axis becomes linear if a value is below 1e-100. `summary`
+    becomes the alternative text.
     """
     series = [_drawable(s) for s in series]
     series = [s for s in series if s.points]
@@ -134,42 +122,27 @@ def curve_chart(
 
 def _curve(series: Series, x: Axis, y: Axis) -> str:
     positions = [(x(a), y(b)) for a, b in series.points]
-    line = element(
-        "polyline",
-        points=" ".join(f"{a:.2f},{b:.2f}" for a, b in positions),
-        class_=f"line {series.style}",
-    )
+    joined = " ".join(f"{a:.2f},{b:.2f}" for a, b in positions)
+    line = element("polyline", points=joined, class_=f"line {series.style}")
     if series.style != "validation" or len(positions) > 60:
         return line
-    dots = []
     for (a, b), (step, value) in zip(positions, series.points, strict=True):
-        title = f"{series.label}: {format_number(value)} at {format_number(step)}"
-        dots.append(
-            element(
-                "circle",
-                element("title", text(title)),
-                cx=f"{a:.2f}",
-                cy=f"{b:.2f}",
-                r=3,
-                class_=f"dot {series.style}",
-            )
-        )
-    return line + "".join(dots)
+        label = text(f"{series.label}: {format_number(value)} at {format_number(step)}")
+        at = {"cx": f"{a:.2f}", "cy": f"{b:.2f}"}
+        line += element("circle", element("title", label), **at, r=3, class_="dot validation")
+    return line
 
 
 def _grid(x: Axis, y: Axis, x_label: str) -> str:
-    parts = []
+    parts, bottom = [], HEIGHT - BOTTOM
     for value in y.ticks():
         at = f"{y(value):.2f}"
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"))
         parts.append(_label(format_number(value), LEFT - 7, y(value) + 4, "end"))
     for value in _apart(x.ticks(), x):
         at = f"{x(value):.2f}"
-        parts.append(
-            element("line", x1=at, x2=at, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis")
-        )
-        parts.append(_label(format_number(value), x(value), HEIGHT - BOTTOM + 18, "middle"))
-    bottom = HEIGHT - BOTTOM
+        parts.append(element("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="axis"))
+        parts.append(_label(format_number(value), x(value), bottom + 18, "middle"))
     parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
     parts.append(_label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, "middle"))
     return "".join(parts)
@@ -187,18 +160,12 @@ def _label(content: str, x: float, y: float, anchor: str) -> str:
 def _key(style: str) -> str:
     """Draws the piece of a curve for the legend."""
     if style == "mark":
-        line = element("line", x1=11, x2=11, y1=0, y2=12, class_="mark")
+        key = element("line", x1=11, x2=11, y1=0, y2=12, class_="mark")
     else:
-        line = element("line", x1=0, x2=22, y1=6, y2=6, class_=f"line {style}")
-    dot = element("circle", cx=11, cy=6, r=3, class_=f"dot {style}")
-    return element(
-        "svg",
-        line + (dot if style == "validation" else ""),
-        viewBox="0 0 22 12",
-        width=22,
-        height=12,
-        aria_hidden="true",
-    )
+        key = element("line", x1=0, x2=22, y1=6, y2=6, class_=f"line {style}")
+    if style == "validation":
+        key += element("circle", cx=11, cy=6, r=3, class_="dot validation")
+    return element("svg", key, viewBox="0 0 22 12", width=22, height=12, aria_hidden="true")
 
 
 def _apart(values: list[float], x: Axis) -> list[float]:

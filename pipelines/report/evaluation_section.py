@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from pipelines.evaluation.record import Evaluation, Group, Metric
 from pipelines.report.formatting import format_number, format_with_std, join_unit, typeset
 from pipelines.report.markup import element, paragraph, section, table, text
@@ -81,16 +78,10 @@ def _notes(found: Evaluation) -> list[str]:
     if found.notes:
         items = [element("li", text(note)) for note in found.notes]
         parts += [element("h3", "Notes"), element("ul", *items)]
-    settings = ", ".join(_settings(found.conditions.to_dict()))
+    settings = ", ".join(
+        f"{name} {value:,}" if type(value) is int else f"{name} {value}"
+        for name, value in found.conditions.flat().items()
+        if value is not None
+    )
     parts.append(paragraph(text(f"Settings of the evaluation: {settings}."), class_="note"))
     return parts
-
-
-def _settings(values: Mapping[str, Any]) -> Iterator[str]:
-    """Formats `samples 10,000`, `sampling temperature 1.0`; leaves out what is None."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from (f"{name.replace('_', ' ')} {inner}" for inner in _settings(value))
-        elif value is not None:
-            number_or_word = f"{value:,}" if type(value) is int else f"{value}"
-            yield f"{name.replace('_', ' ')} {number_or_word}"

@@ -56,13 +56,7 @@ class ReportImages:
 
 
 def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
-    """Reconstructs test images and samples under several settings.
-
-    Args:
-        record: The run.
-        test: The test split, or None to load it.
-        device: Where to compute.
-    """
+    """Reconstructs test images and samples under several settings; loads `test` if it is None."""
     images = ReportImages(seed=record.config.seed)
     if record.vqvae is None:
         return images
@@ -72,13 +66,16 @@ def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) 
     except (OSError, ValueError) as error:  # models outlive their data
         images = replace(images, problem=f"Reconstructions need the test images: {error}.")
     else:
-        originals = _whole_rows(test, columns_for(test.image_shape[2]))
+        columns = columns_for(test.image_shape[2])
+        in_whole_rows = max(columns, _NUM_RECONSTRUCTIONS // columns * columns)
+        originals = test.images[:in_whole_rows].copy()
         reconstructions = reconstruct_images(vqvae, ImageSet(originals))
         images = replace(images, originals=originals, reconstructions=reconstructions)
     if record.prior is None:
         return images
+    data = record.data
     pipeline = GenerationPipeline(
-        vqvae, record.prior, record.class_names, record.train_images_per_class
+        vqvae, record.prior, data.class_names, data.train_images_per_class
     ).to(device)
     guidance = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
     temperatures = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
@@ -135,9 +132,3 @@ def _strips(
 def columns_for(width: int) -> int:
     """Returns an even number of images for a row, so that it can break in the middle."""
     return max(_MIN_COLUMNS, min(_MAX_COLUMNS, _ROW_WIDTH // (width + 2) // 2 * 2))
-
-
-def _whole_rows(images: ImageSet, columns: int) -> NDArray[np.uint8]:
-    """Returns the first images, in whole rows if there are enough."""
-    count = max(columns, _NUM_RECONSTRUCTIONS // columns * columns)
-    return images.images[:count].copy()

@@ -1,7 +1,4 @@
-"""HTML as strings, well-formed as XML: escaped text, elements, tables.
-
-Functions take and return HTML fragments; only `text` escapes.
-"""
+"""HTML as strings, well-formed as XML; only `text` and attributes are escaped."""
 
 from __future__ import annotations
 
@@ -22,11 +19,8 @@ def text(value: object) -> str:
 def element(name: str, /, *content: str, **attributes: object) -> str:
     """Returns `<name key="value">content</name>`.
 
-    Args:
-        name: Name of the element.
-        content: Fragments.
-        attributes: Escaped here. A trailing underscore is dropped, others become hyphens; None
-            leaves an attribute out.
+    Attributes are escaped; a trailing underscore is dropped, others become hyphens, and None leaves
+    an attribute out.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
@@ -65,11 +59,8 @@ def table(
 ) -> str:
     """Returns a table in a box that scrolls on narrow pages.
 
-    Args:
-        caption: Plain text.
-        header: A fragment per column.
-        rows: A fragment per cell; the first is the row's header.
-        numbers: Columns of numbers, aligned to the right.
+    Header and cells are fragments, and the first cell of a row is its header. Columns in `numbers`
+    are aligned to the right.
     """
 
     def style(column: int) -> str | None:

@@ -33,21 +33,15 @@ _NAVIGATION = {
 def write_report(
     run: Path, *, test: ImageSet | None = None, device: torch.device | None = None
 ) -> Path:
-    """Writes the report of a run, replacing an earlier one.
+    """Writes `report.html` of a run, replacing an earlier one, and returns its path.
+
+    Parts that do not exist yet are left out of the page.
 
     Args:
-        run: Run directory; parts that do not exist yet are left out of the page.
+        run: Run directory.
         test: The test split; None loads it, and leaves the reconstructions out if the data are
             gone.
         device: Where to sample; None takes the best available.
-
-    Returns:
-        The path of the page, `report.html` in the run directory.
-
-    Raises:
-        FileNotFoundError: `run` is no run directory.
-        ValueError: Its files are damaged or do not belong together.
-        OSError: The page cannot be written.
     """
     directory = RunDirectory(run)
     device = device or choose_device()
@@ -69,11 +63,8 @@ def page(
 ) -> str:
     """Returns the whole page as well-formed XML.
 
-    Args:
-        record: The run.
-        images: Its images.
-        seconds: Names and seconds of phases other than the two trainings.
-        machine: The environment this page was written in.
+    `seconds` are those of phases other than the two trainings; `machine` is the environment this
+    page was written in.
     """
     sections = [
         picture_sections.samples(record, images),
@@ -91,12 +82,13 @@ def page(
         if any(f'<section id="{key}"' in part for part in sections)
     ]
     title = f"{record.name}: report"
+    style = files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", text(title)),
-        element("style", _style()),
+        element("style", style),
     )
     header = element(
         "header",
@@ -128,19 +120,11 @@ def _unfinished(record: RunRecord) -> str:
 def _environment(
     record: RunRecord, seconds: list[tuple[str, float]], machine: dict[str, str]
 ) -> str:
-    parts = [
-        run_sections.timings(record, seconds),
-        element("h3", "This page was written on"),
-        pairs([(text(name), text(value)) for name, value in machine.items()]),
-    ]
+    machines = {"This page was written on": machine}
     if record.evaluation is not None and record.evaluation.environment:
-        items = record.evaluation.environment.items()
-        parts += [
-            element("h3", "The evaluation was made on"),
-            pairs([(text(name), text(value)) for name, value in items]),
-        ]
+        machines["The evaluation was made on"] = record.evaluation.environment
+    parts = [run_sections.timings(record, seconds)]
+    for title, items in machines.items():
+        values = [(text(name), text(value)) for name, value in items.items()]
+        parts += [element("h3", title), pairs(values)]
     return section("environment", "Time and machine", *parts)
-
-
-def _style() -> str:
-    return files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")

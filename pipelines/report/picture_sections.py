@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipelines.report import tuning_section
 from pipelines.report.images import MAX_CLASSES, ReportImages, Strip, columns_for
 from pipelines.report.markup import element, paragraph, section, text
@@ -19,15 +17,16 @@ def samples(record: RunRecord, images: ReportImages) -> str:
         return ""
     by_class = bool(images.samples[0].name)
     note = f"The first samples of seed {images.seed}, not selected (temperature 1, no guidance)."
-    trained = sum(count > 0 for count in record.train_images_per_class)
+    trained = sum(count > 0 for count in record.data.train_images_per_class)
     if by_class and trained > MAX_CLASSES:
         note += f" The first {MAX_CLASSES} of {trained} classes with training images."
+    command = f"python -m pipelines.sample {record.option} --n 64"
     return section(
         "samples",
         "Samples by class" if by_class else "Samples",
         paragraph(text(note)),
         _strips(images.samples, "samples"),
-        _command(record, "sample", "--n 64", "More samples: "),
+        paragraph("More samples: ", element("code", text(command)), class_="note"),
     )
 
 
@@ -35,12 +34,9 @@ def strips(record: RunRecord, images: ReportImages) -> str:
     """Returns rows of samples under several guidance scales and temperatures."""
     if not images.temperatures:
         return ""
+    and_class = " and one class" if record.data.num_classes else ""
     parts = [
-        paragraph(
-            "Each column has one seed"
-            + (" and one class" if record.data.num_classes else "")
-            + ": only the setting changes."
-        )
+        paragraph(f"Each column has one seed{and_class}: only the setting changes."),
     ]
     if images.guidance:
         parts += [
@@ -58,11 +54,8 @@ def strips(record: RunRecord, images: ReportImages) -> str:
         _strips(images.temperatures, "temperature"),
         *tuning_section.tried_settings(record),
     ]
-    return section(
-        "strips",
-        "Guidance and temperature" if images.guidance else "Temperature",
-        *parts,
-    )
+    title = "Guidance and temperature" if images.guidance else "Temperature"
+    return section("strips", title, *parts)
 
 
 def reconstructions(record: RunRecord, images: ReportImages) -> str:
@@ -84,7 +77,9 @@ def reconstructions(record: RunRecord, images: ReportImages) -> str:
         element("figcaption", "Upper rows: test images. Lower rows: their reconstructions."),
         class_="rows",
     )
-    note = f"Images of the test split, encoded into {_codes(record)} and decoded."
+    codes = sum(grid.num_codes for grid in record.grids)
+    plural = "s" if codes != 1 else ""
+    note = f"Images of the test split, encoded into {codes:,} code{plural} and decoded."
     return section("reconstructions", "Reconstructions", paragraph(text(note)), figure)
 
 
@@ -93,20 +88,6 @@ def _strips(strips: Sequence[Strip], what: str) -> str:
     for strip in strips:
         name = f"{what}: {strip.name}" if strip.name else what
         caption = element("figcaption", text(strip.name)) if strip.name else ""
-        rows.append(
-            element(
-                "figure", caption, picture_row([np.asarray(strip.images)], name), class_="strip"
-            )
-        )
+        rows.append(element("figure", caption, picture_row([strip.images], name), class_="strip"))
     alone = "" if strips[0].name else " alone"
     return element("div", *rows, class_="strips" + alone)
-
-
-def _codes(record: RunRecord) -> str:
-    count = sum(grid.num_codes for grid in record.grids)
-    return f"{count:,} code{'s' if count != 1 else ''}"
-
-
-def _command(record: RunRecord, name: str, options: str, before: str) -> str:
-    command = f"python -m pipelines.{name} {record.option} {options}"
-    return paragraph(before, element("code", text(command)), class_="note")

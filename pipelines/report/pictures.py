@@ -21,10 +21,9 @@ _MAX_ZOOM = 6
 
 
 def image_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Puts images side by side with transparent gaps.
+    """Puts uint8 images (N, C, H, W) side by side with transparent gaps.
 
-    Args:
-        images: uint8 (N, C, H, W); channels that are neither gray nor RGB are shown side by side.
+    Channels that are neither gray nor RGB are shown side by side.
 
     Returns:
         uint8 (H, N * (W + GAP) - GAP, 2 or 4): gray or RGB, and opacity.
@@ -42,12 +41,8 @@ def image_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def stacked(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Stacks rows of `image_row` with equally many channels on a transparent background."""
     width = max(row.shape[1] for row in rows)
-    parts: list[NDArray[np.uint8]] = []
-    for row in rows:
-        if parts:
-            parts.append(np.zeros((GAP, width, row.shape[2]), dtype=np.uint8))
-        parts.append(np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))))
-    return np.concatenate(parts)
+    parts = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    return np.concatenate(parts)[:-GAP]
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:
@@ -61,9 +56,7 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
 def zooms(width: int, row_width: int) -> dict[str, int]:
     """Returns whole-number zooms, at least 1, by size of the page.
 
-    Args:
-        width: Pixels of one block of a row.
-        row_width: Pixels of the whole row; on a phone its blocks go below each other.
+    `width` is that of one block of a row: on a phone the blocks go below each other.
     """
     needed = {"s": width, "m": row_width, "l": row_width}
     return {size: max(1, min(_MAX_ZOOM, room // needed[size])) for size, room in _WIDTHS.items()}
@@ -79,14 +72,10 @@ def images_per_block(columns: int, width: int) -> int:
 
 
 def picture_row(rows: Sequence[NDArray[np.uint8]], alt: str) -> str:
-    """Returns stacked rows of images as blocks that wrap on narrow pages.
+    """Returns stacked rows of images, uint8 (N, C, H, W) each, as blocks that wrap on narrow pages.
 
     Every pixel is a square of a whole number of CSS pixels; only images wider than a phone are
-    shrunk.
-
-    Args:
-        rows: uint8 (N, C, H, W) each, of one shape.
-        alt: Alternative text.
+    shrunk. `alt` begins the alternative text.
     """
     columns = len(rows[0])
     width = viewable(rows[0][:1]).shape[3]

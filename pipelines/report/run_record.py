@@ -65,11 +65,6 @@ class Phase:
         points = self.points("validation", MONITORS[self.name])
         return int(min(points, key=lambda point: point[1])[0]) if points else None
 
-    @property
-    def last(self) -> MetricsRow | None:
-        """The newest row."""
-        return self.rows[-1] if self.rows else None
-
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
@@ -95,7 +90,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """Of the run directory."""
+        """Name of the run directory."""
         return self.path.resolve().name
 
     @property
@@ -123,28 +118,13 @@ class RunRecord:
         return sentence
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """By label; empty without labels."""
-        return self.data.class_names
-
-    @property
-    def train_images_per_class(self) -> tuple[int, ...]:
-        """By label; empty without labels."""
-        return self.data.train_images_per_class
-
-    @property
     def grids(self) -> tuple[GridSpec, ...]:
         """Grids of the codes; empty before stage one is finished."""
         return () if self.vqvae is None else grid_specs(self.vqvae)
 
 
 def read_run(path: Path) -> RunRecord:
-    """Reads a finished or unfinished run, with both models on the CPU.
-
-    Raises:
-        FileNotFoundError: `path` is no run directory.
-        ValueError: Its config, a model or its codes are damaged, or do not belong together.
-    """
+    """Reads a finished or unfinished run, with both models on the CPU."""
     directory = RunDirectory(path)
     config, data = directory.config(), directory.data()
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
@@ -204,16 +184,10 @@ def _read_measured(
     recorded: Callable[[T], tuple[str, str]],
     models: tuple[ImageTokenizer | None, CodePrior | None],
 ) -> tuple[T | None, str | None]:
-    """Reads a record of measurements if there is one and it is of these models.
+    """Reads a record of measurements; returns it, or why it cannot be used.
 
-    Args:
-        path: The file.
-        read: Reads it.
-        recorded: The first digits of the hashes of the measured VQ-VAE and prior.
-        models: The models of the run.
-
-    Returns:
-        The record, and why it cannot be used; the rest of the report does not depend on it.
+    `recorded` returns the first digits of the hashes of the measured VQ-VAE and prior, which must
+    be those of `models`. The rest of the report does not depend on the record.
     """
     if not path.exists():
         return None, None

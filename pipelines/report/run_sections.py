@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,13 +21,7 @@ from pipelines.report.formatting import (
     typeset,
 )
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
-from pipelines.report.run_record import (
-    Phase,
-    RunRecord,
-    classes_of,
-    describe_grids,
-    parameters,
-)
+from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids, parameters
 from pipelines.runs.augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.quantizers.usage import entropy_bits
@@ -64,11 +59,8 @@ def lead(record: RunRecord) -> str:
 def summary(record: RunRecord) -> str:
     """Returns the most important metrics as tiles."""
     vqvae, prior = record.phases["vqvae"].test, record.phases["prior"].test
-    tiles = (
-        [_warning_tile(warning) for warning in record.evaluation.warnings]
-        if record.evaluation
-        else []
-    )
+    evaluation = record.evaluation
+    tiles = [_warning_tile(warning) for warning in evaluation.warnings] if evaluation else []
     if "psnr" in vqvae:
         note = f"mean error {format_number(vqvae['l1'], 3)} of 255" if "l1" in vqvae else ""
         tiles.append(_tile("Test PSNR", format_number(vqvae["psnr"]), "dB", note))
@@ -81,14 +73,13 @@ def summary(record: RunRecord) -> str:
         note = f"{format_number(prior['bits_per_image'] / pixels, 3)} per pixel"
         tiles.append(_tile("Bits per image", format_number(prior["bits_per_image"], 3), "", note))
     if "usage" in vqvae:
-        sizes = " + ".join(
-            f"{size:,}" for size in dict.fromkeys(g.codebook_size for g in record.grids)
-        )
+        distinct = dict.fromkeys(grid.codebook_size for grid in record.grids)
+        sizes = " + ".join(f"{size:,}" for size in distinct)
         known = sizes and "perplexity" in vqvae
         note = f"perplexity {format_number(vqvae['perplexity'], 3)} of {sizes}" if known else ""
         tiles.append(_tile("Codes in use", format_number(100 * vqvae["usage"], 3) + "%", "", note))
     for name in _HEADLINES:
-        metric = record.evaluation.find(name) if record.evaluation else None
+        metric = evaluation.find(name) if evaluation else None
         if metric is not None:
             note = ", ".join(
                 f"{r.label}: {typeset(join_unit(format_number(r.value), metric.unit))}"
@@ -125,21 +116,16 @@ def settings(record: RunRecord) -> str:
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data.fingerprint}")),
         ("Images", text(f"{format_size(height, width, channels)}, {classes_of(record)}; {splits}")),
-        ("Classes", text(", ".join(record.class_names))),
+        ("Classes", text(", ".join(data.class_names))),
         ("Stage one", text(", ".join(vqvae))),
         ("Its training", text(_training(config.vqvae_training))),
         ("Stage two", text(", ".join(prior))),
         ("Its training", text(_training(config.prior_training))),
         ("Seed", text(config.seed)),
     ]
-    whole = element(
-        "details",
-        element("summary", "All settings"),
-        element(
-            "pre", text(json.dumps(_shareable(record), indent=2, ensure_ascii=False)), tabindex=0
-        ),
-    )
-    return section("settings", "What was trained", pairs(items), whole)
+    written = text(json.dumps(_shareable(record), indent=2, ensure_ascii=False))
+    whole = element("summary", "All settings") + element("pre", written, tabindex=0)
+    return section("settings", "What was trained", pairs(items), element("details", whole))
 
 
 def learning_curves(record: RunRecord) -> str:
@@ -177,61 +163,42 @@ def codebook(record: RunRecord) -> str:
     for i, counts in enumerate(record.code_counts):
         shares = sorted((counts[counts > 0] / counts.sum()).tolist(), reverse=True)
         entropy = entropy_bits(torch.from_numpy(counts))
-        name = f"Grid {i + 1}" if several else "Codes"
-        rows.append(
-            (
-                name,
-                f"{len(counts):,}",
-                f"{100 * len(shares) / len(counts):.1f}%",
-                format_number(2**entropy),
-                f"{entropy:.2f} of {math.log2(len(counts)):.2f}",
-            )
-        )
+        name, size = f"Grid {i + 1}" if several else "Codes", len(counts)
+        usage, bits = f"{100 * len(shares) / size:.1f}%", f"{entropy:.2f} of {math.log2(size):.2f}"
+        rows.append((name, f"{size:,}", usage, format_number(2**entropy), bits))
         ranked = Series(label="share of a code", style="train", points=list(enumerate(shares, 1)))
-        alike = Series(
-            label="uniform",
-            style="reference",
-            points=[(1, 1 / len(counts)), (len(counts), 1 / len(counts))],
-        )
+        ends = [(1, 1 / size), (size, 1 / size)]
+        alike = Series(label="uniform", style="reference", points=ends)
         charts.append(
             curve_chart(
                 f"{name}: share of all positions" if several else "Share of all positions",
                 [ranked, alike],
                 x_label="code, by falling frequency",
                 logarithmic=True,
-                summary=f"{len(shares):,} of {len(counts):,} codes occur; the most frequent takes "
+                summary=f"{len(shares):,} of {size:,} codes occur; the most frequent takes "
                 f"{shares[0]:.2%}.",
             )
         )
-    usage = table(
-        "The codes of the test split",
-        ("", "Size", "In use", "Perplexity", "Entropy, bits"),
-        rows,
-        numbers=(1, 2, 3, 4),
-    )
+    header = ("", "Size", "In use", "Perplexity", "Entropy, bits")
+    grids = table("The codes of the test split", header, rows, numbers=(1, 2, 3, 4))
     hint = paragraph(
         "Decoded codes and diagnosis: ",
         element("code", text(f"python -m pipelines.inspect_codebook {record.option}")),
         class_="note",
     )
-    return section("codebook", "Codebook", element("div", *charts, class_="charts"), usage, hint)
+    return section("codebook", "Codebook", element("div", *charts, class_="charts"), grids, hint)
 
 
 def timings(record: RunRecord, seconds: Sequence[tuple[str, float]]) -> str:
-    """Returns the wall-clock time of every phase.
-
-    Args:
-        record: The run.
-        seconds: Names and seconds of other phases.
-    """
+    """Returns the wall-clock time of every phase; `seconds` are those of other phases."""
     rows = []
     for name, phase in record.phases.items():
-        if phase.last is None:
+        if not phase.rows:
             continue
-        images, time = phase.last.images_seen, phase.last.seconds
+        last = phase.rows[-1]
+        images, time = last.images_seen, last.seconds
         rate = f"{images / time:,.0f}" if time > 0 else ""
-        row = (TITLES[name], f"{phase.last.step:,}", f"{images:,}", rate, format_duration(time))
-        rows.append(row)
+        rows.append((TITLES[name], f"{last.step:,}", f"{images:,}", rate, format_duration(time)))
     rows += [(text(name), "", "", "", format_duration(time)) for name, time in seconds]
     if not rows:
         return ""
@@ -243,45 +210,30 @@ def _shareable(record: RunRecord) -> dict[str, Any]:
     """Returns all settings, without the paths of this machine."""
     config = record.config.to_dict()
     paths = {"source": record.source, "root": record.config.data.root.resolve().name}
-    starts = {
-        f"{model}_from": path and path.name
-        for model, path in (
-            ("vqvae", record.config.vqvae_from),
-            ("prior", record.config.prior_from),
-        )
-    }
-    return config | starts | {"data": config["data"] | paths}
+    for start in ("vqvae_from", "prior_from"):
+        config[start] = config[start] and Path(config[start]).name
+    return config | {"data": config["data"] | paths}
 
 
 def _warning_tile(warning: str) -> str:
-    return element(
-        "div", element("dt", "Warning"), element("dd", text(f"{warning}.")), class_="warning"
-    )
+    content = element("dt", "Warning") + element("dd", text(f"{warning}."))
+    return element("div", content, class_="warning")
 
 
 def _tile(name: str, value: str, unit: str, note: str) -> str:
     written = text(value) + (" " + element("span", text(unit), class_="unit") if unit else "")
-    return element(
-        "div",
-        element("dt", text(name)),
-        element(
-            "dd",
-            element("span", written, class_="value"),
-            element("span", text(note), class_="note") if note else "",
-        ),
-    )
+    value = element("span", written, class_="value")
+    value += element("span", text(note), class_="note") if note else ""
+    return element("div", element("dt", text(name)), element("dd", value))
 
 
 def _chart(phase: Phase, title: str, metric: str, logarithmic: bool) -> str:
     train, validation = phase.points("train", metric), phase.points("validation", metric)
+    again = phase.points("validation", f"train_{metric}")
     series = [
         Series(label="training", style="train", points=train),
         Series(label="validation", style="validation", points=validation),
-        Series(
-            label="training images, as validation",
-            style="reference",
-            points=phase.points("validation", f"train_{metric}"),
-        ),
+        Series(label="training images, as validation", style="reference", points=again),
     ]
     best = phase.best_step
     mark = Mark(x=best, label=f"best: step {best:,}") if validation and best is not None else None

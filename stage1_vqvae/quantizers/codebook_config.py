@@ -97,12 +97,9 @@ class LearnedCodebookConfig(NearestCodebookConfig):
     def __post_init__(self) -> None:
         NearestCodebookConfig.__post_init__(self)
         require_restarts(self)
-        require(
-            not (self.online_clustering and self.restart_threshold),
-            "restart_threshold",
-            "0 with online_clustering=True (both move unused codes)",
-            self.restart_threshold,
-        )
+        threshold, rule = self.restart_threshold, "0 with online_clustering=True"
+        allowed = not (self.online_clustering and threshold)
+        require(allowed, "restart_threshold", f"{rule} (both move unused codes)", threshold)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,11 +122,7 @@ class SoftCodebookConfig(CodebookConfig):
 
 
 def require_restarts(config: LearnedCodebookConfig | SoftCodebookConfig) -> None:
-    """Checks how a codebook starts and restarts.
-
-    Raises:
-        ValueError: A value is out of range.
-    """
+    """Raises a ValueError unless the settings of the start and of restarts are in range."""
     require(0 < config.decay < 1, "decay", "in (0, 1)", config.decay)
     require_between("kmeans_batches", config.kmeans_batches, 0, MAX_BATCHES)
     threshold, until = config.restart_threshold, config.restart_until

@@ -6,7 +6,7 @@ A new kind is a dataclass here with its name in `SingleQuantizerConfig`, and a l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias, get_args
 
 from stage1_vqvae.config_checks import (
@@ -154,9 +154,9 @@ class FiniteScalarConfig(BaseQuantizerConfig):
             return
         if not self.levels or min(self.levels) < 2:
             raise ValueError(f"levels must be at least 2 in each dimension, got {self.levels}")
-        product, size = math.prod(self.levels), self.codebook_size
+        product = math.prod(self.levels)
         rule = f"the product {product} of levels={self.levels}"
-        require(product == size, "codebook_size", rule, size)
+        require(product == self.codebook_size, "codebook_size", rule, self.codebook_size)
 
     @property
     def levels_per_dim(self) -> tuple[int, ...]:
@@ -223,9 +223,7 @@ class ResidualConfig(BaseQuantizerConfig):
     quantizer_dropout: float = 0.0
     """Probability that a training image keeps only a random prefix of its grids, so that the
     decoder learns to do with few (SoundStream, Zeghidour et al. 2021)."""
-    base: SingleQuantizerConfig = field(
-        default_factory=lambda: EMAQuantizerConfig(codebook_size=32)
-    )
+    base: SingleQuantizerConfig = EMAQuantizerConfig(codebook_size=32)
     """The quantizer of each grid, with a codebook of its own."""
 
     def __post_init__(self) -> None:
@@ -266,9 +264,7 @@ class ProductConfig(BaseQuantizerConfig):
     """D, the channels of z_e over all groups."""
     groups: int = 2
     """Grids of codes, one per group of codebook_dim / groups channels."""
-    base: SingleQuantizerConfig = field(
-        default_factory=lambda: EMAQuantizerConfig(codebook_size=32, codebook_dim=4)
-    )
+    base: SingleQuantizerConfig = EMAQuantizerConfig(codebook_size=32, codebook_dim=4)
     """The quantizer of each group; its dimension must be codebook_dim / groups."""
 
     def __post_init__(self) -> None:
@@ -276,12 +272,9 @@ class ProductConfig(BaseQuantizerConfig):
         require_between("codebook_dim", self.codebook_dim, 1, MAX_WIDTH)
         dim, groups, base = self.codebook_dim, self.groups, self.base
         require(dim % groups == 0, "codebook_dim", f"a multiple of groups={groups}", dim)
-        require(
-            base.codebook_dim == dim // groups,
-            f"the dimension of base ({base.kind})",
-            f"codebook_dim / groups = {dim} / {groups} = {dim // groups}",
-            base.codebook_dim,
-        )
+        name = f"the dimension of base ({base.kind})"
+        rule = f"codebook_dim / groups = {dim} / {groups} = {dim // groups}"
+        require(base.codebook_dim == dim // groups, name, rule, base.codebook_dim)
 
 
 QuantizerConfig: TypeAlias = SingleQuantizerConfig | ResidualConfig | ProductConfig

@@ -35,11 +35,7 @@ def rotate_through(z_e: Tensor, z_q: Tensor) -> Tensor:
 
     so that the angle between gradient and z_q is the one it arrives at z_e with. Where z_e points
     exactly away from z_q, r is 0 / 0 and taken as 0: a reflection instead of a rotation. A |z_e|
-    below 1e-6 counts as 1e-6, as in vector-quantize-pytorch.
-
-    Args:
-        z_e: (N, D).
-        z_q: (N, D).
+    below 1e-6 counts as 1e-6, as in vector-quantize-pytorch. z_e and z_q are (N, D).
     """
     e, q = F.normalize(z_e.detach(), dim=-1), F.normalize(z_q.detach(), dim=-1)
     r = F.normalize(e + q, dim=-1)

@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.collectives import broadcast
-from stage1_vqvae.quantizers.search import (
-    code_sums,
-    half_squared_norms,
-    nearest_codes,
-    unit_length,
-)
+from stage1_vqvae.quantizers.search import code_sums, half_squared_norms, nearest_codes, unit_length
 from stage1_vqvae.quantizers.usage import code_counts
 
 # More points than this per cluster no longer move the centres noticeably.
@@ -21,7 +16,7 @@ _POINTS_PER_CLUSTER = 128
 
 
 def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
-    """Draws starting centres for k-means, far apart from each other.
+    """Samples starting centres for k-means, far apart from each other.
 
     Candidates are drawn with probability proportional to their squared distance to the centres so
     far (Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding", section
@@ -89,16 +84,7 @@ def kmeans(
 
 
 def kmeans_of_sample(points: Tensor, num_clusters: int, *, spherical: bool = False) -> Tensor:
-    """Runs `kmeans` on a random sample of the points, with the same result on all processes.
-
-    Args:
-        points: float32 (N, D).
-        num_clusters: K.
-        spherical: As for `kmeans`.
-
-    Returns:
-        Centres, float32 (K, D), those of rank 0.
-    """
+    """Runs `kmeans` on a random sample of the points; all processes get the centres of rank 0."""
     kept = torch.randperm(len(points), device=points.device)
     sample = points[kept[: _POINTS_PER_CLUSTER * num_clusters]]
     return broadcast(kmeans(sample, num_clusters, spherical=spherical))

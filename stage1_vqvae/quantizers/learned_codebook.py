@@ -35,11 +35,7 @@ class LearnedCodebookQuantizer(RestartingCodebookQuantizer):
 
     @torch.no_grad()
     def restart_dead_codes(self, z: Tensor) -> None:
-        """Restarts dead codes, or moves every code to its anchor the further the less it is used.
-
-        Args:
-            z: float32 (N, D), the points of the batch.
-        """
+        """Restarts dead codes, or moves each code to its anchor the further the less it is used."""
         if not self.config.online_clustering:
             super().restart_dead_codes(z)
             return

@@ -17,10 +17,6 @@ class ProductQuantizer(CompositeQuantizer):
     """G quantizers of D / G dimensions each, which have K^G combinations of codes.
 
     Loss terms are averaged over the groups, hence over all elements of z_e.
-
-    Args:
-        config: The groups.
-        quantizers: A quantizer for each group.
     """
 
     def __init__(self, config: ProductConfig, quantizers: list[Quantizer]) -> None:

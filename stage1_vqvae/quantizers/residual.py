@@ -32,10 +32,6 @@ class ResidualQuantizer(CompositeQuantizer):
     Loss terms of all stages are summed, as the paper's commitment loss is, and reach z_e. The
     gradient of z_q reaches z_e through the first stage alone where the base is straight-through,
     and through the choice of each stage where the base assigns softly.
-
-    Args:
-        config: How many stages, quantizer dropout.
-        stages: A quantizer for each grid, all of the same D.
     """
 
     decodes_prefixes = True
@@ -88,11 +84,11 @@ class ResidualQuantizer(CompositeQuantizer):
 
     def code_vectors(self) -> tuple[Tensor, ...]:
         """Returns each stage's code vectors in units of z: float32 (K, D)."""
-        vectors = []
-        for i, stage in enumerate(self._parts):
-            (own,) = stage.code_vectors()
-            vectors.append(self._from_stage(i, own[:, :, None, None]).flatten(1))
-        return tuple(vectors)
+        return tuple(
+            self._from_stage(i, vectors[:, :, None, None]).flatten(1)
+            for i, stage in enumerate(self._parts)
+            for vectors in stage.code_vectors()
+        )
 
     def fit(self, batches: list[Tensor]) -> None:
         """Fits one stage after the other, each to the residuals of the stages before."""
@@ -106,7 +102,7 @@ class ResidualQuantizer(CompositeQuantizer):
         return codes, residual - self._from_stage(i, self._parts[i].decode(codes))
 
     def _kept_stages(self, z: Tensor) -> Tensor:
-        """Draws how many stages each image keeps: int64 (B, 1, 1, 1)."""
+        """Samples how many stages each image keeps: int64 (B, 1, 1, 1)."""
         stages, shape = len(self._parts), (len(z), 1, 1, 1)
         everything = torch.full(shape, stages, device=z.device)
         if not (self.training and self.config.quantizer_dropout):

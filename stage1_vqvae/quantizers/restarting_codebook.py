@@ -13,30 +13,15 @@ from stage1_vqvae.quantizers.kmeans import kmeans_of_sample
 from stage1_vqvae.quantizers.usage import code_counts
 
 
-def dead_codes(usage: Tensor, threshold: float) -> Tensor:
-    """Returns which codes are used less than `threshold` times the mean: (K,) to bool (K,)."""
-    return usage < threshold * usage.mean()
-
-
 def random_points(z: Tensor, count: int) -> Tensor:
-    """Draws `count` of the points z (N, D), without replacement where N is large enough."""
+    """Samples `count` of the points z (N, D), without replacement where N is large enough."""
     if count <= len(z):
         return z[torch.randperm(len(z), device=z.device)[:count]]
     return z[torch.randint(len(z), (count,), device=z.device)]
 
 
-def scaled_usage(usage: Tensor, num_points: int) -> Tensor:
-    """Scales usage (K,) to a sum of `num_points`; stays 0 where all is."""
-    return usage * (num_points / usage.sum().clamp(min=1e-30))
-
-
 class RestartingCodebookQuantizer(CodebookQuantizer):
-    """Code vectors that lie where z is, so that they can start and restart from it.
-
-    Args:
-        config: K, D, k-means and restarts.
-        cosine: As for `CodebookQuantizer`.
-    """
+    """Code vectors that lie where z is, so that they can start and restart from it."""
 
     config: LearnedCodebookConfig | SoftCodebookConfig
     usage_average: Tensor
@@ -72,8 +57,9 @@ class RestartingCodebookQuantizer(CodebookQuantizer):
 
     @torch.no_grad()
     def scale_usage(self, num_points: int) -> None:
-        """See `Quantizer.scale_usage`."""
-        self.replace_all_codes(self.codebook, scaled_usage(self.usage_average, num_points))
+        """Scales the usage to a sum of `num_points`; it stays 0 where all is."""
+        scale = num_points / self.usage_average.sum().clamp(min=1e-30)
+        self.replace_all_codes(self.codebook, self.usage_average * scale)
 
     def set_progress(self, fraction: float) -> None:
         """Ends restarts once `restart_until` of training is done."""
@@ -84,10 +70,11 @@ class RestartingCodebookQuantizer(CodebookQuantizer):
         """Moves dead codes to random ones of the points z (N, D), with the mean usage."""
         if not self.config.restart_threshold:
             return
-        dead = dead_codes(self.usage_average, self.config.restart_threshold)  # (K,)
+        mean = self.usage_average.mean()
+        dead = self.usage_average < self.config.restart_threshold * mean  # (K,)
         # One candidate per code, needed or not: cheaper than asking a GPU how many are dead.
         candidates = broadcast(random_points(z, len(dead)))
-        self.replace_codes(dead, candidates, self.usage_average.mean().expand(len(dead)))
+        self.replace_codes(dead, candidates, mean.expand(len(dead)))
 
     @torch.no_grad()
     def update_usage(self, z: Tensor, codes: Tensor) -> None:

@@ -6,30 +6,24 @@ Chen et al. 2017, "PixelSNAIL: An Improved Autoregressive Generative Model", sec
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from stage2_prior.attention import causal_attention
+from stage2_prior.grids import GridSpec
 
 
+@dataclass(frozen=True)
 class AttentionCache:
-    """Keys and values of the positions so far, in buffers of fixed size.
+    """Keys and values of the positions so far, in buffers for the whole grid."""
 
-    Args:
-        batch: B.
-        num_heads: Attention heads.
-        num_positions: h * w.
-        head_dim: Features per head.
-        reference: A tensor of the same dtype and device.
-    """
-
-    def __init__(
-        self, batch: int, num_heads: int, num_positions: int, head_dim: int, reference: Tensor
-    ) -> None:
-        self.keys = reference.new_zeros(batch * num_heads, num_positions, head_dim)
-        self.values = reference.new_zeros(batch * num_heads, num_positions, head_dim)
+    keys: Tensor
+    """(B * heads, h * w, d)."""
+    values: Tensor
+    """(B * heads, h * w, d)."""
 
 
 class CausalAttentionBlock(nn.Module):
@@ -43,16 +37,15 @@ class CausalAttentionBlock(nn.Module):
     Args:
         width: E.
         num_heads: Attention heads; divides `width`.
-        height: h, rows of the grid.
-        columns: w, columns of the grid.
+        grid: Its shape is that of the features.
     """
 
-    def __init__(self, width: int, num_heads: int, height: int, columns: int) -> None:
+    def __init__(self, width: int, num_heads: int, grid: GridSpec) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(width)  # over the features of one position, never over space
-        self.row_embedding = nn.Embedding(height, width)
-        self.column_embedding = nn.Embedding(columns, width)
+        self.row_embedding = nn.Embedding(grid.height, width)
+        self.column_embedding = nn.Embedding(grid.width, width)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
 
@@ -86,12 +79,11 @@ class CausalAttentionBlock(nn.Module):
         return change
 
     def new_cache(self, batch: int) -> AttentionCache:
-        """An empty cache for the whole grid."""
+        """Makes an empty cache."""
         num_positions = self.row_embedding.num_embeddings * self.column_embedding.num_embeddings
         weight = self.project.weight
-        return AttentionCache(
-            batch, self.num_heads, num_positions, weight.shape[0] // self.num_heads, weight
-        )
+        shape = (batch * self.num_heads, num_positions, weight.shape[0] // self.num_heads)
+        return AttentionCache(weight.new_zeros(shape), weight.new_zeros(shape))
 
     def _positions(self) -> Tensor:
         rows, columns = self.row_embedding.weight, self.column_embedding.weight

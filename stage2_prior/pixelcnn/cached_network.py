@@ -82,10 +82,9 @@ def _prepare(layer: GatedLayer, labels: Tensor, *, gated_input: bool) -> _LayerW
     )
 
 
-def _gate(x: Tensor, out: Tensor) -> None:
-    """Writes -tanh(a / 2) * sigmoid(b) to `out` (..., E) for x (..., 2E), and uses up x."""
+def _gate(x: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Writes -tanh(a / 2) * sigmoid(b) to `out` (..., E) for the halves of x (..., 2E), used up."""
     x.sigmoid_()
-    a, b = x.chunk(2, dim=-1)
     torch.addcmul(b, a, b, value=-2, out=out)
 
 
@@ -93,11 +92,7 @@ class _VerticalStack:
     """The vertical stack: features of a row from the rows above it.
 
     A whole row is enough work for a convolution call, which on some processors computes twice what
-    matrix products do in the same time.
-
-    Args:
-        weights: Of every layer.
-        shape: B, w and E.
+    matrix products do in the same time. `shape` is B, w and E.
     """
 
     def __init__(self, weights: list[_LayerWeights], shape: tuple[int, int, int]) -> None:
@@ -135,25 +130,21 @@ class _VerticalStack:
             below.flatten(0, 1).addmm_(sums, weights.vertical_to_horizontal)
             if i + 1 < len(self._weights):
                 x = sums.view_as(below).add_(weights.vertical_label_bias)
-                _gate(x, self._newest[i + 1])
+                a, b = x.chunk(2, dim=-1)
+                _gate(x, a, b, out=self._newest[i + 1])
 
 
 @dataclass(frozen=True)
 class _LayerStep:
     """Weights of one layer of the horizontal stack, and views of what it reads and writes."""
 
+    weights: _LayerWeights
     window: Tensor
     """(B, columns * E): what its kernel reaches."""
-    weight: Tensor
-    """(columns * E, 2E)."""
     gated: Tensor
     """(B, E), written."""
     residual: Tensor
     """(B, E): its input at this position; zeros for the first layer."""
-    out_bias: Tensor
-    """(E,)."""
-    out_weight: Tensor
-    """(E, E)."""
     out: Tensor | None
     """(B, E), written: the next layer's input at this position; None where nothing reads it."""
     attention: tuple[CausalAttentionBlock, AttentionCache] | None
@@ -227,12 +218,11 @@ class CachedPixelCNN:
                 older.copy_(newer)
         changes = []
         for (x, a, b), step in zip(self._sums[column], self._steps, strict=True):
-            x.addmm_(step.window, step.weight)
-            x.sigmoid_()
-            torch.addcmul(b, a, b, value=-2, out=step.gated)
+            x.addmm_(step.window, step.weights.horizontal)
+            _gate(x, a, b, out=step.gated)
             if step.out is not None:
-                torch.add(step.residual, step.out_bias, out=step.out)
-                step.out.addmm_(step.gated, step.out_weight)
+                torch.add(step.residual, step.weights.horizontal_out_bias, out=step.out)
+                step.out.addmm_(step.gated, step.weights.horizontal_out)
                 if step.attention is not None:
                     block, cache = step.attention
                     change = block.step(step.out, self._row * self._columns + column, cache)
@@ -258,12 +248,10 @@ class CachedPixelCNN:
         reached = self._windows[layer] if layer else self._windows[0, :, :-1]
         residual = self._windows[layer, :, -1]
         return _LayerStep(
+            weights=weights,
             window=reached.view(batch, -1),
-            weight=weights.horizontal,
             gated=self._gated[:, layer * width : (layer + 1) * width],
             residual=residual if layer else torch.zeros_like(residual),
-            out_bias=weights.horizontal_out_bias,
-            out_weight=weights.horizontal_out,
             out=self._windows[layer + 1, :, -1] if attention or not last else None,
             attention=attention,
         )

@@ -46,12 +46,10 @@ class ContextNetwork(nn.Module):
         else:
             grids = to_grids(context, self._spec)
             embedded = [e(codes) for e, codes in zip(self.embeddings, grids, strict=True)]
-        x = torch.stack([self._resize(rearrange(y, "b h w e -> b e h w")) for y in embedded])
-        x = x.sum(dim=0)
+        # Repeats a coarser context; averages a finer one, so that no position is skipped.
+        resized = [
+            F.adaptive_avg_pool2d(rearrange(y, "b h w e -> b e h w"), self._shape) for y in embedded
+        ]
+        x = torch.stack(resized).sum(dim=0)
         change: Tensor = self.conv_out(F.silu(self.conv_in(F.silu(x))))
         return x + change
-
-    def _resize(self, x: Tensor) -> Tensor:
-        """Repeats a coarser context; averages a finer one, so that no position is skipped."""
-        resized: Tensor = F.adaptive_avg_pool2d(x, self._shape)
-        return resized

@@ -114,10 +114,7 @@ class OutputHeads(nn.Module):
     def at_position(self, grid: int, features: Tensor, earlier_codes: Sequence[Tensor]) -> Tensor:
         """Computes `forward` of a single position as matrix products: (B, E) to (B, K).
 
-        Args:
-            grid: As for `forward`.
-            features: (B, E).
-            earlier_codes: int64 (B,) per grid before it.
+        `earlier_codes` are int64 (B,) per grid before it.
         """
         for embedding, codes in zip(self.earlier[:grid], earlier_codes, strict=True):
             features = features + embedding(codes)

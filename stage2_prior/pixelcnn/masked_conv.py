@@ -12,21 +12,17 @@ from torch import Tensor, nn
 class VerticalConv(nn.Module):
     """Looks at rows above, at all columns within reach (van den Oord et al. 2016b, section 2.2).
 
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        kernel_size: k, odd; reaches k // 2 columns to each side and k // 2 rows up.
-        include_current: Also look at the row itself; only features that do not know their own row
-            may be looked at so.
+    A kernel of odd size k reaches k // 2 rows up and k // 2 columns to each side. With
+    `include_current` it also sees the row itself, of features that do not know it.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, include_current: bool
     ) -> None:
         super().__init__()
-        reach = kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, (reach + include_current, kernel_size))
-        self._reach = reach
+        self._reach = kernel_size // 2
+        rows = self._reach + include_current
+        self.conv = nn.Conv2d(in_channels, out_channels, (rows, kernel_size))
         self._include_current = include_current
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,23 +34,17 @@ class VerticalConv(nn.Module):
 
 
 class HorizontalConv(nn.Module):
-    """Looks at positions to the left in the same row.
+    """Looks at the k // 2 positions to the left in the same row, k being the odd kernel size.
 
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        kernel_size: k, odd; reaches k // 2 columns to the left.
-        include_current: Also look at the position itself; only features that do not know their own
-            code may be looked at so.
+    With `include_current` it also sees the position itself, of features that do not know its code.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, include_current: bool
     ) -> None:
         super().__init__()
-        reach = kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, (1, reach + include_current))
-        self._left = reach
+        self._left = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, self._left + include_current))
         self._include_current = include_current
 
     def forward(self, x: Tensor) -> Tensor:

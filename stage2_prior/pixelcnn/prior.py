@@ -14,9 +14,11 @@ from stage2_prior.config import PixelCNNConfig
 from stage2_prior.grids import to_grids
 from stage2_prior.numerics import at_least_float32
 from stage2_prior.pixelcnn.attention import CausalAttentionBlock
+from stage2_prior.pixelcnn.cached_network import CachedPixelCNN
 from stage2_prior.pixelcnn.context import ContextNetwork
 from stage2_prior.pixelcnn.layers import CodeEmbedding, GatedLayer, OutputHeads
 from stage2_prior.pixelcnn.stepper import PixelCNNStepper
+from stage2_prior.sampling.padding import pad_rows
 from stage2_prior.sampling.settings import SamplingSettings
 from stage2_prior.sampling.stepper import DecodingStart
 from stage2_prior.spec import PriorSpec
@@ -51,9 +53,7 @@ class PixelCNNPrior(CodePrior):
         self.outer_layers = (self.output.last,)
         blocks = nn.ModuleDict(
             {
-                str(i): CausalAttentionBlock(
-                    width, config.num_heads, grids[0].height, grids[0].width
-                )
+                str(i): CausalAttentionBlock(width, config.num_heads, grids[0])
                 for i in range(config.num_layers)
                 if config.attention_every and (i + 1) % config.attention_every == 0
             }
@@ -119,14 +119,16 @@ class PixelCNNPrior(CodePrior):
     ) -> PixelCNNStepper:
         """Starts decoding a batch position by position; see `CodePrior.stepper`."""
         assert start is None, "a PixelCNN has one order"
-        return PixelCNNStepper(
-            self.code_embeddings,
+        features = self._context_features(context)
+        network = CachedPixelCNN(
             self.layers,
             {int(i): block for i, block in self.attention_blocks.items()},
-            self.output,
-            self.grids,
-            labels,
-            self._context_features(context),
+            pad_rows(labels),
+            None if features is None else pad_rows(features),
+            columns=self.grids[0].width,
+        )
+        return PixelCNNStepper(
+            network, self.code_embeddings, self.output, self.grids, batch=len(labels)
         )
 
     def _context_features(self, context: Tensor | None) -> Tensor | None:

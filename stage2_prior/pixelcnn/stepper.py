@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 from stage2_prior.grids import GridSpec
 from stage2_prior.numerics import at_least_float32
-from stage2_prior.pixelcnn.attention import CausalAttentionBlock
 from stage2_prior.pixelcnn.cached_network import CachedPixelCNN
-from stage2_prior.pixelcnn.layers import CodeEmbedding, GatedLayer, OutputHeads
+from stage2_prior.pixelcnn.layers import CodeEmbedding, OutputHeads
 from stage2_prior.sampling.padding import pad_rows
 from stage2_prior.sampling.stepper import CodeStepper
 
@@ -20,36 +17,24 @@ class PixelCNNStepper(CodeStepper):
     """A `CodeStepper` that evaluates the network once per position.
 
     Args:
+        network: Of this batch, its rows padded.
         embedding: The prior's.
-        layers: The prior's.
-        attention: Attention blocks by the index of the layer that each follows.
         output: The prior's.
         grids: All of one shape.
-        labels: int64 (B,).
-        context: Features of the context (B, E, h, w), or None.
+        batch: B, without padding.
     """
 
     def __init__(
         self,
+        network: CachedPixelCNN,
         embedding: CodeEmbedding,
-        layers: Sequence[GatedLayer],
-        attention: Mapping[int, CausalAttentionBlock],
         output: OutputHeads,
         grids: tuple[GridSpec, ...],
-        labels: Tensor,
-        context: Tensor | None,
+        batch: int,
     ) -> None:
         self.num_known = 0
-        self._embedding, self._output = embedding, output
-        self._num_grids, self._columns = len(grids), grids[0].width
-        self._batch = len(labels)
-        self._network = CachedPixelCNN(
-            layers,
-            attention,
-            pad_rows(labels),
-            None if context is None else pad_rows(context),
-            columns=grids[0].width,
-        )
+        self._network, self._embedding, self._output = network, embedding, output
+        self._num_grids, self._columns, self._batch = len(grids), grids[0].width, batch
         self._features: Tensor | None = None  # of the current position, padded (B, E)
         self._here: list[Tensor] = []  # codes of the current position, padded (B,) per grid
 

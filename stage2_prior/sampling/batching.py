@@ -85,12 +85,11 @@ def split_into_batches(request: SamplingRequest, batch_size: int) -> Iterator[Sa
 
 
 def _batch(request: SamplingRequest, rows: Tensor, padded: Tensor, num_known: int) -> SamplingBatch:
-    settings, num_codes = request.settings, request.codes.shape[1]
-    device = request.codes.device
+    settings, device = request.settings, request.codes.device
     # Random numbers are float64, which MPS does not know.
     noise_device = "cpu" if device.type == "mps" else device
     indices = (padded + request.first_index).to(noise_device)
-    noise = AddressedNoise(request.seed, indices, num_codes)
+    noise = AddressedNoise(request.seed, indices, num_codes=request.codes.shape[1])
     at = padded.to(device)
     order = request.order if len(request.order) == 1 else request.order[at]
     if settings.num_steps is not None and settings.step_order == "random":

@@ -32,12 +32,7 @@ Context: TypeAlias = tuple[Tensor, ...] | Tensor
 def check_numbers(
     count: SupportsIndex, seed: SupportsIndex, first_index: SupportsIndex, batch_size: SupportsIndex
 ) -> tuple[int, int, int, int]:
-    """Converts the four numbers to plain integers.
-
-    Raises:
-        TypeError: A number is no integer.
-        ValueError: A number is out of range.
-    """
+    """Converts the four numbers to plain integers; raises an error where they cannot be used."""
     numbers = {"count": count, "seed": seed, "first_index": first_index, "batch_size": batch_size}
     for name, number in numbers.items():
         if not isinstance(number, SupportsIndex):
@@ -63,14 +58,9 @@ def check_settings(
     labelled: bool,
     has_options: bool,
 ) -> None:
-    """Checks that a prior can sample with these settings.
+    """Checks that a prior can sample with these settings, with or without labels.
 
-    Args:
-        settings: How to sample.
-        config: The prior's.
-        num_classes: The prior's.
-        labelled: Whether labels are given.
-        has_options: Whether the prior supports `precision` and `compile`.
+    `has_options` says whether the prior supports `precision` and `compile`.
 
     Raises:
         ValueError: There is nothing to guide towards or away from, the prior has one way to
@@ -107,13 +97,7 @@ def check_settings(
 def decide_compilation(
     settings: SamplingSettings, num_codes: int, device: torch.device, *, possible: bool
 ) -> SamplingSettings:
-    """Decides `compile="auto"`: on where it pays and works, else off.
-
-    Args:
-        settings: How to sample.
-        num_codes: Number of codes to sample.
-        device: Device of the prior.
-        possible: Whether the prior supports `compile`.
+    """Decides `compile="auto"`: on where the prior supports it, it works and it pays, else off.
 
     Raises:
         RuntimeError: `compile` is on, and nothing can be compiled on this device.
@@ -131,11 +115,7 @@ def decide_compilation(
 
 
 def check_null_is_trained(config: PriorConfig, num_classes: int | None) -> None:
-    """Checks that a prior with classes was trained with dropped labels.
-
-    Raises:
-        ValueError: It was not.
-    """
+    """Raises a ValueError unless a prior with classes was trained with dropped labels."""
     if num_classes is not None and not config.label_dropout:
         raise ValueError(
             "going without labels or using a guidance scale needs a prior trained with "
@@ -144,11 +124,7 @@ def check_null_is_trained(config: PriorConfig, num_classes: int | None) -> None:
 
 
 def check_any_order(any_order: bool, wanted: str) -> None:
-    """Checks that a prior can predict codes in any order, which `wanted` needs.
-
-    Raises:
-        ValueError: It does not.
-    """
+    """Raises a ValueError unless a prior can predict codes in any order, which `wanted` needs."""
     if not any_order:
         raise ValueError(
             f"{wanted} needs a prior that was trained in any order, this one knows a single "
@@ -185,7 +161,6 @@ def labels_or_null(
     """Converts labels to int64 (count,), `num_classes` for no label.
 
     Raises:
-        TypeError: They are not integers.
         ValueError: They do not fit the prior, or it was not trained to go without.
     """
     if labels is None:
@@ -202,11 +177,7 @@ def labels_or_null(
 
 
 def check_has_context(given: bool, spec: ContextSpec) -> None:
-    """Checks that a context is given if and only if the prior has one.
-
-    Raises:
-        ValueError: It is missing, or given to a prior without.
-    """
+    """Raises a ValueError unless a context is given if and only if the prior has one."""
     if given and not spec:
         raise ValueError("this prior was trained without context: leave context out")
     if spec and not given:
@@ -215,15 +186,7 @@ def check_has_context(given: bool, spec: ContextSpec) -> None:
 
 
 def context_tensor(context: Context | None, count: int, spec: ContextSpec) -> Tensor | None:
-    """Converts a context to what `CodePrior.forward` takes.
-
-    Args:
-        context: int64 (count, h_i, w_i) per context grid, float32 (count, Lc, D), or None.
-        count: Number of images.
-        spec: The prior's.
-
-    Returns:
-        int64 (count, Lc), float (count, Lc, D), or None for a prior without context.
+    """Converts a context of `count` images to int64 (count, Lc) or float (count, Lc, D).
 
     Raises:
         TypeError: It has a wrong dtype.

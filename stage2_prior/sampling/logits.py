@@ -55,7 +55,7 @@ def temperatures(settings: SamplingSettings, num_codes: int) -> list[float]:
 
 
 def _known_fractions(num_codes: int) -> list[float]:
-    """The fraction of the other codes that are known when each code is sampled, 0 to 1."""
+    """Computes which fraction of the other codes is known when each code is sampled."""
     return [i / (num_codes - 1) for i in range(num_codes)]
 
 
@@ -172,10 +172,10 @@ def guide_and_sample(
 
     Args:
         logits: float (B, K); under guidance (2 B, K), the second half without labels.
-        uniform: float64 (B,) in [0, 1).
+        uniform: As for `sample_codes`.
         settings: Whether to guide, top-k and top-p.
         guidance_scale: Of these codes.
-        temperature: Of these codes, as for `sample_codes`.
+        temperature: As for `sample_codes`.
 
     Returns:
         int64 (B,) codes and float (B, K) guided logits.

@@ -32,16 +32,15 @@ class AddressedNoise:
     """L."""
 
     def block(self, number: int) -> Tensor:
-        """float64 (B, L) in [0, 1): the numbers addressed from number * L on."""
-        return addressed_uniform(
-            self.seed, self.samples, self.num_codes, first_position=number * self.num_codes
-        )
+        """Returns the numbers addressed from number * L on: float64 (B, L) in [0, 1)."""
+        first = number * self.num_codes
+        return addressed_uniform(self.seed, self.samples, self.num_codes, first_position=first)
 
 
 def addressed_uniform(
     seed: int, samples: Tensor, num_positions: int, first_position: int = 0
 ) -> Tensor:
-    """Uniform random numbers in [0, 1), one per sample and position.
+    """Returns uniform random numbers in [0, 1), one per sample and position.
 
     With g and the bijection m of splitmix64, on unsigned 64-bit integers:
 
@@ -65,7 +64,7 @@ def addressed_uniform(
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The output function of splitmix64: a bijection of 64 bits that scatters neighbours."""
+    """Computes splitmix64's output function, a bijection of 64 bits that scatters neighbours."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)

@@ -21,14 +21,9 @@ def inverse_order(order: Tensor) -> Tensor:
 
 
 def known_first(order: Tensor, known: Tensor) -> Tensor:
-    """Moves the known positions to the front of an order; a stable partition.
+    """Moves the positions that are known, bool (B, L), to the front of an order, int64 (B, L).
 
-    Args:
-        order: int64 (B, L).
-        known: bool (B, L), by position.
-
-    Returns:
-        int64 (B, L).
+    Known and unknown ones each keep their order.
     """
     waits = (~known).gather(1, order).to(torch.uint8)
     return order.gather(1, waits.argsort(dim=1, stable=True))
@@ -56,9 +51,7 @@ def check_order(order: Tensor, batch: int, num_codes: int) -> Tensor:
             f"got {tuple(order.shape)}"
         )
     order = order.long().expand(batch, num_codes)
-    if not torch.equal(
-        order.sort(dim=1).values, torch.arange(num_codes).to(order).expand_as(order)
-    ):
+    if not torch.all(order.sort(dim=1).values == torch.arange(num_codes).to(order)):
         raise ValueError(
             f"order must name every position from 0 to {num_codes - 1} exactly once per image"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -77,18 +78,12 @@ class SamplingSettings:
         for name in ("temperature", "guidance_scale", "first_guidance_scale"):
             value = getattr(self, name)
             require(value >= 0, name, "at least 0", value)
-            require(value < float("inf"), name, "finite", value)
+            require(value < math.inf, name, "finite", value)
         most = f"at most {_MAX_GUIDANCE_SCALE:,.0f}"
         for name in ("guidance_scale", "first_guidance_scale"):
-            value = getattr(self, name)
-            require(value <= _MAX_GUIDANCE_SCALE, name, most, value)
-        first = self.first_temperature
-        require(
-            first is None or 0 < first < float("inf"),
-            "first_temperature",
-            "above 0 and finite, or None",
-            first,
-        )
+            require(getattr(self, name) <= _MAX_GUIDANCE_SCALE, name, most, getattr(self, name))
+        first, rule = self.first_temperature, "above 0 and finite, or None"
+        require(first is None or 0 < first < math.inf, "first_temperature", rule, first)
         if first is not None and self.temperature == 0:
             raise ValueError(
                 f"first_temperature {first} needs a temperature above 0 to go to, and 0 takes the "
@@ -99,7 +94,7 @@ class SamplingSettings:
             value = getattr(self, name)
             require(value in (*choices, last), name, f"{', '.join(choices)} or {last}", value)
         power = self.guidance_power
-        require(0 < power < float("inf"), "guidance_power", "above 0 and finite", power)
+        require(0 < power < math.inf, "guidance_power", "above 0 and finite", power)
         for name, purpose in (("guidance_power", "shape"), ("first_guidance_scale", "start")):
             value = getattr(self, name)
             if value != 1 and self.guidance_schedule == "constant":

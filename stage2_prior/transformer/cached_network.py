@@ -89,13 +89,12 @@ class CachedTransformer:
         return embedded
 
     def causal_mask(self, start: int, count: int) -> Tensor:
-        """The mask of positions `start` to `start + count - 1`, each seeing those up to itself."""
+        """Returns the mask of `count` positions from `start`, each seeing those up to itself."""
         first = self.prefix + start
-        rows: Tensor = self._causal[first : first + count, : _padded(first + count)]
-        return rows
+        return self._causal[first : first + count, : _padded(first + count)]
 
     def query_mask(self, start: int, appended: int, queries: int) -> Tensor:
-        """The mask of `appended` positions from `start`, and of queries after them.
+        """Returns the mask of `appended` positions from `start`, and of queries after them.
 
         Each query sees everything before the first query, and itself.
         """

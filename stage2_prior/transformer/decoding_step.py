@@ -86,10 +86,7 @@ def attend(qkv: Tensor, cache: Tensor, position: Tensor) -> Tensor:
 def pass_blocks(
     x: Tensor, blocks: list[PreparedBlock], caches: list[Tensor], position: Tensor
 ) -> Tensor:
-    """Passes one position of a batch through all blocks: float32 (B, E), normalised at the end.
-
-    `caches` and `position` as for `attend`, one cache per block.
-    """
+    """Passes one position of a batch through all blocks: float32 (B, E), normalised at the end."""
     for block, kept in zip(blocks, caches, strict=True):
         _, batch, _, heads, head_dim = kept.shape
         qkv = product_plus(block.qkv_bias, F.layer_norm(x, x.shape[-1:]), block.to_qkv)
@@ -101,12 +98,9 @@ def pass_blocks(
 
 
 def decoding_step(
-    step: StepInput,
-    blocks: list[PreparedBlock],
-    caches: list[Tensor],
-    settings: SamplingSettings,
+    step: StepInput, blocks: list[PreparedBlock], caches: list[Tensor], settings: SamplingSettings
 ) -> Tensor:
-    """Samples the next code of every image.
+    """Samples the next code of every image: int64 (B,).
 
     Args:
         step: Inputs, and how the codes are sampled.
@@ -114,9 +108,6 @@ def decoding_step(
         caches: Per block (2, B or 2 B, length, heads, d), see `attend`.
         settings: Top-k, top-p, whether to guide, and whether the temperature is 0; the values of
             both are taken from `step`, so that compiled code serves them all.
-
-    Returns:
-        int64 (B,).
     """
     hidden = pass_blocks(step.inputs, blocks, caches, step.position)
     all_logits = [product_plus(bias, hidden, weight) for weight, bias in step.heads]
@@ -132,10 +123,9 @@ def decoding_step(
 
 @cache
 def compiled_decoding_step() -> DecodingStep:
-    """Compiles `decoding_step`, at its first call.
+    """Compiles `decoding_step`, at its first call; see `_MAX_VERSIONS`.
 
-    Once for each network, precision, batch size, codebook size and kind of settings (top-k and
-    top-p count with their values); the cache's length, temperature and guidance scale may vary.
+    The cache's length, temperature and guidance scale may vary.
     """
     compiled: DecodingStep = torch.compile(decoding_step, dynamic=False)
 
@@ -156,18 +146,13 @@ def compiled_decoding_step() -> DecodingStep:
 
 
 class CompiledStep:
-    """Samples the next codes of one batch by the compiled `decoding_step`.
-
-    Args:
-        network: Of the batch.
-    """
+    """Samples the next codes of one batch by the compiled `decoding_step`."""
 
     def __init__(self, network: CachedTransformer) -> None:
         self._network = network
         # Compiled code is made for a number, but takes any tensor of one.
-        self._positions = torch.arange(
-            network.prefix + len(network.weights.grid_of), device=network.weights.labels.device
-        )
+        length = network.prefix + len(network.weights.grid_of)
+        self._positions = torch.arange(length, device=network.weights.labels.device)
         self._rule: SamplingRule | None = None
 
     def __call__(
@@ -179,7 +164,7 @@ class CompiledStep:
         head: int | None,
         head_of: Tensor,
     ) -> Tensor:
-        """Samples one code of every image.
+        """Samples one code of every image: int64 (B,).
 
         Args:
             inputs: float32 (B or 2 B, E), embedded outside of compiled code, which would embed
@@ -189,9 +174,6 @@ class CompiledStep:
             num_known: Known codes of each image.
             head: The grid of all targets; None where they differ.
             head_of: int64 (B or 1,), the grid of each target.
-
-        Returns:
-            int64 (B,).
         """
         if rule is not self._rule:
             self._bind(rule)

@@ -24,7 +24,7 @@ class CacheMemory:
     def take(
         self, num_layers: int, size: int, dtype: torch.dtype, device: torch.device
     ) -> list[Tensor]:
-        """Per block a tensor (size,) that holds anything, each of a storage of its own."""
+        """Returns a tensor (size,) per block, uninitialised, each of a storage of its own."""
         try:
             memory = self._kept.pop()
         except IndexError:
@@ -39,7 +39,7 @@ class CacheMemory:
             return [torch.empty(size, dtype=dtype, device=device) for _ in range(num_layers)]
 
     def give_back(self, memory: list[Tensor]) -> None:
-        """Takes what `take` gave and nobody uses any more."""
+        """Takes back what `take` returned."""
         if memory and not self._kept and sum(part.nbytes for part in memory) <= _MAX_KEPT_BYTES:
             self._kept.append(memory)
 
@@ -56,16 +56,8 @@ class KeyValueCache:
     costs. A compiled loop does not mind gaps and is spared the moving; it is fastest where the
     heads of a position lie side by side.
 
-    Args:
-        source: Where the memory comes from and goes back to.
-        num_layers: How many blocks.
-        batch: B.
-        num_heads: Attention heads.
-        length: The most positions there will be.
-        head_dim: d, features per head.
-        dtype: What keys and values are kept in.
-        device: Where.
-        compiled: Whether a compiled loop reads it, or batched products.
+    `source` lends the memory, `length` is the most positions there will be, and `compiled` says
+    whether a compiled loop reads them, or batched products.
     """
 
     def __init__(
@@ -108,11 +100,11 @@ class KeyValueCache:
         self._length = max(self._length, length)
 
     def keys_and_values(self, index: int) -> tuple[Tensor, Tensor]:
-        """Of one block, for batched products: (B * heads, d, length), (B * heads, length, d)."""
+        """Returns one block's for batched products: (B * heads, d, L), (B * heads, L, d)."""
         return _for_products(self.blocks[index]) if self._compiled else self._without_gaps[index]
 
     def up_to(self, length: int) -> list[Tensor]:
-        """Per block (2, B, length, heads, d) for a compiled loop; unwritten ones hold anything."""
+        """Returns (2, B, length, heads, d) per block for a compiled loop, partly uninitialised."""
         assert self._compiled
         self._length = max(self._length, length)
         return self._views(length)
@@ -132,8 +124,7 @@ class KeyValueCache:
         for i, memory in enumerate(self._memory):
             block = memory[: math.prod(shape)].view(shape)
             if self._length:
-                old = self.blocks[i].clone()
-                block[:, :, :, : self._length] = old
+                block[:, :, :, : self._length] = self.blocks[i].clone()
             grown.append(block)
         return grown
 

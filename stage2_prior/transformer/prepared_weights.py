@@ -62,12 +62,9 @@ class PreparedWeights:
 
 
 def fold_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
-    """Folds a norm's scale and shift into the linear layer after it.
+    """Folds a norm's scale and shift into the linear layer after it: weight (in, out), bias (out,).
 
     W (gamma * x + beta) + b = (W * gamma) x + (W beta + b).
-
-    Returns:
-        Weight (in, out) and bias (out,), to be applied to the bare normalised x.
     """
     assert isinstance(linear, nn.Linear)
     weight = linear.weight * norm.weight

@@ -206,5 +206,5 @@ class TransformerPrior(CodePrior):
 
 
 def _pick(x: Tensor, order: Tensor) -> Tensor:
-    """Rows of x (B, L, E) in the order (B, L)."""
+    """Returns rows of x (B, L, E) in the order (B, L)."""
     return x.gather(1, order[:, :, None].expand_as(x))

@@ -9,7 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.metrics.feature_classifier import ClassifierTraining, train_classifier
+from pipelines.evaluation.metrics.feature_classifier import (
+    DEFAULT_TRAINING,
+    ClassifierTraining,
+    train_classifier,
+)
 from pipelines.training.precision import Precision
 
 
@@ -45,21 +49,12 @@ def classification_accuracy(
     seeds: int,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> ClassificationAccuracy:
     """Trains a classifier on each of two sets and tests both on real images.
 
-    Ravuri and Vinyals 2019, section 3, with a small classifier instead of a ResNet-50.
-
-    Args:
-        generated: Class-conditional samples with their labels.
-        real: Real training images; a random subset as large as `generated` is used.
-        test: Real test images.
-        num_classes: Number of classes.
-        seeds: Number of classifiers of each kind, with seeds 0, 1, ...
-        device: Where to train.
-        precision: Of convolutions and products in training.
-        training: Length and rates; None takes the defaults.
+    Ravuri and Vinyals 2019, section 3, with a small classifier instead of a ResNet-50. Of the real
+    training images, a random subset as large as `generated` is used.
 
     Raises:
         ValueError: There are more samples than real images, or a set has no labels.

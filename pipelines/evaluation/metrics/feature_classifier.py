@@ -19,12 +19,7 @@ from pipelines.files.atomic import writing
 from pipelines.files.ownership import LOCK_FILE, owned
 from pipelines.training.precision import Precision
 from pipelines.training.randomness import ExampleOrder, derive_seed
-from stage1_vqvae.artifact import (
-    ArtifactRecord,
-    load_artifact,
-    save_artifact,
-    weights_hash,
-)
+from stage1_vqvae.artifact import ArtifactRecord, load_artifact, save_artifact, weights_hash
 from stage1_vqvae.images import to_float
 
 NUM_FEATURES = 128
@@ -60,6 +55,9 @@ class ClassifierTraining:
         per_epoch = num_images / min(self.batch_size, num_images)
         steps = min(max(self.epochs * per_epoch, self.min_steps), self.max_epochs * per_epoch)
         return max(2, round(steps))
+
+
+DEFAULT_TRAINING = ClassifierTraining()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +149,7 @@ def train_classifier(
     seed: int,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> FeatureClassifier:
     """Trains a classifier with AdamW and a one-cycle schedule (Smith and Topin 2018).
 
@@ -164,14 +162,13 @@ def train_classifier(
         seed: Seed of weights, order and dropout.
         device: Where to train.
         precision: Of convolutions and products in training.
-        training: Length and rates; None takes the defaults.
+        training: Length and rates.
 
     Raises:
         ValueError: There are fewer than two images, which batch normalisation needs.
     """
     if len(images) < 2:
         raise ValueError(f"a classifier needs at least 2 images to train on, got {len(images)}")
-    training = training or ClassifierTraining()
     steps = training.steps(len(images))
     order = ExampleOrder(len(images), min(training.batch_size, len(images)), seed)
     targets = torch.from_numpy(labels)
@@ -208,32 +205,22 @@ def cached_classifier(
     fingerprint: str,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> tuple[FeatureClassifier, str]:
-    """Returns the classifier of a data set, trained with seed 0 unless it is in `folder`.
+    """Returns the classifier of a data set and its key; trains it with seed 0 if it is not cached.
 
-    Two machines may train different weights, so the key includes a hash of them. Of processes that
-    share a folder one trains, and the others wait.
-
-    Args:
-        folder: Holds a directory (`config.json`, `model.safetensors`) per data set and settings.
-        images: uint8 (N, C, H, W), to train on.
-        labels: int64 (N,).
-        num_classes: Number of classes.
-        fingerprint: Fingerprint of the data.
-        device: Where to train.
-        precision: Of convolutions and products in training.
-        training: Length and rates; None takes the defaults.
+    `folder` holds a directory (`config.json`, `model.safetensors`) per data set and settings. Of
+    processes that share a folder one trains, and the others wait. Other arguments are those of
+    `train_classifier`.
 
     Returns:
         The classifier, and its key: the name of its directory (16 hexadecimal digits, a hash of the
         data's fingerprint, the settings and the version of the network), a hyphen, and the first
-        8 digits of its weights' hash.
+        8 digits of its weights' hash, since two machines may train different weights.
 
     Raises:
         ValueError: The directory exists but is damaged.
     """
-    training = training or ClassifierTraining()
     config = _config(fingerprint, images.shape[1], num_classes, training)
     path = classifier_directory(folder, fingerprint, images.shape[1], num_classes, training)
     if not path.exists():
@@ -251,7 +238,7 @@ def cached_classifier(
                 )
                 with writing(path):
                     save_artifact(path, _KIND, config, model)
-                return model, _key(path, weights_hash(model.state_dict()))
+                return model, _key(path, model)
 
     def build(saved: ClassifierRecord) -> FeatureClassifier:
         if asdict(saved) | config != asdict(saved):
@@ -264,7 +251,7 @@ def cached_classifier(
         raise ValueError(
             f"{path} must hold a whole feature classifier, but it is damaged ({error}): {_CURE}"
         ) from error
-    return model.to(device).eval(), _key(path, weights_hash(model.state_dict()))
+    return model.to(device).eval(), _key(path, model)
 
 
 def classifier_directory(
@@ -272,10 +259,10 @@ def classifier_directory(
     fingerprint: str,
     channels: int,
     num_classes: int,
-    training: ClassifierTraining | None = None,
+    training: ClassifierTraining = DEFAULT_TRAINING,
 ) -> Path:
     """Returns where `cached_classifier` keeps a classifier, whether it exists or not."""
-    config = _config(fingerprint, channels, num_classes, training or ClassifierTraining())
+    config = _config(fingerprint, channels, num_classes, training)
     text = json.dumps(config, sort_keys=True).encode()
     return folder / hashlib.blake2b(text, digest_size=8).hexdigest()
 
@@ -292,5 +279,5 @@ def _config(
     }
 
 
-def _key(path: Path, hash_: str) -> str:
-    return f"{path.name}-{hash_[:_HASH_DIGITS]}"
+def _key(path: Path, model: FeatureClassifier) -> str:
+    return f"{path.name}-{weights_hash(model.state_dict())[:_HASH_DIGITS]}"

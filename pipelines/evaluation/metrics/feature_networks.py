@@ -73,7 +73,6 @@ def download_inception() -> None:
 
     Raises:
         RuntimeError: torch-fidelity is not installed, or the download failed.
-        ValueError: The file in the cache is not the published one.
     """
     if not has_torch_fidelity():
         raise RuntimeError(NO_TORCH_FIDELITY)
@@ -114,12 +113,8 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
     As the TensorFlow graph of 2015, including its resizing to 299x299. Gray images are repeated
     over three channels.
 
-    Args:
-        path: The weights.
-        device: Where to compute.
-
     Raises:
-        ValueError: The file holds more than tensors.
+        ValueError: The file of weights holds more than tensors.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -36,15 +36,8 @@ class _Identity(nn.Module):
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Computes |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)), means m and covariances S.
 
-    Heusel et al. 2017, equation 6, by torchmetrics, in float64. The estimate is biased upwards for
-    few images: compare only distances of equally many.
-
-    Args:
-        first: (N, D) features.
-        second: (M, D) features.
-
-    Raises:
-        ValueError: A set has fewer than two images or they differ in D.
+    Heusel et al. 2017, equation 6, of features (N, D) and (M, D), by torchmetrics, in float64. The
+    estimate is biased upwards for few images: compare only distances of equally many.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -64,17 +57,9 @@ def kernel_distance(
 ) -> KernelDistance:
     """Computes the squared maximum mean discrepancy with the kernel (x y / D + 1)^3, unbiased.
 
-    Binkowski et al. 2018, equation 4, by torchmetrics, in float64, over random subsets of up to
-    1,000 images. Its mean does not depend on the number of images.
-
-    Args:
-        first: (N, D) features.
-        second: (M, D) features.
-        subsets: Number of pairs of random subsets.
-        seed: Seed of the subsets; the global random state is restored.
-
-    Raises:
-        ValueError: A set has fewer than two images or they differ in D.
+    Binkowski et al. 2018, equation 4, of features (N, D) and (M, D), by torchmetrics, in float64,
+    over random pairs of subsets of up to 1,000 images. Its mean does not depend on the number of
+    images. The global random state is restored.
     """
     with warnings.catch_warnings():
         # torchmetrics warns that the metric keeps all features, which are in memory anyway.

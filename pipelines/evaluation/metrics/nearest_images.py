@@ -24,7 +24,7 @@ _WARNING_FACTOR = 3.0
 
 @dataclass(frozen=True)
 class NearestImages:
-    """The training image nearest to each image."""
+    """The training image nearest to each image, on the CPU."""
 
     index: Tensor
     """int64 (N,), into the training images; the first of several equally near."""
@@ -40,9 +40,6 @@ def nearest_training_images(images: Tensor, training: NDArray[np.uint8]) -> Near
     Args:
         images: uint8 (N, C, H, W), on the device to compute on.
         training: uint8 (M, C, H, W), also as a `np.memmap`.
-
-    Returns:
-        Index and distance, on the CPU.
 
     Raises:
         TypeError: Images or training images are not uint8.

@@ -27,11 +27,7 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    real: Tensor,
-    generated: Tensor,
-    k: int = NUM_NEIGHBOURS,
-    *,
-    real_radii: Tensor | None = None,
+    real: Tensor, generated: Tensor, k: int = NUM_NEIGHBOURS, *, real_radii: Tensor | None = None
 ) -> PrecisionRecall:
     """Computes improved precision and recall, density and coverage.
 
@@ -43,8 +39,7 @@ def precision_recall(
         real: (N, D) features of real images.
         generated: (M, D) features of generated images.
         k: Which neighbour, at least 1.
-        real_radii: float64 (N,), `neighbour_radii` of `real` in float64 if already known; None
-            computes them.
+        real_radii: float64 (N,), `neighbour_radii` of `real` in float64; None computes them.
 
     Raises:
         ValueError: A set has at most k images, or they differ in D.

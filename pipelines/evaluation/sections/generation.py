@@ -76,12 +76,8 @@ def distance_metrics(
 ) -> tuple[Metric, ...]:
     """Measures Frechet and kernel distance, precision, recall, density and coverage.
 
-    Args:
-        network: Computes the features.
-        test: uint8 (N, C, H, W).
-        images: uint8 (N, C, H, W) each.
-        max_sets: Uses at most so many sets of samples and of training images.
-        max_neighbour_sets: The same for the last four metrics, which take longer.
+    All images are uint8 (N, C, H, W). At most `max_sets` sets of samples and of training images are
+    used, and `max_neighbour_sets` for the last four metrics, which take longer.
     """
     real = network.features(test)
     features = images.first(max_sets, max_sets).map(network.features)

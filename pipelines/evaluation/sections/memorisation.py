@@ -118,15 +118,9 @@ def memorisation_metrics(
 
 
 def describe_memorisation(samples: Tensor, vqvae: ImageTokenizer, splits: DataSplits) -> str:
-    """Describes the distances of samples and of new images to the training images.
+    """Describes the distances of samples and of new images to the training images, in two lines.
 
-    Args:
-        samples: uint8 (N, C, H, W).
-        vqvae: Decoded them; on the device to compute on.
-        splits: The data that it was trained on.
-
-    Returns:
-        Two lines.
+    Samples are uint8 (N, C, H, W), decoded by `vqvae`, which is on the device to compute on.
     """
     device = next(vqvae.parameters()).device
     test = splits.test.take(np.arange(min(len(splits.test), _MAX_SUMMARY_IMAGES)))

@@ -37,10 +37,7 @@ def prior_metrics(
 ) -> tuple[Metric, ...]:
     """Measures bits per code, image and pixel, and the order-0 entropy, on the test split.
 
-    Args:
-        prior: On its device; is put into evaluation mode and left there.
-        dump: The codes of every split.
-        image_size: Height and width of an image.
+    The prior is left in evaluation mode; `image_size` is (H, W).
     """
     test, pixels = dump.splits["test"], image_size[0] * image_size[1]
     bits = measure_bits_per_code(prior, code_batches(test))

@@ -49,7 +49,7 @@ def reconstruction_metrics(
     """Measures PSNR, SSIM, L1, rate, usage and perplexity over the whole test split.
 
     Args:
-        model: On `device`; is put into evaluation mode and left there.
+        model: On `device`; is left in evaluation mode.
         test: The whole split.
         reconstructions: uint8 (N, C, H, W), of `test`.
         prior_bits_per_image: -log2 p(codes | labels) of a test image under the prior.

@@ -82,7 +82,7 @@ def begin_run():
     )
 
     def begin(path: Path) -> None:
-        RunDirectory(path).begin(RunConfig(), data, resume=False)
+        RunDirectory(path).begin(RunConfig(), data)
         Image.new("L", (4, 4)).save(path / "samples.png")
 
     return begin

@@ -8,6 +8,7 @@ import torch
 from references import softmax
 from tiny_priors import SQUARE, make_prior
 
+from stage2_prior.grids import GridSpec
 from stage2_prior.pixelcnn.attention import CausalAttentionBlock
 
 
@@ -46,7 +47,7 @@ def attention_in_numpy(block, x):
 @torch.no_grad()
 @pytest.mark.parametrize("num_heads", [1, 2, 6])
 def test_attention_block_equals_numpy(num_heads):
-    block = CausalAttentionBlock(6, num_heads, 3, 4)
+    block = CausalAttentionBlock(6, num_heads, GridSpec(3, 4, 1))
     for parameter in block.parameters():
         parameter.add_(0.5 * torch.randn_like(parameter))
     x = torch.randn(2, 6, 3, 4)
@@ -60,7 +61,7 @@ def test_attention_block_equals_numpy(num_heads):
 
 @torch.no_grad()
 def test_attention_position_by_position_equals_the_whole_grid():
-    block, x = CausalAttentionBlock(6, 2, 3, 4), torch.randn(5, 6, 3, 4)
+    block, x = CausalAttentionBlock(6, 2, GridSpec(3, 4, 1)), torch.randn(5, 6, 3, 4)
     cache = block.new_cache(5)
     positions = [block.step(x[:, :, p // 4, p % 4], p, cache) for p in range(12)]
     actual = torch.stack(positions, dim=-1).view(5, 6, 3, 4)
