@@ -85,6 +85,16 @@ def dump_codes(
     return dump
 
 
+def check_augmentation(directory: RunDirectory, augmentation: AugmentationConfig) -> None:
+    """Refuses to dump codes for another augmentation than the prior's."""
+    prior = directory.any_prior()
+    if prior and augmentation != directory.config().augmentation:
+        raise FileExistsError(
+            f"{prior} was trained with other --augmentation options: dump the codes with those, or "
+            "remove it first"
+        )
+
+
 def dump_codes_of_run(
     directory: RunDirectory, config: RunConfig, location: DataLocation, device_name: str
 ) -> None:
@@ -95,7 +105,7 @@ def dump_codes_of_run(
 
     def check() -> None:
         refuse_existing(directory.codes)
-        directory.check_codes(config)
+        check_augmentation(directory, config.augmentation)
         refuse_unwritable(directory.codes)
 
     device = choose_device(device_name)

@@ -92,15 +92,6 @@ class RunDirectory:
         if not self.config_file.exists() or content != self._read():
             write_record(self.config_file, "run", FORMAT_VERSION, content)
 
-    def check_codes(self, config: RunConfig) -> None:
-        """Refuses to dump codes with other settings than the prior's, and changes nothing."""
-        path = self._any_prior()
-        if path and config.augmentation != self.config().augmentation:
-            raise FileExistsError(
-                f"{path} was trained with other --augmentation options: dump the codes with "
-                "those, or remove it first"
-            )
-
     def check_prior(self, config: RunConfig, *, resume: bool) -> None:
         """Refuses to train a prior over another one, and changes nothing.
 
@@ -108,7 +99,7 @@ class RunDirectory:
         """
         if resume:
             self.check(config, resume=True)
-        elif path := self._any_prior():
+        elif path := self.any_prior():
             raise FileExistsError(
                 f"a new prior is to be trained, but {path} exists: add --resume to go on with "
                 "it, or remove it to begin again"
@@ -182,7 +173,7 @@ class RunDirectory:
     def _is_in_training(self, stage: str) -> bool:
         return any(self.checkpoints.glob(f"{stage}/step-*"))
 
-    def _any_prior(self) -> Path | None:
+    def any_prior(self) -> Path | None:
         """A prior, finished or in training."""
         if self.prior.exists():
             return self.prior
@@ -191,7 +182,7 @@ class RunDirectory:
 
     def _changes(self, config: RunConfig, data: DataRecord | None) -> list[str]:
         old = self.config()
-        changed = changed_settings(old, config, with_prior=self._any_prior() is not None)
+        changed = changed_settings(old, config, with_prior=self.any_prior() is not None)
         if data is not None:
             changed += changed_data(self.data(), data, old, config)
         return changed

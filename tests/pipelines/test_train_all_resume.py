@@ -29,7 +29,7 @@ MOMENTS = {
     "between stage one's figures and its images": (stage_one, "save_reconstructions", 1),
     "before the VQ-VAE is saved": (VQVAE, "save_pretrained", 1),
     "between the VQ-VAE and the dump": (both_stages, "dump_codes", 1),
-    "in the dump": (code_dump, "_write_split", 3),
+    "in the dump": (code_dump, "_encode_split", 3),
     "between the dump and stage two": (both_stages, "train_prior", 1),
     "in stage two before its first checkpoint": (PriorTask, "set_progress", 1),
     "in stage two": (PriorTask, "set_progress", 8),
@@ -84,7 +84,7 @@ import sys
 from unittest import mock
 from tiny_runs import command
 from stage1_vqvae import code_dump
-real, calls = code_dump._write_split, []
+real, calls = code_dump._encode_split, []
 def waiting(path, *rest):
     calls.append(path)
     if len(calls) == 2:
@@ -92,7 +92,7 @@ def waiting(path, *rest):
         print("now", flush=True)
         sys.stdin.read()
     real(path, *rest)
-with mock.patch.object(code_dump, "_write_split", waiting):
+with mock.patch.object(code_dump, "_encode_split", waiting):
     command("train_all", *sys.argv[1:])
 """
 

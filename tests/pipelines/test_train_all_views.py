@@ -84,10 +84,9 @@ def test_prior_learns_from_as_many_views_as_the_shares_say(dumped, monkeypatch, 
     seen = []
     batch = PriorTask._batch
 
-    def watched(self, *arguments):
-        found = batch(self, *arguments)
-        labels_per_view = self.objective.prior.null_label + 1
-        seen.extend((found[3] // labels_per_view).tolist())  # `no label` of each image's view
+    def watched(*arguments):
+        found = batch(*arguments)
+        seen.extend((found[3] // 3).tolist())  # two classes and no label in each view
         return found
 
     monkeypatch.setattr(PriorTask, "_batch", watched)
@@ -135,7 +134,7 @@ def test_killed_prior_asks_for_its_own_options_first(tmp_path, run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(code_dump, "_write_split", 7), (PriorTask, "_batch", 8)]
+    ("owner", "name", "call"), [(code_dump, "_encode_split", 7), (PriorTask, "_batch", 8)]
 )
 def test_resume_after_a_kill_equals_uninterrupted(
     tmp_path, monkeypatch, run, rgb_file, owner, name, call
@@ -156,7 +155,7 @@ def test_killed_dump_goes_on_with_the_views_it_was_asked_for(tmp_path, monkeypat
     for name in ("codes", "prior", "checkpoints/prior"):
         shutil.rmtree(copy / name)
     with monkeypatch.context() as patch:
-        kill_at(patch, code_dump, "_write_split", 7)
+        kill_at(patch, code_dump, "_encode_split", 7)
         with pytest.raises(KilledError):
             command("dump_codes", "--run", copy, "--device", "cpu", *VIEWS)
     command("dump_codes", "--run", copy, "--device", "cpu")

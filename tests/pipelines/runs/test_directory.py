@@ -11,6 +11,7 @@ from tiny_runs import edit_json, tree
 from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.files.ownership import LOCK_FILE
 from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.codes import check_augmentation
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.recipes import RECIPES
@@ -33,7 +34,7 @@ def begin(run, config, data, *, resume):
 
 
 def begin_codes(run, config):
-    run.check_codes(config)
+    check_augmentation(run, config.augmentation)
     run.begin(config)
 
 
