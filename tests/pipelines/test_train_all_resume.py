@@ -91,7 +91,7 @@ def waiting(path, *rest):
         path.write_bytes(b"half")
         print("now", flush=True)
         sys.stdin.read()
-    real(path, *rest)
+    return real(path, *rest)
 with mock.patch.object(code_dump, "_encode_split", waiting):
     command("train_all", *sys.argv[1:])
 """
