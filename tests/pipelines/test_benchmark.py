@@ -10,6 +10,8 @@ from tiny_runs import command
 from pipelines.benchmarks import quantizer, run_all
 from pipelines.benchmarks.timing import Timing, measure
 
+pytestmark = pytest.mark.slow
+
 
 def test_timing_gives_rates_slowest_to_fastest():
     assert Timing(0.5, 0.25, 1.0).per_second(100) == "200 (100 to 400)"

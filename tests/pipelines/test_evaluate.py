@@ -21,6 +21,8 @@ from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.artifact import load_artifact
 
+pytestmark = pytest.mark.slow
+
 SIDE = 6  # the size of the test split
 
 

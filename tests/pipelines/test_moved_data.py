@@ -63,6 +63,7 @@ def test_other_data_are_refused_with_both_fingerprints(run, moved, capsys):
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_evaluation_of_moved_data_renews_the_whole_report(run, moved):
     command("evaluate", "--run", run, *CPU, "--data.source", f"npz:{moved}")
     assert Evaluation.read(run / "evaluation.json").metrics

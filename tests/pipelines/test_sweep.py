@@ -37,6 +37,8 @@ from pipelines.training.precision import Precision
 from stage1_vqvae.model import VQVAE
 from stage2_prior.pretrained import load_prior
 
+pytestmark = pytest.mark.slow
+
 KINDS, SIZES = ("ema", "residual"), (4, 16)
 NAMES = ["ema-4", "ema-16", "residual-4", "residual-16"]
 

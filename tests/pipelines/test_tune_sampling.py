@@ -24,6 +24,8 @@ from pipelines.tuning.record import (
 from stage1_vqvae.artifact import load_artifact
 from stage2_prior import SamplingSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(rgb_run, tmp_path):

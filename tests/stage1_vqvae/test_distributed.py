@@ -15,6 +15,8 @@ from tiny_vqvae import changed
 from stage1_vqvae.collectives import all_reduce_sum, broadcast, is_distributed
 from stage1_vqvae.quantizers.build import build_quantizer
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("gloo_process.py")
 REVIVED = ["restarted-ema", "restarted-gradient", "anchored-gradient"]
 

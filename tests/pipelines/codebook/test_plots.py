@@ -245,6 +245,7 @@ def test_plot_map_tells_used_and_dead_codes_and_z_e_apart(measured):
     assert len(set(colours)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantizer", "suffixes"),
     [
@@ -275,6 +276,7 @@ def test_images_of_two_channels_are_shown_side_by_side():
     np.testing.assert_array_equal(sheet, tile_sheet(side_by_side, dead, columns=3))
 
 
+@pytest.mark.slow
 def test_plots_import_no_pyplot():
     script = "import sys, pipelines.codebook.plots\nprint('matplotlib.pyplot' in sys.modules)"
     ended = python("-c", script)

@@ -84,6 +84,7 @@ def test_commands_that_do_not_write_into_a_run_need_no_lock(tmp_path, rgb_run):
         command("inspect_codebook", "--run", rgb_run, *CPU, "--out", tmp_path / "codebook")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate", "inspect_codebook"])
 def test_measurements_of_one_run_take_turns(name, tmp_path, rgb_run, end_of_waiting):
     run = copy_without(rgb_run, tmp_path / "run")

@@ -14,6 +14,8 @@ from pipelines.training import train_step
 from pipelines.training.distributed import is_main, mean_metrics, mean_over_ranks, on_main
 from pipelines.training.metrics_log import read_metrics
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 

@@ -166,6 +166,7 @@ trainer_for(NetTask(on_call), small_config(), Path(sys.argv[1])).fit(resume=Fals
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 def test_resume_after_sigkill_equals_uninterrupted(tmp_path, uninterrupted):
     here = str(Path(__file__).parent)
