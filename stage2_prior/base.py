@@ -357,7 +357,7 @@ class CodePrior(nn.Module, ABC):
 
     def _batch_stepper(self, batch: SamplingBatch, settings: SamplingSettings) -> CodeStepper:
         if settings.guided:
-            batch = batch.without_labels(self.null_label)
+            batch = batch.with_unlabelled_copies(self.null_label)
         start = batch.start if self.any_order else None
         return self.stepper(batch.labels, batch.context, settings, start)
 

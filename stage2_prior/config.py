@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from stage2_prior.config_checks import require, require_between
 
@@ -95,7 +95,4 @@ def _require_heads_divide_width(config: PriorConfig) -> None:
 
 
 PriorConfig: TypeAlias = TransformerConfig | PixelCNNConfig
-PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {
-    "transformer": TransformerConfig,
-    "pixelcnn": PixelCNNConfig,
-}
+PRIOR_CONFIGS: dict[str, type[PriorConfig]] = {cls().kind: cls for cls in get_args(PriorConfig)}

@@ -51,7 +51,8 @@ class PriorObjective(nn.Module):
         """Sets the share of random orders for `fraction` of training being done, in [0, 1]."""
         self.random_share = 0.0
         config = self.prior.config
-        if isinstance(config, TransformerConfig) and config.any_order:
+        if self.prior.any_order:
+            assert isinstance(config, TransformerConfig), "the config has the shares of orders"
             last, until = config.random_order_share, config.random_order_until
             done = min(fraction / until, 1.0) if until else 1.0
             self.random_share = last + (1 - last) * (1 - done)

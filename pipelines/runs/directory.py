@@ -9,6 +9,7 @@ tensorboard/          the same for TensorBoard, if it is installed
 reconstructions.png   test images above their reconstructions
 samples.png           samples of the prior
 report.html           the report
+evaluation.json  evaluation.md  sampling_tuning.json  codebook/   of other commands
 .lock  .lock.owner    while it is written
 """
 

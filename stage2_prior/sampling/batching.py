@@ -53,7 +53,7 @@ class SamplingBatch:
     noise: AddressedNoise
     """Random numbers of these samples."""
 
-    def without_labels(self, null_label: int) -> SamplingBatch:
+    def with_unlabelled_copies(self, null_label: int) -> SamplingBatch:
         """Appends a copy of every row without its label, for classifier-free guidance."""
         order, codes = self.start.order, self.start.codes
         return SamplingBatch(

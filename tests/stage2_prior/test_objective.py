@@ -29,6 +29,7 @@ class LabelWatcher(torch.nn.Module):
     def __init__(self, label_dropout=0.1, null_label=10, **config):
         super().__init__()
         self.config = TransformerConfig(label_dropout=label_dropout, **config)
+        self.any_order = self.config.any_order
         self.null_label = null_label
 
     def nll(self, sequence, labels, context, order):

@@ -55,7 +55,7 @@ def test_compiled_batches_are_all_of_one_size():
 
 def test_a_batch_without_labels_is_appended_for_guidance():
     (batch,) = split_into_batches(request([0, 0]), 3)
-    doubled = batch.without_labels(null_label=9)
+    doubled = batch.with_unlabelled_copies(null_label=9)
     assert doubled.labels.tolist() == [0, 1, 9, 9]
     assert doubled.context[:, 0].tolist() == [0, 10, 0, 10]
     assert torch.equal(doubled.start.codes, batch.start.codes.repeat(2, 1))
