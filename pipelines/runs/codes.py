@@ -108,6 +108,10 @@ def dump_codes_of_run(
         check_augmentation(directory, config.augmentation)
         refuse_unwritable(directory.codes)
 
+    def begin() -> None:
+        check()  # another process may have had the lock since
+        directory.begin(config)
+
     device = choose_device(device_name)
     with process_group(device):
         on_main(check)
@@ -116,7 +120,7 @@ def dump_codes_of_run(
         with enter_on_main(directory.owned("encoded")):
             model = load_tokenizer(directory.vqvae).to(device)
             splits = load_run_splits(directory, location)
-            on_main(lambda: directory.begin(config))
+            on_main(begin)
             dump_codes(directory, splits, model, device, config.augmentation)
 
 

@@ -86,7 +86,7 @@ class RunDirectory:
     def begin(self, config: RunConfig, data: DataRecord | None = None) -> None:
         """Makes the directory, or re-opens the run in it, and records the settings of this start.
 
-        The check of what is begun has accepted them. Without `data` the recorded ones are kept.
+        Call the matching check first. Without `data` the recorded ones are kept.
         """
         content = _RunFile(run=config, data=self.data() if data is None else data)
         remove_partial(self.path)
@@ -143,6 +143,13 @@ class RunDirectory:
         """What was found in the data."""
         return self._read().data
 
+    def any_prior(self) -> Path | None:
+        """A prior, finished or in training."""
+        if self.prior.exists():
+            return self.prior
+        in_training = self._is_in_training(self.prior.name)
+        return self.checkpoints / self.prior.name if in_training else None
+
     def mark_latest(self) -> None:
         """Makes `latest` in the folder of runs name this run, if the folder is called `runs`.
 
@@ -173,13 +180,6 @@ class RunDirectory:
 
     def _is_in_training(self, stage: str) -> bool:
         return any(self.checkpoints.glob(f"{stage}/step-*"))
-
-    def any_prior(self) -> Path | None:
-        """A prior, finished or in training."""
-        if self.prior.exists():
-            return self.prior
-        in_training = self._is_in_training(self.prior.name)
-        return self.checkpoints / self.prior.name if in_training else None
 
     def _changes(self, config: RunConfig, data: DataRecord | None) -> list[str]:
         old = self.config()

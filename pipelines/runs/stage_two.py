@@ -95,6 +95,10 @@ def train_prior_of_run(
             refuse_unwritable(directory.path)
         return writes
 
+    def begin() -> None:
+        check()  # another process may have had the lock since
+        directory.begin(config)
+
     config.prior_training.check_processes(num_processes(), "--prior-training.batch-size")
     device = choose_device(device_name)
     with process_group(device), ExitStack() as stack:
@@ -108,7 +112,7 @@ def train_prior_of_run(
         new_prior(config, grid_specs(dump), dump.num_classes, device="meta")
         if writes:
             stack.enter_context(enter_on_main(directory.owned("trained")))
-            on_main(lambda: directory.begin(config))
+            on_main(begin)
         train_prior(config, directory, dump, device, resume=resume)
         on_main(directory.mark_latest)
 

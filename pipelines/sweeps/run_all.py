@@ -136,7 +136,13 @@ def _train_or_failure(
 def _train(run: SweepRun, options: SweepOptions, splits: DataSplits, device: torch.device) -> None:
     """Trains and measures the missing parts of a run."""
     config, directory, resume = run.config, run.directory, options.resume
-    on_main(lambda: directory.begin(config, data_record(splits)))
+
+    def begin() -> None:
+        data = data_record(splits)
+        directory.check(config, data, resume=resume)  # somebody may have trained it since
+        directory.begin(config, data)
+
+    on_main(begin)
     model = train_vqvae(config, directory, splits, device, resume=resume)
     on_main(lambda: measure_stage_one(run, model, splits.test, device))
     if options.sweep.with_prior:

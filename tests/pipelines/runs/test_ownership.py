@@ -13,6 +13,7 @@ from tiny_runs import TINY, command, contents, python, status, tree
 from pipelines.evaluation.metrics import feature_classifier
 from pipelines.evaluation.metrics.feature_classifier import cached_classifier, train_classifier
 from pipelines.files import ownership
+from pipelines.runs import codes, stage_two
 from pipelines.runs.directory import RunDirectory
 from pipelines.sweeps.directory import SweepDirectory
 from pipelines.training.precision import Precision
@@ -68,6 +69,29 @@ def test_second_writer_is_refused_at_once(
         )
         assert "already" not in printed.out
         assert tree(run) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "option"),
+    [
+        ("dump_codes", "codes", ("--augmentation.flip",)),
+        ("train_prior", "prior", ("--prior-training.epochs", "2")),
+    ],
+)
+def test_work_that_was_done_before_the_lock_is_not_begun_again(
+    name, part, option, tmp_path, rgb_run, monkeypatch, capsys
+):
+    run = copy_without(rgb_run, tmp_path / "run", *{part, "prior"}, "checkpoints/prior")
+    module = {"dump_codes": codes, "train_prior": stage_two}[name]
+
+    def finish(path):  # the last call before the lock
+        shutil.copytree(rgb_run / part, path / part)
+
+    monkeypatch.setattr(module, "require_shared", finish)
+    before = (run / "config.json").read_bytes()
+    assert status(name, "--run", run, *CPU, *option) == 1
+    assert f"{run / part} exists" in capsys.readouterr().err
+    assert (run / "config.json").read_bytes() == before
 
 
 def test_second_sweep_is_refused_at_once(tmp_path, rgb_file, capsys):
