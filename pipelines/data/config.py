@@ -95,16 +95,41 @@ class DataConfig:
         size, limit = self.image_size, self.limit
         rules = {
             "image_size": (
-                size is None or min(size) >= 1,
+                size is None or (len(size) == 2 and min(size) >= 1),
                 "a height and a width of at least 1 pixel",
+                "leave it out to keep the images' own size",
             ),
-            "channels": (self.channels in (None, 1, 3), "1 (gray) or 3 (RGB)"),
-            "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
-            "test_fraction": (0 < self.test_fraction < 1, "between 0 and 1"),
-            "limit": (limit is None or limit >= 1, "at least 1 image"),
-            "max_memory_mib": (self.max_memory_mib >= 0, "at least 0 MiB"),
-            "max_image_megapixels": (self.max_image_megapixels >= 1, "at least 1"),
+            "channels": (
+                self.channels in (None, 1, 3),
+                "1 (gray) or 3 (RGB)",
+                "leave it out to keep what the source has",
+            ),
+            "validation_fraction": (
+                0 < self.validation_fraction < 1,
+                "strictly between 0 and 1",
+                "every run needs a validation split",
+            ),
+            "test_fraction": (
+                0 < self.test_fraction < 1,
+                "strictly between 0 and 1",
+                "every run needs a test split",
+            ),
+            "limit": (
+                limit is None or limit >= 1,
+                "at least 1 image",
+                "leave it out to take all images",
+            ),
+            "max_memory_mib": (
+                self.max_memory_mib >= 0,
+                "at least 0 MiB",
+                "0 always takes a temporary file",
+            ),
+            "max_image_megapixels": (
+                self.max_image_megapixels >= 1,
+                "at least 1",
+                f"leave it out to take {MAX_IMAGE_MEGAPIXELS}",
+            ),
         }
-        for name, (holds, rule) in rules.items():
+        for name, (holds, rule, advice) in rules.items():
             if not holds:
-                raise ValueError(f"data.{name} must be {rule}, got {getattr(self, name)}")
+                raise ValueError(f"data.{name} must be {rule}, got {getattr(self, name)}: {advice}")

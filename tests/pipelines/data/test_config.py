@@ -41,6 +41,7 @@ def test_config_refuses_another_source_with_a_suggestion(source, suggestion):
     ("name", "value"),
     [
         ("image_size", (4, 0)),
+        ("image_size", (4, 4, 4)),
         ("channels", 4),
         ("validation_fraction", 0.0),
         ("validation_fraction", float("nan")),
