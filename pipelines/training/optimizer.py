@@ -40,21 +40,15 @@ class ModuleOptimizer:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the last step."""
+        """The learning rate that `schedule` has set."""
         return float(self._optimizers[0].param_groups[0]["lr"])
 
     def gradient_norm(self) -> Tensor:
         """Computes the L2 norm () of the gradient of all parameters."""
         return get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
-    def step(self, norm: Tensor, step: int, total_steps: int) -> None:
-        """Clips the gradients, updates the parameters and clears the gradients.
-
-        Args:
-            norm: Result of `gradient_norm`.
-            step: 0 for the first step of the training, in [0, total_steps).
-            total_steps: Steps of the whole training.
-        """
+    def schedule(self, step: int, total_steps: int) -> None:
+        """Sets the learning rate of step `step`, 0 for the first, in [0, total_steps)."""
         factor = learning_rate_factor(
             step,
             total_steps=total_steps,
@@ -64,6 +58,9 @@ class ModuleOptimizer:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * factor
+
+    def step(self, norm: Tensor) -> None:
+        """Clips the gradients, whose `gradient_norm` is `norm`, and updates the parameters."""
         if self.config.clip_norm is not None:
             clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
         self.update()

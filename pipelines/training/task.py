@@ -103,7 +103,9 @@ class Task(Protocol):
         """Yields the batches of this process on `device`, from `plan.start_step` on, endlessly.
 
         Each step takes `plan.accumulation` batches, each of `plan.examples_per_batch` examples.
-        The batches of a step must not depend on `start_step`, nor on earlier batches.
+        The batches of a step must not depend on `start_step`, nor on earlier batches. The iterator
+        is advanced once per batch, after `set_progress`; a generator is closed when training ends
+        or is interrupted.
         """
         ...
 

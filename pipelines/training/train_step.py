@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +85,17 @@ class TrainStep:
             self._unchecked.append((step + 1, self._label("gradient_norm", name), norms[name]))
         if self.device.type == "cpu":  # elsewhere a look at every step would make the device wait
             self.check_finite()
+        for optimizer in self._optimizers.values():  # all of them: a resume would not know the rate
+            optimizer.schedule(step, self.total_steps)
         for name, optimizer in stepping.items():
-            optimizer.step(norms[name], step, self.total_steps)
+            optimizer.step(norms[name])
         self.average.update(self.task.objective, updates=step)
         self.metrics.add({self._label("gradient_norm", name): norm for name, norm in norms.items()})
+
+    def close(self) -> None:
+        """Closes the iterator of batches if it is a generator."""
+        if isinstance(self._batches, Generator):
+            self._batches.close()
 
     def check_finite(self) -> None:
         """Checks the losses and gradients of every step since the last check."""

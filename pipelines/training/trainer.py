@@ -109,6 +109,7 @@ class Trainer:
                 self._after_step()
         finally:
             self.progress.close()
+            self._train_step.close()
         return self._finish()
 
     def _find_checkpoint(self, resume: bool) -> Checkpoint | None:

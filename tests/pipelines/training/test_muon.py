@@ -109,7 +109,8 @@ def test_learning_rate_of_zero_reaches_every_parameter_and_gradients_are_cleared
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     optimizer = ModuleOptimizer(module, CONFIG)
     set_gradients(module, 0)
-    optimizer.step(optimizer.gradient_norm(), step=9, total_steps=9)  # where the cosine is over
+    optimizer.schedule(9, total_steps=9)  # where the cosine is over
+    optimizer.step(optimizer.gradient_norm())
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
     assert all(parameter.grad is None for parameter in module.parameters())
 
@@ -128,7 +129,8 @@ def advance(module, optimizer, steps):
     """Makes `steps` of 6 steps with the gradients of `set_gradients`."""
     for step in steps:
         set_gradients(module, step)
-        optimizer.step(optimizer.gradient_norm(), step, total_steps=6)
+        optimizer.schedule(step, total_steps=6)
+        optimizer.step(optimizer.gradient_norm())
 
 
 def test_optimizer_tensors_have_the_shape_of_the_weights_whatever_the_memory_format():

@@ -1,6 +1,9 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from tiny_runs import KilledError
 from torch import nn
 from toy_tasks import NetTask, Output, QuadraticTask, small_config, trainer_for
 
@@ -348,3 +351,25 @@ def test_every_step_has_random_numbers_of_its_own(tmp_path):
         torch.manual_seed(derive_seed(0, "quadratic", step, 0))
         expected.append(torch.rand(()).item())
     assert drawn == expected
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_the_batches_are_closed_at_the_end(tmp_path, is_interrupted):
+    closed = []
+
+    class Closing(QuadraticTask):
+        def batches(self, plan, device):
+            try:
+                yield from super().batches(plan, device)
+            finally:
+                closed.append(len(self.seen))
+
+        def validate(self, device):
+            if is_interrupted:
+                raise KilledError
+            return super().validate(device)
+
+    trainer = trainer_for(Closing(VALUES), quadratic_config(), tmp_path)
+    with pytest.raises(KilledError) if is_interrupted else nullcontext():
+        trainer.fit(resume=False)
+    assert closed == [trainer._state.step]
