@@ -100,7 +100,8 @@ class ImageTokenizer(nn.Module, ABC):
         """
         codes = self.encode(images)
         decoded = self.decode(codes, (images.shape[-2], images.shape[-1]))
-        return Reconstruction(decoded, codes, F.mse_loss(to_float(decoded), to_float(images)))
+        originals = to_float(images.to(decoded.device))
+        return Reconstruction(decoded, codes, F.mse_loss(to_float(decoded), originals))
 
     def weights_hash(self) -> str:
         """Returns the SHA-256 of the weights, by which a code dump and a prior know the model."""

@@ -123,8 +123,9 @@ def write_code_dump(
         hashes = {}
         for name, (size, batches) in files.items():
             path = partial / f"{name}.safetensors"
-            write_file(path, save(_encode_split(path, model, size, batches, num_classes)))
-            hashes[name] = _file_hash(path)
+            content = save(_encode_split(path, model, size, batches, num_classes))
+            write_file(path, content)
+            hashes[name] = hashlib.sha256(content).hexdigest()
         record = CodeDumpRecord(
             vqvae_sha256=model.weights_hash(),
             codebook_sizes=model.codebook_sizes,

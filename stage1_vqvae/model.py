@@ -95,8 +95,12 @@ class VQVAE(ImageTokenizer):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Reconstruction:
-        """Encodes and decodes uint8 images (B, C, H, W) in one forward pass."""
-        result = self(images)
+        """Encodes and decodes uint8 images (B, C, H, W) in one forward pass.
+
+        Raises:
+            TypeError, ValueError: As `encode`.
+        """
+        result = self(self._checked(images))
         decoded = to_uint8(self.likelihood.mean(result.output.float()))
         return Reconstruction(decoded, result.quantized.codes, result.reconstruction_loss)
 
@@ -108,15 +112,7 @@ class VQVAE(ImageTokenizer):
             TypeError: The images are not a uint8 tensor, or the weights not float32.
             ValueError: They do not have the model's number of channels.
         """
-        self._check_weights()
-        _check_tensor(images, "images", "uint8")
-        floats = to_float(images.to(self._device))
-        if images.shape[1] != self.image_shape[0]:
-            raise ValueError(
-                f"images must have {self.image_shape[0]} channels as in training, got "
-                f"{images.shape[1]}: convert them or train a model on such images"
-            )
-        return self.quantizer.encode(self._features(floats))
+        return self.quantizer.encode(self.encode_features(self._checked(images)))
 
     @torch.no_grad()
     def decode(self, codes: tuple[Tensor, ...], size: tuple[int, int] | None = None) -> Tensor:
@@ -157,6 +153,17 @@ class VQVAE(ImageTokenizer):
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """Returns the images on the model's device; `to_float` checks their dtype and axes."""
+        self._check_weights()
+        _check_tensor(images, "images", "uint8")
+        if images.ndim == 4 and images.shape[1] != self.image_shape[0]:
+            raise ValueError(
+                f"images must have {self.image_shape[0]} channels as in training, got "
+                f"{images.shape[1]}: convert them or train a model on such images"
+            )
+        return images.to(self._device)
 
     def _check_weights(self) -> None:
         dtype = next(self.parameters()).dtype

@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny_vqvae import CASES, make_model, random_images
 
+from stage1_vqvae.base import ImageTokenizer
+from stage1_vqvae.model import VQVAE
 from stage1_vqvae.objective import VQVAEObjective
 
 pytestmark = [
@@ -42,6 +44,15 @@ def test_cuda_encodes_and_decodes_as_the_cpu(name):
     assert all(torch.equal(a, b.cpu()) for a, b in zip(codes, on_cuda.encode(images), strict=True))
     difference = on_cuda.decode(codes).cpu().int() - on_cpu.decode(codes).int()
     assert int(difference.abs().max()) <= 1  # a value half-way between two levels may round up
+
+
+@pytest.mark.parametrize("owner", [VQVAE, ImageTokenizer])
+def test_cuda_reconstructs_images_that_are_on_the_cpu(owner):
+    on_cpu, on_cuda = models("ema")
+    images = random_images(16, 3, 9, 11)
+    expected, found = (owner.reconstruct(model, images) for model in (on_cpu, on_cuda))
+    assert found.images.device.type == "cuda"
+    torch.testing.assert_close(found.loss.cpu(), expected.loss, rtol=1e-3, atol=0)
 
 
 # Without kinds that draw their codes, and without restarts: devices have different streams.

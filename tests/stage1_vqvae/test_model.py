@@ -140,9 +140,19 @@ def test_decode_of_impossible_codes_is_refused(codes, error, message):
         make_model((1, 8, 8)).decode(codes)
 
 
-def test_encode_of_an_array_is_refused():
-    with pytest.raises(TypeError, match="images must be uint8 tensors, got ndarray"):
-        make_model((1, 8, 8)).encode(np.zeros((1, 1, 8, 8), np.uint8))
+@pytest.mark.parametrize("method", ["encode", "reconstruct"])
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((1, 1, 8, 8), np.uint8), TypeError, "uint8 tensors, got ndarray"),
+        (torch.zeros(1, 1, 8, 8), TypeError, r"uint8 .* got torch.float32"),
+        (torch.zeros(8, 8, dtype=torch.uint8), ValueError, r"\(B, C, H, W\), got \(8, 8\)"),
+        (random_images(1, 3, 8, 8), ValueError, "1 channels as in training, got 3"),
+    ],
+)
+def test_impossible_images_are_refused(method, images, error, message):
+    with pytest.raises(error, match=message):
+        getattr(make_model((1, 8, 8)), method)(images)
 
 
 @pytest.mark.parametrize("kind", ["ema", "finite_scalar", "residual"])
@@ -158,24 +168,14 @@ def test_an_empty_batch_is_encoded_to_empty_grids_and_back(kind):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_weights_of_another_dtype_are_refused(dtype):
     model = make_model((1, 8, 8)).to(dtype)
-    with pytest.raises(
-        TypeError, match=rf"weights must be float32 .*, got {dtype}: call .float\(\)"
+    images, codes = random_images(1, 1, 8, 8), (torch.zeros(1, 4, 4, dtype=torch.int64),)
+    for method, given in (
+        (model.encode, images),
+        (model.reconstruct, images),
+        (model.decode, codes),
     ):
-        model.encode(random_images(1, 1, 8, 8))
-    with pytest.raises(
-        TypeError, match=rf"weights must be float32 .*, got {dtype}: call .float\(\)"
-    ):
-        model.decode((torch.zeros(1, 4, 4, dtype=torch.int64),))
-
-
-def test_encode_of_floats_is_refused():
-    with pytest.raises(TypeError, match=r"images must be uint8 .* got torch.float32"):
-        make_model((1, 8, 8)).encode(torch.zeros(1, 1, 8, 8))
-
-
-def test_encode_of_other_channels_is_refused():
-    with pytest.raises(ValueError, match="images must have 1 channels as in training, got 3"):
-        make_model((1, 8, 8)).encode(random_images(1, 3, 8, 8))
+        with pytest.raises(TypeError, match=rf"float32 .*, got {dtype}: call .float\(\)"):
+            method(given)
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8), (1, 0, 8), (1, 8), (1, 8, -1), (1, 8, 65_537)])
