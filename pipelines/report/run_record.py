@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -130,17 +130,18 @@ def read_run(path: Path) -> RunRecord:
     rows = read_metrics(directory.metrics) if directory.metrics.exists() else []
     vqvae = load_tokenizer(directory.vqvae) if directory.vqvae.exists() else None
     prior = load_prior(directory.prior) if directory.prior.exists() else None
+    hashes = [None if model is None else model.weights_hash() for model in (vqvae, prior)]
     evaluation, evaluation_problem = _read_measured(
         directory.path / EVALUATION_FILE,
         Evaluation.read,
         attrgetter("conditions.vqvae", "conditions.prior"),
-        (vqvae, prior),
+        hashes,
     )
     tuning, tuning_problem = _read_measured(
         directory.path / TUNING_FILE,
         SamplingTuning.read,
         attrgetter("vqvae", "prior"),
-        (vqvae, prior),
+        hashes,
     )
     return RunRecord(
         path=directory.path,
@@ -157,11 +158,6 @@ def read_run(path: Path) -> RunRecord:
         tuning=tuning,
         tuning_problem=tuning_problem,
     )
-
-
-def parameters(model: ImageTokenizer | CodePrior) -> int:
-    """Returns the number of parameters."""
-    return sum(p.numel() for p in model.parameters())
 
 
 def classes_of(record: RunRecord) -> str:
@@ -182,12 +178,12 @@ def _read_measured(
     path: Path,
     read: Callable[[Path], T],
     recorded: Callable[[T], tuple[str, str]],
-    models: tuple[ImageTokenizer | None, CodePrior | None],
+    hashes: Sequence[str | None],
 ) -> tuple[T | None, str | None]:
     """Reads a record of measurements; returns it, or why it cannot be used.
 
     `recorded` returns the first digits of the hashes of the measured VQ-VAE and prior, which must
-    be those of `models`. The rest of the report does not depend on the record.
+    be those of `hashes`. The rest of the report does not depend on the record.
     """
     if not path.exists():
         return None, None
@@ -195,8 +191,8 @@ def _read_measured(
         found = read(path)
     except (OSError, ValueError) as error:
         return None, f"{error}"
-    for name, digits, model in zip(("vqvae", "prior"), recorded(found), models, strict=True):
-        if model is None or not model.weights_hash().startswith(digits):
+    for name, digits, current in zip(("vqvae", "prior"), recorded(found), hashes, strict=True):
+        if current is None or not current.startswith(digits):
             return None, (
                 f"{path.name} is of another {name} than the run has now, so its metrics are left "
                 "out: measure the run again"

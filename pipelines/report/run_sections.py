@@ -21,8 +21,9 @@ from pipelines.report.formatting import (
     typeset,
 )
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
-from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids, parameters
+from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids
 from pipelines.runs.augmentation import also_seen
+from pipelines.runs.models import num_parameters
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.quantizers.usage import entropy_bits
 
@@ -103,12 +104,12 @@ def settings(record: RunRecord) -> str:
         vqvae += [
             describe_grids(record.grids),
             f"{round(record.vqvae.raw_bits_per_image, 1):g} bits per image before entropy coding",
-            f"{parameters(record.vqvae):,} parameters",
+            f"{num_parameters(record.vqvae):,} parameters",
         ]
     if record.prior is not None:
         prior += [
             f"{record.prior.num_codes:,} codes per image",
-            f"{parameters(record.prior):,} parameters",
+            f"{num_parameters(record.prior):,} parameters",
         ]
     if config.augmentation.names:
         prior.append(also_seen(config.augmentation.names))

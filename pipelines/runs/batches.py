@@ -28,15 +28,12 @@ def labelled_batches(
     images: ImageSet, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of `image_batches`, each with its labels int64 (B,) or None."""
-    starts = range(0, len(images), _EVALUATION_BATCH)
-    for start, batch in zip(starts, image_batches(images, device), strict=True):
-        labels = images.labels
-        yield (
-            batch,
-            None
-            if labels is None
-            else torch.from_numpy(labels[start : start + _EVALUATION_BATCH].copy()),
-        )
+    labels = None if images.labels is None else torch.from_numpy(images.labels.copy())
+    start = 0
+    for batch in image_batches(images, device):
+        end = start + len(batch)
+        yield batch, None if labels is None else labels[start:end]
+        start = end
 
 
 @torch.no_grad()
@@ -64,6 +61,8 @@ def code_batches(
 
 def context_rows(context: Context | None, rows: slice | Tensor) -> Context | None:
     """Selects rows of a context of either form."""
-    if context is None or isinstance(context, Tensor):
-        return None if context is None else context[rows]
+    if context is None:
+        return None
+    if isinstance(context, Tensor):
+        return context[rows]
     return tuple(grid[rows] for grid in context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
+from torch import nn
 
 from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
@@ -12,7 +12,7 @@ from pipelines.files.names import listed, printable, tallied
 from pipelines.runs.augmentation import also_seen
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
-from pipelines.runs.models import new_prior, new_vqvae
+from pipelines.runs.models import new_prior, new_vqvae, num_parameters
 from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
@@ -95,8 +95,8 @@ def describe_fit(phase: str, result: TrainingResult, metric: str) -> str:
     )
 
 
-def _count(model: torch.nn.Module) -> str:
-    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"
+def _count(model: nn.Module) -> str:
+    return f"{num_parameters(model) / 1e6:.2f} M parameters"
 
 
 def _length(training: TrainingConfig, num_images: int) -> str:

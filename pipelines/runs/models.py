@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipelines.runs.config import RunConfig
 from stage1_vqvae.model import VQVAE
@@ -53,6 +54,11 @@ def new_prior(
         start.spec = replace(start.spec, vqvae_hash=vqvae_hash)  # the codes may be another VQ-VAE's
         _start_from(prior, start, path, ("config", "grids", "num_classes", "spec"))
     return prior
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Counts the parameters of a model."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _start_from(

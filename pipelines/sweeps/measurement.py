@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.data.image_set import ImageSet
 from pipelines.evaluation.metrics.ssim import structural_similarity
 from pipelines.runs.batches import image_batches
+from pipelines.runs.models import num_parameters
 from pipelines.sweeps.directory import SweepRun
 from pipelines.sweeps.row import SweepRow
 from pipelines.training.metrics_log import MetricsRow, read_metrics
@@ -41,7 +42,7 @@ def measure_stage_one(
         "order_0_entropy": logged.values["entropy"],
         "vqvae_seconds": logged.seconds,
         "images_per_second": logged.images_seen / logged.seconds if logged.seconds else None,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": num_parameters(model),
     }
     known = {name: value for name, value in values.items() if value is not None}
     # The log has null for what JSON cannot hold: every reconstruction is exact.

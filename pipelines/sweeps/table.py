@@ -79,7 +79,8 @@ def to_markdown(rows: Sequence[SweepRow], num_images: int) -> str:
     with_prior = any(row.has("prior") or (row.failure and row.has("vqvae")) for row in rows)
     labels = []
     for row, front, under_prior in zip(rows, *fronts(rows), strict=True):
-        failed_first, failed_then = (row.failure and done == row.has("vqvae") for done in (0, 1))
+        failed_first = row.failure and not row.has("vqvae")
+        failed_then = row.failure and row.has("vqvae")
         labels.append(
             {
                 "quantizer": row.kind,

@@ -43,5 +43,5 @@ def index_batches(plan: BatchPlan, num_examples: int) -> Iterator[Tensor]:
     order = ExampleOrder(num_examples, plan.batch_size, plan.seed)
     for step in itertools.count(plan.start_step):
         # (batch_size,) -> batch, process, example: the union over both is the whole step's batch.
-        parts = order.batch(step).view(plan.accumulation, plan.world_size, -1)
+        parts = order.batch(step).view(plan.accumulation, plan.world_size, plan.examples_per_batch)
         yield from parts[:, plan.rank]

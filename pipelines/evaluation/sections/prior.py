@@ -67,6 +67,4 @@ def prior_metrics(
 def _random_part(split: SplitCodes, count: int) -> SplitCodes:
     """Returns `count` images of a split, or all, the same every time."""
     order = np.random.default_rng(0).permutation(len(split))[:count]
-    rows = torch.from_numpy(order)
-    labels = None if split.labels is None else split.labels[rows]
-    return SplitCodes(tuple(grid[rows] for grid in split.codes), labels)
+    return split.rows(torch.from_numpy(order))
