@@ -9,7 +9,7 @@ from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.records import parse_object
 
-_TOKENIZERS: dict[object, type[ImageTokenizer]] = {cls.artifact_kind: cls for cls in (VQVAE,)}
+_TOKENIZERS: dict[str, type[ImageTokenizer]] = {cls.artifact_kind: cls for cls in (VQVAE,)}
 _MAX_CONFIG_BYTES = 1 << 16
 
 

@@ -109,7 +109,7 @@ def _split_folders(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
             )
     if "train" not in by_split:
         raise ValueError(
-            f"{printable(folder)} must have a train folder beside {listed(by_name)}: add it, or "
+            f"{printable(folder)} must have a train folder next to {listed(by_name)}: add it, or "
             "rename what is no split"
         )
     return {split: folder / by_split[split] for split in SPLITS if split in by_split}
@@ -136,7 +136,7 @@ def _classes(folder: Path, paths: Sequence[Path]) -> tuple[str, ...]:
     if names and loose:
         raise ValueError(
             f"{printable(folder)} must hold its images either all in one sub-folder per class or "
-            f"all directly, got {printable(loose[0])} beside {printable(names[0])}/: move the "
+            f"all directly, got {printable(loose[0])} next to {printable(names[0])}/: move the "
             f"{len(loose)} loose images, or ignore the classes with --data.no-labels"
         )
     return tuple(names)

@@ -14,46 +14,73 @@ _stage_one = partial(Definition, "reconstruction")
 _prior = partial(Definition, "prior")
 DEFINITIONS = (
     _stage_one(
-        *("bits_per_position", "bits/position", "", "neither"),
+        "bits_per_position",
+        "bits/position",
+        "",
+        "neither",
         "Rate before entropy coding: bits of a grid position, over all grids of codes.",
     ),
     _stage_one("bits_per_image", "bits/image", "", "neither", "The same of an image."),
     _stage_one("bits_per_pixel", "bits/pixel", "", "neither", "The same over height x width."),
     _stage_one(
-        *("psnr", "PSNR", "dB", "higher"),
+        "psnr",
+        "PSNR",
+        "dB",
+        "higher",
         "Peak signal-to-noise ratio over all pixels; infinite for exact reconstructions.",
     ),
     _stage_one(
-        *("ssim", "SSIM", "", "higher"),
+        "ssim",
+        "SSIM",
+        "",
+        "higher",
         "Structural similarity, 11x11 window, mean over images; not of smaller images.",
     ),
     _stage_one("usage", "usage", "%", "neither", "Share of the codes in use, in the worst grid."),
     _stage_one(
-        *("perplexity", "perplexity", "", "neither"),
+        "perplexity",
+        "perplexity",
+        "",
+        "neither",
         "Exp of the entropy of the codes, in the worst grid.",
     ),
     _stage_one(
-        *("order_0_entropy", "entropy", "", "neither"),
+        "order_0_entropy",
+        "entropy",
+        "",
+        "neither",
         "Bits per code that an ideal order-0 entropy coder needs.",
     ),
     _prior(
-        *("bits_per_code", "prior bits/code", "", "neither"),
+        "bits_per_code",
+        "prior bits/code",
+        "",
+        "neither",
         "-log2 p(codes) under the trained prior per code, given the label where there are labels.",
     ),
     _prior(
-        *("prior_bits_per_image", "prior bits/image", "", "neither"),
+        "prior_bits_per_image",
+        "prior bits/image",
+        "",
+        "neither",
         "The same over all codes of all grids.",
     ),
     _stage_one(
-        *("vqvae_seconds", "train", "s", "neither"), "Training time of stage one with validations."
+        "vqvae_seconds", "train", "s", "neither", "Training time of stage one with validations."
     ),
     _prior("prior_seconds", "prior train", "s", "neither", "Training time of the prior."),
     _stage_one(
-        *("parameters", "parameters", "", "neither"),
+        "parameters",
+        "parameters",
+        "",
+        "neither",
         "Of the VQ-VAE; a codebook that gradient descent does not train is not counted.",
     ),
     _stage_one(
-        *("images_per_second", "images/s", "", "neither"),
+        "images_per_second",
+        "images/s",
+        "",
+        "neither",
         "Training images of stage one per second, with validations.",
     ),
 )

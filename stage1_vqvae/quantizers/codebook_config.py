@@ -1,9 +1,9 @@
 """Settings that several quantizers with a codebook share. Imports no torch.
 
 CodebookConfig               K vectors of D dimensions
-SoftCodebookConfig         trained through soft assignments, restarted where unused
-NearestCodebookConfig      the nearest vector is chosen
-LearnedCodebookConfig    the vectors follow z_e, restarted where unused
+  SoftCodebookConfig         trained through soft assignments, restarted where unused
+  NearestCodebookConfig      the nearest vector is chosen
+    LearnedCodebookConfig    the vectors follow z_e, restarted where unused
 """
 
 from __future__ import annotations

@@ -33,11 +33,17 @@ _NEIGHBOURS = {
     "coverage": "Part of the test images with a sample nearby.",
 }
 _ACCURACY = _define(
-    *("classification_accuracy", "Classification accuracy score", "%", "higher"),
+    "classification_accuracy",
+    "Classification accuracy score",
+    "%",
+    "higher",
     "Accuracy on real test images of a classifier that was trained on samples.",
 )
 _ACCURACY_RATIO = _define(
-    *("classification_accuracy_ratio", "Accuracy of samples / real", "", "higher"),
+    "classification_accuracy_ratio",
+    "Accuracy of samples / real",
+    "",
+    "higher",
     "The score as a part of the accuracy after training on as many real images.",
 )
 
@@ -91,17 +97,27 @@ def distance_metrics(
     seen = ", which the classifier was trained on" if network.name == "classifier" else ""
     names = [label.lower().replace("-", "_") for label in (network.frechet, network.kernel)]
     frechet_metric = _define(
-        *(names[0], network.frechet, "", "lower"),
+        names[0],
+        network.frechet,
+        "",
+        "lower",
         f"Frechet distance of samples from test images in features of {network.label}; the floor "
         f"({FLOOR}) is that of training and validation images{seen}.",
     )
     kernel_metric = _define(
-        *(names[1], network.kernel, "", "lower"),
+        names[1],
+        network.kernel,
+        "",
+        "lower",
         "Kernel distance in the same features; its mean does not depend on the number of images."
         + of_subsets,
     )
     reconstruction_metric = Definition(
-        *("reconstruction", f"r{names[0]}", f"r{network.frechet}", "", "lower"),
+        "reconstruction",
+        f"r{names[0]}",
+        f"r{network.frechet}",
+        "",
+        "lower",
         "Frechet distance of reconstructions from these very test images: the loss of stage one "
         "alone, without the floor's difference between sets of images.",
     )
@@ -122,7 +138,10 @@ def distance_metrics(
         for name, explanation in _NEIGHBOURS.items():
             values = neighbours.map(attrgetter(name))
             metric = _define(
-                *(f"{name}_{network.name}", f"{name.capitalize()}{suffix}", "", "higher"),
+                f"{name}_{network.name}",
+                f"{name.capitalize()}{suffix}",
+                "",
+                "higher",
                 explanation,
             )
             metrics.append(_against_test(metric, values, len(test), _std(values.samples)))

@@ -24,8 +24,10 @@ _MAX_SUMMARY_IMAGES = 2000  # enough for a first percentile
 _define = partial(Definition, "memorisation")
 _DISTANCES = {
     percentile: _define(
-        *(f"nearest_distance_{name}", f"Distance to the nearest training image, {label}"),
-        *("of 255", "neither"),
+        f"nearest_distance_{name}",
+        f"Distance to the nearest training image, {label}",
+        "of 255",
+        "neither",
         "Root mean square difference of pixels, in gray levels; far below that of test images, "
         "samples are copies.",
     )
@@ -35,12 +37,18 @@ _DISTANCES = {
     )
 }
 _NEAR_COPIES = _define(
-    *("near_copies", "Samples nearer to a training image than 99 % of new images", "%", "lower"),
+    "near_copies",
+    "Samples nearer to a training image than 99 % of new images",
+    "%",
+    "lower",
     "Part of the samples below the 1st percentile of test images and of their reconstructions; "
     "well above 1 %, some are copies.",
 )
 _NEAR_RECONSTRUCTIONS = _define(
-    *("near_copies_of_reconstructions", "The same against decoded training images", "%", "lower"),
+    "near_copies_of_reconstructions",
+    "The same against decoded training images",
+    "%",
+    "lower",
     "A prior that repeats training codes generates the decoded training images; decoded test "
     "images are the control.",
 )

@@ -15,19 +15,28 @@ from stage2_prior.objective import measure_bits_per_code
 
 _define = partial(Definition, "prior")
 _BITS_PER_CODE = _define(
-    *("bits_per_code", "Bits per code", "bits", "lower"),
+    "bits_per_code",
+    "Bits per code",
+    "bits",
+    "lower",
     "-log2 of the probability of a code of a test image; far above the value of training images, "
     "the prior overfits.",
 )
 _BITS_PER_IMAGE = _define(
-    *("bits_per_image", "Bits per image", "bits", "lower"),
+    "bits_per_image",
+    "Bits per image",
+    "bits",
+    "lower",
     "The same over all codes of an image: the length of an ideal entropy code.",
 )
 _BITS_PER_PIXEL = _define(
-    *("bits_per_pixel", "Bits per pixel", "bits", "lower"), "The same per pixel of the image."
+    "bits_per_pixel", "Bits per pixel", "bits", "lower", "The same per pixel of the image."
 )
 _ORDER_0_ENTROPY = _define(
-    *("order_0_entropy", "Order-0 entropy", "bits per code", "neither"),
+    "order_0_entropy",
+    "Order-0 entropy",
+    "bits per code",
+    "neither",
     "Bits per code if each code were coded by its frequency alone.",
 )
 

@@ -43,7 +43,7 @@ def test_read_tree_without_labels_takes_every_image(tree):
 
 
 def test_read_tree_refuses_images_with_and_without_class(tree):
-    message = r"1\.png beside cat/: .* 2 loose images, .* --data\.no-labels"
+    message = r"1\.png next to cat/: .* 2 loose images, .* --data\.no-labels"
     with pytest.raises(ValueError, match=message):
         read_tree(tree("1.png", "2.png", "cat/3.png"), with_labels=True)
 
