@@ -46,7 +46,7 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
         format_number(one.settings.temperature),
         format_number(one.settings.guidance_scale),
         element("strong", distance) if best else distance,
-        "-" if one.agreement is None else f"{format_number(100 * one.agreement, 3)}%",
+        f"{format_number(100 * one.agreement, 3)}%",
     )
 
 

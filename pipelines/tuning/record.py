@@ -24,8 +24,8 @@ class MeasuredSettings:
     settings: SamplingSettings
     distances: tuple[float, ...]
     """Frechet distance of each set of samples."""
-    agreement: float | None
-    """Share of the samples that a classifier assigns to their label; None without classes."""
+    agreement: float
+    """Share of the samples that a classifier assigns to their label."""
 
     def __post_init__(self) -> None:
         if not self.distances:
@@ -123,10 +123,9 @@ def describe_choice(tuning: SamplingTuning) -> str:
 def table_row(result: MeasuredSettings) -> str:
     """One line under `HEADING`."""
     spread = "-" if result.spread is None else f"{result.spread:.3f}"
-    accuracy = "-" if result.agreement is None else f"{result.agreement:.1%}"
     return (
         f"  {result.settings.temperature:>11g}  {result.settings.guidance_scale:>8g}  "
-        f"{result.distance:>7.3f}  {spread:>6}  {accuracy:>11}"
+        f"{result.distance:>7.3f}  {spread:>6}  {result.agreement:>11.1%}"
     )
 
 

@@ -90,8 +90,8 @@ def candidate_settings(
     candidates = options.candidates(scales)
     for candidate in candidates:
         pipeline.check(candidate, seed=options.seed)
-    total, labelled = len(candidates) * options.sets * num_samples, prior.num_classes is not None
-    return [prior.resolve(candidate, total, labelled=labelled) for candidate in candidates]
+    total = len(candidates) * options.sets * num_samples
+    return [prior.resolve(candidate, total, labelled=True) for candidate in candidates]
 
 
 def measure_candidates(
@@ -126,14 +126,13 @@ def measure_candidates(
             "distances are too high, and only to be compared with each other"
         )
     say(HEADING)
-    labels = None
-    if validation.labels is not None and pipeline.prior.num_classes is not None:
-        labels = np.tile(validation.labels, options.sets)
+    assert validation.labels is not None, "check_data has accepted the data"
+    labels = np.tile(validation.labels, options.sets)
     measured = []
     for candidate in candidates:
         images = pipeline(
             options.sets * size,
-            None if labels is None else torch.from_numpy(labels),
+            torch.from_numpy(labels),
             settings=candidate,
             seed=options.seed,
             batch_size=options.batch_size,
@@ -142,7 +141,7 @@ def measure_candidates(
             frechet_distance(features, network.features(part))
             for part in np.array_split(images, options.sets)
         )
-        accuracy = None if labels is None else classifier.accuracy(images, labels)
+        accuracy = classifier.accuracy(images, labels)
         measured.append(MeasuredSettings(candidate, distances, accuracy))
         say(table_row(measured[-1]))
     return SamplingTuning(

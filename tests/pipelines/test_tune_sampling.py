@@ -108,7 +108,7 @@ def tuning(*measured):
 
 
 def measured(temperature, *distances):
-    return MeasuredSettings(SamplingSettings(temperature=temperature), distances, None)
+    return MeasuredSettings(SamplingSettings(temperature=temperature), distances, 0.5)
 
 
 def test_what_chance_may_have_put_behind_is_named():
