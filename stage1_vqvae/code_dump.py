@@ -123,9 +123,9 @@ def write_code_dump(
         hashes = {}
         for name, (size, batches) in files.items():
             path = partial / f"{name}.safetensors"
-            content = save(_encode_split(path, model, size, batches, num_classes))
-            write_file(path, content)
-            hashes[name] = hashlib.sha256(content).hexdigest()
+            hashes[name] = _write_hashed(
+                path, save(_encode_split(path, model, size, batches, num_classes))
+            )
         record = CodeDumpRecord(
             vqvae_sha256=model.weights_hash(),
             codebook_sizes=model.codebook_sizes,
@@ -214,6 +214,12 @@ def _encode_split(
     if count != size:
         raise ValueError(f"{size} rows were announced for {path}, got {count}")
     return tensors
+
+
+def _write_hashed(path: Path, content: bytes) -> str:
+    """Writes a file; returns its hash."""
+    write_file(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_record(directory: Path) -> CodeDumpRecord:
