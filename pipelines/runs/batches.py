@@ -19,7 +19,7 @@ _EVALUATION_BATCH = 256
 
 
 def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
-    """uint8 (B, C, H, W) on `device`."""
+    """Yields batches of images, uint8 (B, C, H, W) on `device`."""
     for start in range(0, len(images), _EVALUATION_BATCH):
         yield torch.from_numpy(images.images[start : start + _EVALUATION_BATCH].copy()).to(device)
 

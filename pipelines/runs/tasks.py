@@ -52,7 +52,7 @@ class VQVAETask:
         self._validation = validation
 
     def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
-        """One optimizer for the whole objective."""
+        """Returns one optimizer for the whole objective."""
         return {"main": OptimizerSpec(module=self.objective, config=config)}
 
     def prepare(self, device: torch.device) -> None:
@@ -146,11 +146,11 @@ class PriorTask:
         self._seen = (train.rows(rows), context_rows(contexts.get("train"), rows))
 
     def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
-        """One optimizer for the whole objective."""
+        """Returns one optimizer for the whole objective."""
         return {"main": OptimizerSpec(module=self.objective, config=config)}
 
     def prepare(self, device: torch.device) -> None:
-        """A prior needs no data to start."""
+        """Does nothing: a prior needs no data to start."""
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
         """Yields the arguments of `PriorObjective.forward`."""
@@ -193,6 +193,6 @@ def _short_hash(config: object) -> str:
 
 
 def _evenly_spaced(length: int, count: int) -> Tensor:
-    """`count` rows out of `length`, or all where there are fewer: int64."""
+    """Returns `count` of `length` rows at even distances, or all if there are fewer: int64."""
     count = min(count, length)
     return torch.arange(count) * length // count
