@@ -27,7 +27,7 @@ def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
 def labelled_batches(
     images: ImageSet, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of `image_batches`, each with its labels int64 (B,) or None."""
+    """Yields batches of `image_batches`, each with its labels int64 (B,) or None."""
     starts = range(0, len(images), _EVALUATION_BATCH)
     for start, batch in zip(starts, image_batches(images, device), strict=True):
         labels = images.labels

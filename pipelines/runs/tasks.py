@@ -74,7 +74,7 @@ class VQVAETask:
         self.objective.set_progress(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Loss, PSNR, and the codes' usage and perplexity on the whole validation split."""
+        """Measures loss, PSNR, codebook usage and perplexity on the whole validation split."""
         batches = image_batches(self._validation, device)
         metrics = measure_reconstruction(self.objective.model, batches)
         return {
@@ -163,7 +163,7 @@ class PriorTask:
         self._share = self._augmentation.share(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:  # noqa: ARG002 - the prior moves its input itself
-        """Bits per code on the whole validation split, and on as many training images.
+        """Measures bits per code on the whole validation split, and on as many training images.
 
         Both without dropout, with labels and in raster order, which a training step's loss is not:
         where they part, the prior overfits.

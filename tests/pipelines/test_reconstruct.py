@@ -1,4 +1,4 @@
-"""`python -m pipelines.reconstruct`: figures and pictures of what stage one keeps."""
+"""`python -m pipelines.reconstruct`: metrics and pictures of reconstructions."""
 
 import re
 import shutil
@@ -40,7 +40,7 @@ def pixels(path):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_printed_figures_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, capsys):
+def test_printed_metrics_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, capsys):
     reconstruct(rgb_run, "--split", split, "--n", "2", "--out", tmp_path / "a.png")
     images = splits[split].images
     l1 = np.mean(np.abs(decoded(rgb_run, images).astype(float) - images))
