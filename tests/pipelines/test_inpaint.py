@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, status, tree
+from tiny_runs import TINY, command, pixels, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -37,11 +37,6 @@ def images(photos):
 
 def inpaint(run, *options):
     command("inpaint", "--run", run, "--device", "cpu", *options)
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image).transpose(2, 0, 1)
 
 
 def picture(pipeline, images, mask, seeds, label=None, **options):

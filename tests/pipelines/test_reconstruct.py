@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, status, tree
+from tiny_runs import TINY, command, pixels, status, tree
 
-from pipelines.data.config import DataConfig
-from pipelines.data.load import load_splits
 from pipelines.files.images import pair_grid
 from stage1_vqvae.model import VQVAE
-
-
-@pytest.fixture(scope="module")
-def splits(rgb_file):
-    return load_splits(DataConfig(source=f"npz:{rgb_file}")).by_name
 
 
 def reconstruct(run, *options):
@@ -32,11 +25,6 @@ def decoded(run, images):
 def psnr(run, images):
     error = decoded(run, images).astype(float) - images
     return 10 * np.log10(255**2 / np.mean(error**2))
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image).transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny_runs import TINY, command, python, status, tree
+from tiny_runs import TINY, command, pixels, python, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -34,11 +33,6 @@ def pipeline(run):
 
 def sample(run, *options):
     command("sample", "--run", run, "--device", "cpu", *options)
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image).transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize(
