@@ -60,7 +60,11 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def save_artifact(
-    directory: str | Path, kind: str, fields: Mapping[str, Any], model: nn.Module
+    directory: str | Path,
+    kind: str,
+    fields: Mapping[str, Any],
+    model: nn.Module,
+    version: int = FORMAT_VERSION,
 ) -> None:
     """Writes `model`, and what rebuilds it, to a new `directory`, whole or not at all.
 
@@ -83,14 +87,18 @@ def save_artifact(
         "weights_sha256": weights_hash(state),
         "header_sha256": header_hash(io.BytesIO(weights)),
     }
-    config = encode_record(kind, FORMAT_VERSION, {**hashes, **fields}, sealed=True)
+    config = encode_record(kind, version, {**hashes, **fields}, sealed=True)
     with atomic_directory(Path(directory)) as partial:
         write_file(partial / WEIGHTS_FILE, weights)
         write_file(partial / CONFIG_FILE, config)
 
 
 def load_artifact(
-    directory: str | Path, kind: str, cls: type[RecordT], build: Callable[[RecordT], ModuleT]
+    directory: str | Path,
+    kind: str,
+    cls: type[RecordT],
+    build: Callable[[RecordT], ModuleT],
+    version: int = FORMAT_VERSION,
 ) -> ModuleT:
     """Loads what `save_artifact` wrote, on the CPU; `build` makes the model from its record.
 
@@ -111,7 +119,7 @@ def load_artifact(
                 f"{'is of another type' if path.exists() else 'does not exist'}: check the path, "
                 "or train the model first"
             )
-    record = read_config(config, kind, FORMAT_VERSION, cls, cure=_CONFIG_CURE)
+    record = read_config(config, kind, version, cls, cure=_CONFIG_CURE)
     with _float32_on_cpu():
         try:
             with torch.device("meta"), _NoRandomNumbers():

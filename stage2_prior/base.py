@@ -15,12 +15,20 @@ from torch import Tensor, nn
 
 from stage2_prior.artifact import ArtifactRecord, save_artifact, weights_hash
 from stage2_prior.config import PriorConfig
-from stage2_prior.grids import check_codes, check_known, split_by_grid, to_grids, to_sequence
+from stage2_prior.grids import (
+    GridSpec,
+    check_codes,
+    check_known,
+    split_by_grid,
+    to_grids,
+    to_sequence,
+)
 from stage2_prior.sampling.batching import SamplingBatch, SamplingRequest, split_into_batches
 from stage2_prior.sampling.checks import (
     Context,
     Labels,
     check_any_order,
+    check_computation,
     check_has_context,
     check_numbers,
     check_settings,
@@ -34,6 +42,7 @@ from stage2_prior.sampling.stepper import CodeStepper, DecodingStart, SamplingRu
 from stage2_prior.spec import PriorSpec
 
 ARTIFACT_KIND = "prior"
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,11 +77,31 @@ class CodePrior(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.spec = spec
-        self.grids = spec.grids
-        self.num_classes = spec.num_classes
-        self.num_codes = spec.num_codes
-        self.null_label = spec.null_label
-        self.vqvae_hash = spec.vqvae_hash
+
+    @property
+    def grids(self) -> tuple[GridSpec, ...]:
+        """Shape and codebook size of each code grid."""
+        return self.spec.grids
+
+    @property
+    def num_classes(self) -> int | None:
+        """Labels are in [0, num_classes); None for a prior without labels."""
+        return self.spec.num_classes
+
+    @property
+    def num_codes(self) -> int:
+        """L, the codes of one image over all grids."""
+        return self.spec.num_codes
+
+    @property
+    def null_label(self) -> int:
+        """The label that stands for `no label`, one past the classes."""
+        return self.spec.null_label
+
+    @property
+    def vqvae_hash(self) -> str | None:
+        """`weights_hash` of the tokenizer that made the codes, if known."""
+        return self.spec.vqvae_hash
 
     @property
     def can_guide(self) -> bool:
@@ -101,7 +130,7 @@ class CodePrior(nn.Module, ABC):
             float32 (B, h_i * w_i, K_i) per grid.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def stepper(
         self,
         labels: Tensor,
@@ -112,13 +141,33 @@ class CodePrior(nn.Module, ABC):
         """Starts decoding a batch position by position; only in evaluation mode.
 
         Args:
-            labels: int64 (B,), as for `forward`.
-            context: As for `forward`.
-            settings: Precision and compilation of the network (`compile` on or off); None for
-                float32, not compiled.
+            labels: int64 (B,) in [0, num_classes], `null_label` for no label.
+            context: int64 (B, Lc) or float32 (B, Lc, D), as for `forward`.
+            settings: Precision and compilation of the network; None for float32, not compiled.
             start: Order and known codes, for a prior of any order; None decodes all codes in the
                 order of `sampling_order`.
+
+        Raises:
+            ValueError: Context, settings or start do not fit the prior.
         """
+        check_has_context(context is not None, self.spec.context)
+        if start is not None:
+            check_any_order(self.any_order, "decoding in a given order")
+        settings = SamplingSettings() if settings is None else settings
+        possible = self.supports_precision_and_compile
+        check_computation(settings, self.config, possible=possible)
+        settings = decide_compilation(settings, 0, self._device, possible=possible)
+        return self._stepper(labels, context, settings, start)
+
+    @abstractmethod
+    def _stepper(
+        self,
+        labels: Tensor,
+        context: Tensor | None,
+        settings: SamplingSettings,
+        start: DecodingStart | None,
+    ) -> CodeStepper:
+        """Starts decoding as `stepper` does, with checked arguments and without gradients."""
 
     @torch.no_grad()
     def log_prob(
@@ -224,7 +273,7 @@ class CodePrior(nn.Module, ABC):
                 torch may round a logit differently, which changes about one code in a million; so
                 may `settings.compile`, whose `auto` depends on `count`.
             first_index: Index of the first sample, at least 0.
-            batch_size: Samples per batch; memory grows with it and not with `count`.
+            batch_size: Samples per batch; the memory of the network grows with it.
 
         Returns:
             int64 (count, h_i, w_i) per grid, on the prior's device.
@@ -333,7 +382,7 @@ class CodePrior(nn.Module, ABC):
             ValueError: Weights are not float32.
         """
         fields = {"spec": asdict(self.spec), "model": asdict(self.config)}
-        save_artifact(directory, ARTIFACT_KIND, fields, self)
+        save_artifact(directory, ARTIFACT_KIND, fields, self, FORMAT_VERSION)
 
     @torch.no_grad()
     def _sample(self, request: SamplingRequest, batch_size: int) -> tuple[Tensor, ...]:
@@ -382,4 +431,6 @@ class CodePrior(nn.Module, ABC):
     def _context(self, context: Context | None, count: int) -> Tensor | None:
         """Converts a context to what `forward` takes; None for a prior without."""
         tensor = context_tensor(context, count, self.spec.context)
+        if tensor is not None and tensor.is_floating_point():
+            return tensor.to(next(self.parameters()))
         return None if tensor is None else tensor.to(self._device)

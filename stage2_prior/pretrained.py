@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stage2_prior.artifact import load_artifact
-from stage2_prior.base import ARTIFACT_KIND, CodePrior, PriorRecord
+from stage2_prior.artifact import CONFIG_FILE, load_artifact, read_config
+from stage2_prior.base import ARTIFACT_KIND, FORMAT_VERSION, CodePrior, PriorRecord
 from stage2_prior.config import PixelCNNConfig, PriorConfig, TransformerConfig
 from stage2_prior.pixelcnn.prior import PixelCNNPrior
 from stage2_prior.spec import PriorSpec
@@ -36,4 +36,15 @@ def load_prior(directory: str | Path) -> CodePrior:
     def build(record: PriorRecord) -> CodePrior:
         return build_prior(record.model, record.spec)
 
-    return load_artifact(directory, ARTIFACT_KIND, PriorRecord, build).eval()
+    return load_artifact(directory, ARTIFACT_KIND, PriorRecord, build, FORMAT_VERSION).eval()
+
+
+def recorded_hash(directory: str | Path) -> str:
+    """Returns the `weights_hash` of a saved prior from its `config.json`.
+
+    Raises:
+        FileNotFoundError: There is no config.
+        ValueError: It is damaged.
+    """
+    path, cure = Path(directory) / CONFIG_FILE, "restore it or train the model again"
+    return read_config(path, ARTIFACT_KIND, FORMAT_VERSION, PriorRecord, cure=cure).weights_sha256

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
+import stage1_vqvae.pretrained
+import stage2_prior.pretrained
 from pipelines.evaluation.record import EvaluationConditions
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.runs.directory import RunDirectory
-from stage1_vqvae.pretrained import recorded_hash
-from stage2_prior.artifact import CONFIG_FILE, FORMAT_VERSION, read_config
-from stage2_prior.base import ARTIFACT_KIND, PriorRecord
 
 _HASH_DIGITS = 16
 
@@ -25,13 +23,7 @@ def conditions(
     return EvaluationConditions(
         settings=settings,
         data_fingerprint=directory.data().fingerprint,
-        vqvae=recorded_hash(directory.vqvae)[:_HASH_DIGITS],
-        prior=_prior_hash(directory.prior)[:_HASH_DIGITS],
+        vqvae=stage1_vqvae.pretrained.recorded_hash(directory.vqvae)[:_HASH_DIGITS],
+        prior=stage2_prior.pretrained.recorded_hash(directory.prior)[:_HASH_DIGITS],
         feature_networks=dict(networks),
     )
-
-
-def _prior_hash(prior: Path) -> str:
-    """Returns the hash in a saved prior's config."""
-    path, cure = prior / CONFIG_FILE, "restore it or train the model again"
-    return read_config(path, ARTIFACT_KIND, FORMAT_VERSION, PriorRecord, cure=cure).weights_sha256

@@ -70,8 +70,8 @@ class GenerationPipeline:
     ) -> None:
         if prior.vqvae_hash is None:
             raise ValueError(
-                "the prior does not say on which VQ-VAE's codes it was trained: set its vqvae_hash "
-                "to the weights_hash() of that one"
+                "the prior does not say on which VQ-VAE's codes it was trained: give "
+                "PriorSpec(vqvae_hash=...) the weights_hash() of that one"
             )
         if prior.vqvae_hash != vqvae.weights_hash():
             raise ValueError(

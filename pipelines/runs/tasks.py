@@ -139,6 +139,7 @@ class PriorTask:
         self._labels, self._null_label = train.labels, prior.null_label
         contexts = context or {}
         self._context = context_tensor(contexts.get("train"), len(train), prior.spec.context)
+        context_tensor(contexts.get("validation"), len(validation), prior.spec.context)
         # Set before each step; not a state that a checkpoint would have to hold.
         self._share = self._augmentation.share(0.0)
         rows = _evenly_spaced(len(train), len(validation))

@@ -109,16 +109,13 @@ class PixelCNNPrior(CodePrior):
                 outputs.append(change)
         return torch.stack(outputs).sum(dim=0)
 
-    @torch.no_grad()
-    def stepper(
+    def _stepper(
         self,
         labels: Tensor,
-        context: Tensor | None = None,
-        settings: SamplingSettings | None = None,  # noqa: ARG002 - one precision, not compiled
-        start: DecodingStart | None = None,
+        context: Tensor | None,
+        settings: SamplingSettings,  # noqa: ARG002 - one precision, not compiled
+        start: DecodingStart | None,  # noqa: ARG002 - one order
     ) -> PixelCNNStepper:
-        """Starts decoding a batch position by position; see `CodePrior.stepper`."""
-        assert start is None, "a PixelCNN has one order"
         features = self._context_features(context)
         network = CachedPixelCNN(
             self.layers,

@@ -52,6 +52,8 @@ class PixelCNNStepper(CodeStepper):
     @torch.no_grad()
     def accept(self, codes: Tensor) -> None:
         """Takes int64 (B,) as the codes of the next position."""
+        if self._features is None:
+            self.logits()  # what later positions see of this one
         self._here.append(pad_rows(codes))
         if len(self._here) == self._num_grids:
             column = self.num_known // self._num_grids % self._columns

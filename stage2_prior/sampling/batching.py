@@ -93,7 +93,7 @@ def _batch(request: SamplingRequest, rows: Tensor, padded: Tensor, num_known: in
     at = padded.to(device)
     order = request.order if len(request.order) == 1 else request.order[at]
     if settings.num_steps is not None and settings.step_order == "random":
-        order = noise.block(1).to(device).argsort(dim=1)
+        order = noise.block(1).argsort(dim=1).to(device)
     if num_known:
         known = request.known[at]
         order = known_first(order.expand(len(known), -1), known)

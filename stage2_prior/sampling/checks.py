@@ -63,8 +63,7 @@ def check_settings(
     `has_options` says whether the prior supports `precision` and `compile`.
 
     Raises:
-        ValueError: There is nothing to guide towards or away from, the prior has one way to
-            compute, or the settings exclude each other.
+        ValueError: There is nothing to guide towards or away from, or as `check_computation`.
     """
     if settings.guided:
         if num_classes is None:
@@ -78,17 +77,26 @@ def check_settings(
                 "name labels or leave guidance out"
             )
         check_null_is_trained(config, num_classes)
-    if settings.precision == "bfloat16" and not has_options:
+    check_computation(settings, config, possible=has_options)
+
+
+def check_computation(settings: SamplingSettings, config: PriorConfig, *, possible: bool) -> None:
+    """Checks that a prior supports the precision and compilation of these settings.
+
+    Raises:
+        ValueError: The prior has one way to compute, or the settings exclude each other.
+    """
+    if settings.precision == "bfloat16" and not possible:
         raise ValueError(
             f"precision bfloat16 needs a transformer prior, this one is a {config.kind}: "
             "keep it at float32"
         )
     if settings.compile == "on" and settings.num_steps is not None:
         raise ValueError(
-            "compile on compiles the step that draws one code, which num_steps "
+            "compile on compiles the step that samples one code, which num_steps "
             f"{settings.num_steps} does without: leave one of them out"
         )
-    if settings.compile == "on" and not has_options:
+    if settings.compile == "on" and not possible:
         raise ValueError(
             f"compile on needs a transformer prior, this one is a {config.kind}: keep it off"
         )

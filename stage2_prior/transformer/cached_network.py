@@ -25,7 +25,7 @@ class CachedTransformer:
     """The network of one batch, with the keys and values of the positions it has read.
 
         hidden = network.advance(network.embed(sources, codes, targets), start, mask)
-        logits = network.logits(hidden, targets)
+        logits = network.logits(hidden, grid)
 
     Args:
         weights: The network's.

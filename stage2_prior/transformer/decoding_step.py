@@ -162,7 +162,7 @@ class CompiledStep:
         rule: SamplingRule,
         num_known: int,
         head: int | None,
-        head_of: Tensor,
+        head_of: Tensor | None = None,
     ) -> Tensor:
         """Samples one code of every image: int64 (B,).
 
@@ -173,7 +173,7 @@ class CompiledStep:
             rule: How to sample.
             num_known: Known codes of each image.
             head: The grid of all targets; None where they differ.
-            head_of: int64 (B or 1,), the grid of each target.
+            head_of: int64 (B or 1,), the grid of each target, where they differ.
         """
         if rule is not self._rule:
             self._bind(rule)

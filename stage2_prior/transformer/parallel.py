@@ -56,7 +56,9 @@ def sample_by_confidence(
         scores = logits.log_softmax(dim=-1).gather(-1, codes[..., None])[..., 0]
         left = 1 - (step + 1) / len(sizes)
         gumbel = -(-uniform_of_gumbel.gather(1, at).clamp(min=2.0**-53).log()).log()
-        most_confident = (scores.to(gumbel) + left * gumbel).argsort(dim=1, descending=True)
+        most_confident = (scores.to(gumbel.device).double() + left * gumbel).argsort(
+            dim=1, descending=True
+        )
         most_confident = most_confident.to(positions.device)
         order = torch.cat([order[:, :known], positions.gather(1, most_confident)], dim=1)
         stepper.reorder(order.repeat(rule.copies, 1))

@@ -114,17 +114,13 @@ class TransformerPrior(CodePrior):
             at_least_float32(head(part)) for head, part in zip(self.heads, parts, strict=True)
         )
 
-    @torch.no_grad()
-    def stepper(
+    def _stepper(
         self,
         labels: Tensor,
-        context: Tensor | None = None,
-        settings: SamplingSettings | None = None,
-        start: DecodingStart | None = None,
+        context: Tensor | None,
+        settings: SamplingSettings,
+        start: DecodingStart | None,
     ) -> TransformerStepper:
-        """Starts decoding a batch position by position; see `CodePrior.stepper`."""
-        settings = SamplingSettings() if settings is None else settings
-        assert settings.compile != "auto"
         if start is None:
             codes = torch.zeros(len(labels), self.num_codes, dtype=torch.int64)
             order = self.sampling_order[None].to(labels.device)

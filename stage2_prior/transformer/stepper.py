@@ -32,14 +32,14 @@ class TransformerStepper(CodeStepper):
         self, network: CachedTransformer, start: DecodingStart, compiled: CompiledStep | None = None
     ) -> None:
         self.num_known = start.num_known
-        self.order = start.order
-        """int64 (B or 1, L)."""
         self._network = network
         self._compiled = compiled
         self._length = start.codes.shape[1]  # stands for the start vector as a position
         self._codes = F.pad(start.codes, (0, 1))  # (B, L + 1)
         self._num_read = 0  # inputs whose keys and values are final
+        self._num_computed = 0  # those of the last pass included, final if its code is accepted
         self._grid_of = network.weights.grid_of
+        self.reorder(start.order)
         # Python numbers, so that a device need not be waited for.
         same_order = len(start.order) == 1
         self._grids = self._grid_of[start.order[0]].tolist() if same_order else None
@@ -56,7 +56,7 @@ class TransformerStepper(CodeStepper):
             (B, count, K), as for `logits`.
         """
         known, read = self.num_known, self._num_read
-        previous = self._previous()
+        previous = self._previous
         last = previous[:, known : known + 1].expand(-1, count)
         sources = torch.cat([previous[:, read:known], last], dim=1)
         targets = self.order[:, read : known + count]
@@ -68,6 +68,7 @@ class TransformerStepper(CodeStepper):
         else:
             mask = self._network.query_mask(read, known - read, count)
         hidden = self._network.advance(inputs, read, mask)[:, known - read :]
+        self._num_computed = known + 1
         return self._grid_logits(hidden, targets[:, known - read :])
 
     def accept(self, codes: Tensor) -> None:
@@ -81,11 +82,11 @@ class TransformerStepper(CodeStepper):
         Args:
             codes: In order.
             first_is_read: Whether the first position was also the first of the last `next_logits`,
-                whose keys and values are then final.
+                if it was called since the last codes were accepted.
         """
         positions = self.order[:, self.num_known : self.num_known + codes.shape[1]]
         self._codes.scatter_(1, positions.expand(len(codes), -1), codes)
-        self._num_read = self.num_known + first_is_read
+        self._num_read = min(self._num_computed, self.num_known + first_is_read)
         self.num_known += codes.shape[1]
 
     @torch.no_grad()
@@ -95,15 +96,20 @@ class TransformerStepper(CodeStepper):
         # A length of one is a case of its own to a compiler: it would compile twice.
         if self._compiled is None or self._num_read < known or not self._network.prefix + known:
             return super().sample(rule, uniform)
-        sources, targets = self._previous()[:, known, None], self.order[:, known, None]
+        sources, targets = self._previous[:, known, None], self.order[:, known, None]
         codes = self._codes.gather(1, sources.expand(len(self._codes), -1))
         inputs = self._network.embed(sources, codes, targets)[:, 0]
-        head = None if self._grids is None else self._grids[known]
-        return self._compiled(inputs, uniform, rule, known, head, self._grid_of[targets[:, 0]])
+        self._num_computed = known + 1
+        if self._grids is not None:
+            return self._compiled(inputs, uniform, rule, known, self._grids[known])
+        return self._compiled(inputs, uniform, rule, known, None, self._grid_of[targets[:, 0]])
 
     def reorder(self, order: Tensor) -> None:
         """Replaces the order, int64 (B or 1, L); the known positions must stay as they are."""
-        self.order, self._grids = order, None
+        self.order = order
+        """int64 (B or 1, L)."""
+        self._previous = F.pad(order, (1, 0), value=self._length)  # the start first
+        self._grids = None
 
     def close(self) -> None:
         """Gives the cache's memory back."""
@@ -118,7 +124,3 @@ class TransformerStepper(CodeStepper):
             return self._network.logits(hidden, 0)
         all_logits = [self._network.logits(hidden, grid) for grid in range(num_grids)]
         return select_logits(all_logits, self._grid_of[targets])
-
-    def _previous(self) -> Tensor:
-        """The position before each one of the order, the start first: (B or 1, L + 1)."""
-        return F.pad(self.order, (1, 0), value=self._length)

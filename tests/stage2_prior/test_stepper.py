@@ -20,7 +20,7 @@ from tiny_priors import (
     random_sequence,
 )
 
-from stage2_prior import GridSpec, SamplingSettings
+from stage2_prior import FeatureSpec, GridSpec, SamplingSettings
 from stage2_prior.sampling.logits import NO_CODE
 from stage2_prior.sampling.stepper import DecodingStart
 
@@ -169,3 +169,45 @@ def test_logits_are_without_guidance_and_temperature(kind):
     expected = decode(prior.stepper(labels), sequence, order)
     actual = decode(prior.stepper(labels, None, settings), sequence, order)
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+def test_codes_may_be_accepted_without_asking_for_logits(variant):
+    # An encoder knows the first codes, and a decoder resumes after them.
+    prior = variant.make(3)
+    sequence, labels, context = inputs(variant, 3)
+    order = prediction_order(variant.kind, variant.grids)
+    expected = decode(prior.stepper(labels, context), sequence, order)
+    with prior.stepper(labels, context) as stepper:
+        for turn, position in enumerate(order):
+            if turn % 3 == 2:
+                # Several inputs in one pass sum in another order.
+                torch.testing.assert_close(stepper.logits(), expected[turn], rtol=0, atol=5e-5)
+            stepper.accept(sequence[:, position])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stepper_refuses_what_does_not_fit(kind):
+    grids, labels = (GridSpec(2, 2, 3),), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="context"):
+        make_prior(kind, grids, context=(GridSpec(1, 2, 3),)).stepper(labels)
+    start = DecodingStart(torch.arange(4)[None], torch.zeros(1, 4, dtype=torch.int64), num_known=0)
+    with pytest.raises(ValueError, match="any_order"):
+        make_prior(kind, grids).stepper(labels, start=start)
+    if kind == "pixelcnn":
+        with pytest.raises(ValueError, match=r"bfloat16 .*pixelcnn"):
+            make_prior(kind, grids).stepper(labels, settings=SamplingSettings(precision="bfloat16"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_of_any_float_type_are_a_context(kind):
+    prior = make_prior(kind, (GridSpec(2, 2, 3),), context=FeatureSpec(1, 2, 4))
+    codes, context = (torch.zeros(3, 2, 2, dtype=torch.int64),), torch.randn(3, 2, 4)
+    expected = prior.log_prob(codes, context=context)
+    assert torch.equal(prior.log_prob(codes, context=context.double()), expected)
+    double = copy.deepcopy(prior).double()
+    # Float32 logits of order 10 over four codes.
+    found = double.log_prob(codes, context=context)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert double.sample(3, context=context)[0].shape == (3, 2, 2)

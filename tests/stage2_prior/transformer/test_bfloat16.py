@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 import torch
 from tiny_priors import SQUARE, as_grids, make_prior, random_sequence
 
@@ -12,13 +11,12 @@ BFLOAT16 = SamplingSettings(precision="bfloat16")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("compile_", ["off", "on"])
-def test_precision_is_that_of_the_products(compile_):
+def test_precision_is_that_of_the_products():
     grids = (GridSpec(1, 1, 9),)
     prior, labels = make_prior("transformer", grids, 8), torch.arange(8)
     expected = prior(torch.zeros(8, 1, dtype=torch.int64), labels)[0][:, 0].log_softmax(dim=-1)
     for precision, least, most in (("float32", 0, 1e-5), ("bfloat16", 1e-5, 0.1)):
-        settings = SamplingSettings(precision=precision, compile=compile_)
+        settings = SamplingSettings(precision=precision)
         with prior.stepper(labels, None, settings) as stepper:
             logits = stepper.logits()
         assert logits.dtype == torch.float32
