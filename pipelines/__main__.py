@@ -1,4 +1,4 @@
-"""`python -m pipelines`: the commands, a line each."""
+"""`python -m pipelines`: list of the commands."""
 
 from __future__ import annotations
 

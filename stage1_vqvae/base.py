@@ -58,7 +58,7 @@ class ImageTokenizer(nn.Module, ABC):
 
     @property
     def grid_shapes(self) -> tuple[tuple[int, int], ...]:
-        """(h, w) of each code grid of an image of `image_shape`."""
+        """The shape (h, w) of each code grid of an image of `image_shape`."""
         _, height, width = self.image_shape
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
 

@@ -52,7 +52,7 @@ class SplitCodes:
     """int64 (N,), or None where the data has no labels."""
 
     def __len__(self) -> int:
-        """N, the number of images."""
+        """Returns the number of images, N."""
         return len(self.codes[0])
 
     def rows(self, rows: slice | Tensor) -> SplitCodes:
@@ -78,11 +78,11 @@ class CodeDump:
 
     @property
     def grid_shapes(self) -> tuple[tuple[int, int], ...]:
-        """(h, w) per grid."""
+        """The shape (h, w) of each grid."""
         return tuple((c.shape[1], c.shape[2]) for c in self.splits["train"].codes)
 
     def order_0_entropy(self, split: str) -> float:
-        """Entropy of the code frequencies of a split, in bits per code over all grids."""
+        """Computes the entropy of a split's code frequencies, in bits per code over all grids."""
         pairs = list(zip(self.splits[split].codes, self.codebook_sizes, strict=True))
         bits = sum(entropy_bits(code_counts(g, size)) * g[0].numel() for g, size in pairs)
         return bits / sum(grid[0].numel() for grid, _ in pairs)

@@ -37,7 +37,7 @@ def memory_of(prepare: Callable[..., Callable[[], object]], *numbers: int) -> fl
 
 
 def rise_of_peak(call: Callable[[], object]) -> float:
-    """Megabytes by which this process's peak rises in a call."""
+    """Measures the megabytes by which this process's peak rises in a call."""
     _forget_peak()
     before = _peak()
     call()
@@ -45,7 +45,10 @@ def rise_of_peak(call: Callable[[], object]) -> float:
 
 
 def _peak() -> float:
-    """Peak memory in megabytes. On Linux not from getrusage, which counts the parent's memory."""
+    """Returns the peak memory in megabytes.
+
+    On Linux not from getrusage, which counts the parent's memory.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1e3

@@ -1,4 +1,4 @@
-"""How fast priors sample, compared with other software and with the arithmetic alone."""
+"""Benchmarks of sampling from priors, of other software and of the arithmetic alone."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def benchmark_parallel_decoding(repetitions: int) -> None:
 
 
 def transformer_sampling(num_samples: int, batch_size: int) -> Callable[[], object]:
-    """Sampling from the default transformer, ready to be measured."""
+    """Returns a function that samples from the default transformer."""
     prior = build_prior(TransformerConfig(), PriorSpec(grids=(GridSpec(7, 7, 512),))).eval()
     prior.sample(16)  # libraries load, threads start
     return partial(prior.sample, num_samples, batch_size=batch_size)
@@ -157,7 +157,7 @@ def benchmark_sampling_memory() -> None:
 def _medians(
     calls: Mapping[SamplingSettings | str, Callable[[], object]], repetitions: int
 ) -> dict[Any, float]:
-    """Seconds of each call, measured in turns after one round that is not counted.
+    """Computes the median seconds of each call, measured in turns after an uncounted round.
 
     A turn is two calls of which the second counts, as in sampling batch after batch: the first
     finds the processor's caches full of other data.
@@ -176,7 +176,7 @@ def _medians(
 def matrix_products(
     config: TransformerConfig, grid: GridSpec, num_samples: int, precision: str
 ) -> Callable[[], None]:
-    """Only the products of weight matrices with the batch's features, for every code."""
+    """Returns a function that only multiplies weights with the batch's features, for every code."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     width = config.width
     sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
@@ -197,7 +197,7 @@ def matrix_products(
 def gpt2_generate(
     config: TransformerConfig, grid: GridSpec, num_samples: int
 ) -> Callable[[], object] | None:
-    """Sampling as many codes with transformers' GPT-2, or None where it is not installed."""
+    """Returns a function that samples as many codes with transformers' GPT-2, if installed."""
     try:
         transformers = import_module("transformers")
     except ImportError:

@@ -1,4 +1,4 @@
-"""How fast the EMA quantizer is, and how much memory it takes."""
+"""Benchmarks of the EMA quantizer: time and memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def benchmark_quantizer(repetitions: int, device: torch.device) -> None:
 
 
 def quantizer_forward(count: int, size: int, dim: int) -> Callable[[], object]:
-    """One training forward of an EMA quantizer, ready to be measured."""
+    """Returns a function that runs one training forward of an EMA quantizer."""
     config = EMAQuantizerConfig(codebook_size=size, codebook_dim=dim, restart_threshold=0)
     quantizer = EMAQuantizer(config).train()
     z = torch.randn(1, dim, count, 1)

@@ -1,4 +1,4 @@
-"""How fast both stages train, and how fast they sample and decode."""
+"""Benchmarks of both stages: training, sampling and decoding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def training_step(
     training: TrainingConfig,
     device: torch.device,
 ) -> Callable[[], None]:
-    """One forward pass, backward pass and optimizer step as a function to time."""
+    """Returns a function that runs one forward pass, backward pass and optimizer step."""
     optimizer = ModuleOptimizer(objective, training)
     precision = resolve_precision(training.precision, device)
 

@@ -1,4 +1,4 @@
-"""Times of calls."""
+"""Timing of calls."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Timing:
     slowest: float
 
     def per_second(self, things: int) -> str:
-        """`1,050 (980 to 1,100)`: rates of `things` per call."""
+        """Formats rates of `things` per call, as `1,050 (980 to 1,100)`."""
         rates = (things / self.median, things / self.slowest, things / self.fastest)
         return "{:,.0f} ({:,.0f} to {:,.0f})".format(*rates)
 
     def milliseconds(self) -> str:
-        """`4.1 (4.0 to 4.9)`."""
+        """Formats milliseconds, as `4.1 (4.0 to 4.9)`."""
         times = (self.median, self.fastest, self.slowest)
         return "{:.2f} ({:.2f} to {:.2f})".format(*(1000 * t for t in times))
 

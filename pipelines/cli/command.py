@@ -73,7 +73,7 @@ def _leave(status: int) -> NoReturn:
 
 
 def _sentence(error: Exception) -> str:
-    """The message of an error on one line; of a system error, the file and the reason."""
+    """Returns an error's message on one line; of a system error, the file and the reason."""
     if isinstance(error, OSError) and error.strerror is not None:
         file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{file}{error.strerror}"

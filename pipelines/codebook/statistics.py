@@ -69,7 +69,7 @@ class GridStatistics:
 
     @property
     def codebook_size(self) -> int:
-        """K."""
+        """The number of codes, K."""
         return len(self.counts)
 
     @property
@@ -245,7 +245,7 @@ class _Moments:
 
     @property
     def mean(self) -> Tensor:
-        """E t relative to the centre, (D,)."""
+        """Mean of t relative to the centre, (D,)."""
         return self._sum / self.count
 
     @property

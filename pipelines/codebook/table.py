@@ -8,7 +8,7 @@ from pipelines.codebook.statistics import CodebookStatistics, GridStatistics
 
 
 def table(statistics: CodebookStatistics) -> str:
-    """The main statistics: a line each, a column per grid."""
+    """Formats the main statistics, a line each and a column per grid."""
     columns = [_cells(grid) for grid in statistics.grids]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     if len(columns) > 1:

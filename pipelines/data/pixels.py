@@ -84,7 +84,7 @@ def to_pixels(
 
 
 def shrink_on_load(image: Image.Image, image_size: tuple[int, int] | None) -> None:
-    """Has a JPEG decoded at a fraction of its size, in a fraction of the time.
+    """Lets a JPEG decode at a fraction of its size, in a fraction of the time.
 
     At least twice the requested size is kept, so that resampling gives the same pixels.
     """

@@ -93,7 +93,7 @@ def remove_partial(directory: Path) -> None:
 
 
 def is_empty(path: Path, ignored: Container[str] = ()) -> bool:
-    """Whether `path` is a directory of nothing but unfinished writes and names in `ignored`."""
+    """Checks that `path` is a directory of unfinished writes and names in `ignored` only."""
     if not path.is_dir():
         return False
     unfinished = set(path.glob(_PARTIAL))
@@ -173,7 +173,7 @@ def temporary_directory(path: Path) -> Iterator[Path]:
 
 
 def _prefix(path: Path) -> str:
-    """The first part of a temporary name for `path`, short since systems limit the length."""
+    """Returns the prefix of a temporary name for `path`, short since systems limit the length."""
     return f".{path.name[:_PREFIX_LENGTH]}.partial-"
 
 
@@ -208,7 +208,7 @@ def _is_held(directory: Path) -> bool:
 
 
 def _concerns(error: OSError, path: Path) -> bool:
-    """Whether an error is of a write, which names no file, or names one on the way to `path`."""
+    """Checks if an error is of a write, which names no file, or names one on the way to `path`."""
     if error.filename is None:
         return True
     named = Path(os.fsdecode(error.filename)).absolute()

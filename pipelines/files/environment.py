@@ -1,4 +1,4 @@
-"""On what something was measured or written: versions and machine."""
+"""Versions and machine that something was measured or written with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Name and value of everything worth knowing, for people."""
+    """Returns names and values of versions and machine, for people."""
     packages = ("torch", "torchvision", "numpy")
     return {
         "Written": datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
@@ -33,7 +33,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The model name where the system tells it, else the architecture."""
+    """Returns the processor's model name if the system tells it, else the architecture."""
     with suppress(OSError):
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

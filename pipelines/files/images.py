@@ -72,7 +72,7 @@ def save_reconstructions(path: Path, images: np.ndarray, reconstructions: np.nda
 
 
 def draw_grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
-    """Images (N, C, H, W), uint8, in a grid, as square as can be where `columns` is None."""
+    """Draws uint8 images (N, C, H, W) in a grid, as square as can be if `columns` is None."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     return to_pil(image_grid(viewable(images), columns))
 
@@ -80,7 +80,7 @@ def draw_grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
 def draw_reconstructions(
     images: np.ndarray, reconstructions: np.ndarray, columns: int = 8
 ) -> Image.Image:
-    """Rows of images, each above the row of their reconstructions; both uint8 (N, C, H, W)."""
+    """Draws rows of images, each above the row of reconstructions; both uint8 (N, C, H, W)."""
     return to_pil(pair_grid(viewable(images), viewable(reconstructions), columns))
 
 
@@ -101,7 +101,7 @@ def image_grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def pair_grid(originals: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:
-    """Rows of originals, each above the row of their reconstructions: uint8 (C, H', W')."""
+    """Arranges rows of originals, each above the row of reconstructions: uint8 (C, H', W')."""
     blank = np.full_like(originals[:1], 255)
     rows = []
     for start in range(0, len(originals), columns):
@@ -112,7 +112,7 @@ def pair_grid(originals: np.ndarray, reconstructions: np.ndarray, columns: int) 
 
 
 def viewable(images: np.ndarray) -> np.ndarray:
-    """Images (N, C, H, W) that are neither gray nor RGB as their channels side by side, in gray."""
+    """Puts the channels of images (N, C, H, W) side by side in gray, unless C is 1 or 3."""
     if images.shape[1] in (1, 3):
         return images
     return rearrange(images, "n c h w -> n 1 h (c w)")

@@ -16,7 +16,7 @@ from pipelines.files.atomic import (
 
 
 def next_free(folder: Path) -> Path:
-    """`folder/NUMBER.png` with the lowest number above all that are there."""
+    """Returns `folder/NUMBER.png` with the lowest number above all existing ones."""
     taken = [int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal()]
     return folder / f"{max(taken, default=0) + 1:04d}.png"
 

@@ -91,7 +91,7 @@ def _acquire(
 
 
 def _owner(owner_file: Path) -> str:
-    """The end of a sentence that begins with `it is being`."""
+    """Describes the owner, as the end of a sentence that begins with `it is being`."""
     try:
         return owner_file.read_text(encoding="utf-8")
     except OSError:  # it has only just begun

@@ -1,1 +1,1 @@
-"""Prior and decoder as one: samples and completions of images."""
+"""Generation of images by prior and decoder: sampling, inpainting, reconstruction."""

@@ -16,7 +16,7 @@ from stage2_prior.sampling.settings import SamplingSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _SamplingOptions:
-    """What is needed to sample."""
+    """Options of every command that samples."""
 
     run: Path = LATEST
     """Run directory, or a directory that GenerationPipeline.save_pretrained wrote."""

@@ -1,4 +1,4 @@
-"""Prior and VQ-VAE as one object: labels in, images out."""
+"""Prior and VQ-VAE as one object, which samples and inpaints images."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class GenerationPipeline:
         return turn[torch.arange(first_index, first_index + n) % len(turn)]
 
     def _encode_known(self, images: Tensor, mask: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-        """Codes of images whose unknown pixels are replaced: int64 (B, h, w) per grid."""
+        """Encodes images with their unknown pixels replaced: int64 (B, h, w) per grid."""
         batches = []
         for start in range(0, len(images), batch_size):
             batch = slice(start, start + batch_size)
@@ -252,7 +252,7 @@ class GenerationPipeline:
         return tuple(torch.cat(grids) for grids in zip(*batches, strict=True))
 
     def _decode_in_batches(self, codes: tuple[Tensor, ...], batch_size: int) -> Tensor:
-        """uint8 (N, C, H, W), on the CPU."""
+        """Decodes codes in batches: uint8 (N, C, H, W), on the CPU."""
         images = torch.empty((len(codes[0]), *self.vqvae.image_shape), dtype=torch.uint8)
         for start in range(0, len(images), batch_size):
             batch = slice(start, start + batch_size)

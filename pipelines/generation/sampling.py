@@ -50,7 +50,7 @@ def write_samples(options: SampleOptions) -> None:
 
 
 def _training_data(directory: RunDirectory, location: DataLocation) -> DataSplits:
-    """The images that a run was trained on, and its other splits."""
+    """Loads the images that a run was trained on, and its other splits."""
     if not directory.config_file.exists():
         raise ValueError(
             f"--nearest needs the images that the run was trained on, but {directory.path} has no "

@@ -69,5 +69,5 @@ def typeset(number: str) -> str:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Decimals that show `digits` significant digits of a number other than 0."""
+    """Counts the decimals that show `digits` significant digits of a number other than 0."""
     return min(_MAX_DECIMALS, max(0, digits - 1 - math.floor(math.log10(abs(value)))))

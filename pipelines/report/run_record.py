@@ -68,7 +68,7 @@ class Phase:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run; what is missing is None."""
+    """Record of a run; missing parts are None."""
 
     path: Path
     config: RunConfig
@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def option(self) -> str:
-        """`--run runs/NAME`, without the run's path on this machine."""
+        """The option `--run runs/NAME`, without the run's path on this machine."""
         return f"--run {shlex.quote(f'{RUNS}/{self.name}')}"
 
     @property

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is done to an image: it is mirrored, then moved."""
+    """A view of an image: mirrored, then moved."""
 
     name: str
     """Short, for file names."""
@@ -87,16 +87,16 @@ class AugmentationConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the other views."""
+        """Names of the other views."""
         return tuple(view.name for view in self.other_views)
 
     @property
     def num_views(self) -> int:
-        """Of all views, the image itself being one."""
+        """Number of views, the image itself included."""
         return 1 + len(self.other_views)
 
     def num_extra_labels(self, num_classes: int | None) -> int:
-        """Labels of a prior that only augmented images have: all, and `no label`, per view."""
+        """Counts labels that only augmented images have: all classes and `no label`, per view."""
         return len(self.other_views) * ((num_classes or 0) + 1)
 
     def check_fits(self, image_shape: tuple[int, int, int]) -> None:
@@ -108,10 +108,10 @@ class AugmentationConfig:
             )
 
     def share(self, fraction: float) -> float:
-        """Share of the images in another view with `fraction` of training done, in [0, 1]."""
+        """Returns the share of images in another view after `fraction` of training, in [0, 1]."""
         return self.first_share + (self.last_share - self.first_share) * fraction
 
 
 def also_seen(names: tuple[str, ...]) -> str:
-    """Other views by their names, for people; empty without any."""
+    """Lists the names of the other views, for people; empty without any."""
     return f"training images also {', '.join(names)}" if names else ""

@@ -19,7 +19,7 @@ _EVALUATION_BATCH = 256
 
 
 def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
-    """uint8 (B, C, H, W) on `device`."""
+    """Yields batches of images, uint8 (B, C, H, W) on `device`."""
     for start in range(0, len(images), _EVALUATION_BATCH):
         yield torch.from_numpy(images.images[start : start + _EVALUATION_BATCH].copy()).to(device)
 
@@ -27,7 +27,7 @@ def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
 def labelled_batches(
     images: ImageSet, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of `image_batches`, each with its labels int64 (B,) or None."""
+    """Yields batches of `image_batches`, each with its labels int64 (B,) or None."""
     labels = None if images.labels is None else torch.from_numpy(images.labels.copy())
     start = 0
     for batch in image_batches(images, device):

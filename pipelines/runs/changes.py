@@ -1,4 +1,4 @@
-"""What may not change between a stop and its resume."""
+"""Checks of what may not change between a stop and its resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def changed_settings(old: RunConfig, new: RunConfig, *, with_prior: bool) -> lis
 def changed_data(
     old: DataRecord, new: DataRecord, old_config: RunConfig, new_config: RunConfig
 ) -> list[str]:
-    """What differs between two sets of images, with where they are; nothing for equal ones."""
+    """Lists differences between two sets of images, with their locations; empty for equal ones."""
     found = differences(to_json(old), to_json(new), "data ")
     if not found:
         return []

@@ -31,7 +31,7 @@ from stage2_prior.grids import GridSpec
 
 
 def grid_specs(codes: ImageTokenizer | CodeDump) -> tuple[GridSpec, ...]:
-    """The code grids of a model or of a dump, as stage two describes them."""
+    """Returns the code grids of a model or of a dump, as stage two describes them."""
     return tuple(
         GridSpec(height, width, size)
         for (height, width), size in zip(codes.grid_shapes, codes.codebook_sizes, strict=True)

@@ -1,4 +1,4 @@
-"""Everything that decides what a training run does. Imports no torch."""
+"""Settings of a training run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ class RunConfig:
         return replace(self, vqvae_training=vqvae_training, prior_training=prior_training)
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as JSON values, which `convert` turns back into it."""
+        """Returns the config as JSON values, which `convert` turns back into it."""
         return to_json(self)
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `RunConfig.to_dict()`, or of a part of it, that decide the result.
+    """Returns the settings of `RunConfig.to_dict()`, or of a part, that decide the result.
 
     Where a run is computed, where its images are and how often it is saved may change on a resume.
     """
@@ -101,7 +101,7 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `RunConfig.to_dict()` that the processes of a run must have alike.
+    """Returns the settings of `RunConfig.to_dict()` that must be equal in all processes of a run.
 
     Their devices may differ, and where each finds the images.
     """
@@ -109,7 +109,7 @@ def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested dictionaries, as `--vqvae.width was 96, is now 128`."""
+    """Lists changes between two nested dictionaries, as `--vqvae.width was 96, is now 128`."""
     found = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)

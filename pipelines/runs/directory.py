@@ -36,7 +36,7 @@ LATEST = RUNS / "latest"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RunFile:
-    """What config.json holds."""
+    """The content of config.json."""
 
     run: RunConfig
     data: DataRecord
@@ -66,7 +66,7 @@ class RunDirectory:
 
     @property
     def option(self) -> str:
-        """`--run PATH`, quoted as a shell takes it."""
+        """The option `--run PATH`, quoted as a shell takes it."""
         return f"--run {shlex.quote(self.path.as_posix())}"
 
     @property
@@ -76,7 +76,7 @@ class RunDirectory:
         return (*models, self.reconstructions, self.samples, self.report)
 
     def has_results(self) -> bool:
-        """Whether anything was trained."""
+        """Checks if anything was trained."""
         return any(path.exists() for path in self.results) or self._is_in_training("*")
 
     def owned(self, activity: str, *, take_turns: bool = False) -> AbstractContextManager[None]:
@@ -136,11 +136,11 @@ class RunDirectory:
             )
 
     def config(self) -> RunConfig:
-        """The settings of the last start, of the run or of a part that was run alone."""
+        """Reads the settings of the last start, of the run or of a part that was run alone."""
         return self._read().run
 
     def data(self) -> DataRecord:
-        """What was found in the data."""
+        """Reads the record of the run's data."""
         return self._read().data
 
     def any_prior(self) -> Path | None:
@@ -189,7 +189,7 @@ class RunDirectory:
         return changed
 
     def _training_further(self, changed: Sequence[str]) -> str:
-        """How to train a finished run for longer, if the number of epochs has changed."""
+        """Explains how to train a finished run for longer, if the number of epochs has changed."""
         wants_more = any(".epochs was" in difference for difference in changed)
         if not wants_more or not self.prior.exists():
             return ""

@@ -29,7 +29,7 @@ _QUANTIZER = "--vqvae.quantizer"
 
 
 def option_value(argv: Sequence[str], name: str) -> str | None:
-    """The value of `--name value` or `--name=value`, the last where it stands several times."""
+    """Returns the value of `--name value` or `--name=value`, the last of several."""
     value = None
     for i, argument in enumerate(argv):
         if argument == name and i + 1 < len(argv):
@@ -40,7 +40,7 @@ def option_value(argv: Sequence[str], name: str) -> str | None:
 
 
 def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
-    """The run that `--run` names, and its settings, which a command's options start from."""
+    """Returns the run that `--run` names, and its settings, the defaults of a command."""
     directory = RunDirectory(expand_user(Path(option_value(argv, "--run") or LATEST)))
     if {"--help", "-h"}.intersection(argv) and not directory.config_file.exists():
         return directory, RunConfig()
@@ -48,7 +48,7 @@ def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
 
 
 def recipe_defaults(argv: Sequence[str]) -> RunConfig:
-    """The recipe that `argv` names, with the kinds that it names.
+    """Returns the recipe that `argv` names, with the kinds that it names.
 
     The parser refuses a recipe that does not exist.
     """
@@ -63,7 +63,7 @@ def recipe_defaults(argv: Sequence[str]) -> RunConfig:
 
 
 def with_prior_kind(config: PriorConfig, argv: Sequence[str]) -> PriorConfig:
-    """`config` as the kind of prior that `argv` names; what both kinds have keeps its value."""
+    """Converts `config` to the kind of prior in `argv`; shared settings keep their values."""
     prior: PriorConfig = _of_kind(config, PRIOR_CONFIGS, argv, "--prior.kind")
     return prior
 
@@ -102,7 +102,7 @@ def _refuse_options_of_other_kinds(quantizer: QuantizerConfig, argv: Sequence[st
 
 
 def _of_kind(config: Any, kinds: Mapping[str, type[Any]], argv: Sequence[str], option: str) -> Any:
-    """`config` as the kind that `argv` names, with what differs from its own kind's defaults."""
+    """Converts `config` to the kind in `argv`; keeps shared settings that are no defaults."""
     kind = option_value(argv, option)
     if kind is None or kind == config.kind:
         return config

@@ -96,7 +96,7 @@ def read_train_options(description: str) -> TrainOptions:
 
 
 def resolve_paths(run: RunConfig) -> RunConfig:
-    """`run` with absolute paths, which are valid in any working directory."""
+    """Returns `run` with absolute paths, which are valid in any working directory."""
     vqvae_from, prior_from = (
         path and path.expanduser().resolve() for path in (run.vqvae_from, run.prior_from)
     )

@@ -52,7 +52,7 @@ class VQVAETask:
         self._validation = validation
 
     def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
-        """One optimizer for the whole objective."""
+        """Returns one optimizer for the whole objective."""
         return {"main": OptimizerSpec(module=self.objective, config=config)}
 
     def prepare(self, device: torch.device) -> None:
@@ -74,7 +74,7 @@ class VQVAETask:
         self.objective.set_progress(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Loss, PSNR, and the codes' usage and perplexity on the whole validation split."""
+        """Measures loss, PSNR, codebook usage and perplexity on the whole validation split."""
         batches = image_batches(self._validation, device)
         metrics = measure_reconstruction(self.objective.model, batches)
         return {
@@ -147,11 +147,11 @@ class PriorTask:
         self._seen = (train.rows(rows), context_rows(contexts.get("train"), rows))
 
     def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
-        """One optimizer for the whole objective."""
+        """Returns one optimizer for the whole objective."""
         return {"main": OptimizerSpec(module=self.objective, config=config)}
 
     def prepare(self, device: torch.device) -> None:
-        """A prior needs no data to start."""
+        """Does nothing: a prior needs no data to start."""
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
         """Yields the arguments of `PriorObjective.forward`."""
@@ -164,7 +164,7 @@ class PriorTask:
         self._share = self._augmentation.share(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:  # noqa: ARG002 - the prior moves its input itself
-        """Bits per code on the whole validation split, and on as many training images.
+        """Measures bits per code on the whole validation split, and on as many training images.
 
         Both without dropout, with labels and in raster order, which a training step's loss is not:
         where they part, the prior overfits.
@@ -194,6 +194,6 @@ def _short_hash(config: object) -> str:
 
 
 def _evenly_spaced(length: int, count: int) -> Tensor:
-    """`count` rows out of `length`, or all where there are fewer: int64."""
+    """Returns `count` of `length` rows at even distances, or all if there are fewer: int64."""
     count = min(count, length)
     return torch.arange(count) * length // count

@@ -44,7 +44,7 @@ class SweepConfig:
     """Train the prior on the codes of every run too, and compare bits under it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values by option, without the quantizer of `run`, which is not used."""
+        """Returns JSON values by option, without the quantizer of `run`, which is not used."""
         run = self.run.to_dict()
         del run["vqvae"]["quantizer"]
         return {
@@ -57,7 +57,7 @@ class SweepConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _SweepFile:
-    """What sweep.json holds."""
+    """The content of sweep.json."""
 
     precision: Literal["fp32", "bf16"] | None
     """Number format in place of `auto`; None if no stage is set to it."""
@@ -66,7 +66,7 @@ class _SweepFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RowFile:
-    """What sweep_row.json holds."""
+    """The content of sweep_row.json."""
 
     row: SweepRow
 
@@ -86,12 +86,12 @@ class SweepRun:
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """Name in messages."""
         return self.directory.path.name
 
     @property
     def row_file(self) -> Path:
-        """Its row of the table."""
+        """File with the row of the table."""
         return self.directory.path / "sweep_row.json"
 
     def read_row(self) -> SweepRow | None:
@@ -117,7 +117,7 @@ class SweepDirectory:
         self.plot = path / "sweep.png"
 
     def run(self, kind: str, size: int) -> RunDirectory:
-        """The run directory of a kind of quantizer and a codebook size."""
+        """Returns the run of a kind of quantizer and a codebook size."""
         return RunDirectory(self.path / f"{kind}-{size}")
 
     def owned(self, activity: str) -> AbstractContextManager[None]:
@@ -175,14 +175,14 @@ class SweepDirectory:
         return read_record(self.record_file, "sweep", FORMAT_VERSION, _SweepFile, cure=cure)
 
     def _has_results(self) -> bool:
-        """Whether anything was trained in one of its runs."""
+        """Checks if anything was trained in one of its runs."""
         return any(
             RunDirectory(file.parent).has_results() for file in self.path.glob("*/config.json")
         )
 
 
 def _changes(old: SweepConfig, new: SweepConfig) -> list[str]:
-    """What differs between two sweeps' options, apart from what may differ."""
+    """Lists differences between two sweeps' options, apart from those that may differ."""
     allowed = replace(
         old,
         quantizers=_extended(old.quantizers, new.quantizers),
@@ -193,5 +193,5 @@ def _changes(old: SweepConfig, new: SweepConfig) -> list[str]:
 
 
 def _extended(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:
-    """`new`, where it has all of `old`."""
+    """Returns `new` if it has all of `old`, else `old`."""
     return new if set(old) <= set(new) else old

@@ -1,4 +1,4 @@
-"""Measures the runs of a sweep: from their metrics, and on the test split."""
+"""Measurement of a sweep's runs: from their metrics, and on the test split."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def measure_ssim(model: ImageTokenizer, batches: Iterable[Tensor]) -> float | No
 
 
 def _test_row(run: SweepRun, phase: str, names: set[str]) -> MetricsRow:
-    """The metrics of a phase on the test split, from the run's log."""
+    """Reads the metrics of a phase on the test split from the run's log."""
     path = run.directory.metrics
     rows = read_metrics(path) if path.exists() else []
     found = [row for row in rows if (row.phase, row.kind) == (phase, "test")]

@@ -40,7 +40,7 @@ class SweepOptions:
 
     @property
     def directory(self) -> SweepDirectory:
-        """Where everything goes."""
+        """Directory of the sweep."""
         return SweepDirectory(self.out or RUNS / f"sweep-{self.sweep.run.recipe}")
 
     def runs(self, precision: PrecisionChoice | None = None) -> list[SweepRun]:

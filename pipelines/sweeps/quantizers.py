@@ -41,7 +41,7 @@ def recommended_quantizer(kind: str, codebook_size: int) -> QuantizerConfig:
 
 
 def _equal_grids(kind: str, codebook_size: int) -> tuple[int, int]:
-    """The fewest grids of at most 64 codes each that have `codebook_size` combinations."""
+    """Returns the fewest grids of at most 64 codes each with `codebook_size` combinations."""
     for grids in range(2, max(3, codebook_size.bit_length())):
         size = round(codebook_size ** (1 / grids))
         if 2 <= size <= 64 and size**grids == codebook_size:

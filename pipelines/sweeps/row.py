@@ -1,4 +1,4 @@
-"""What is measured on each run of a sweep. Imports no torch."""
+"""Measurements of one run of a sweep. Imports no torch."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ class SweepRow:
             raise ValueError(f"values must be metrics of a sweep, got {', '.join(sorted(unknown))}")
 
     def has(self, stage: Literal["vqvae", "prior"]) -> bool:
-        """Whether a stage was measured."""
+        """Checks if a stage was measured."""
         return ("psnr" if stage == "vqvae" else "bits_per_code") in self.values
 
     def metrics(self, num_images: int) -> list[Metric]:
-        """The values with their definitions; `num_images` is the size of the test split."""
+        """Returns the values with their definitions; `num_images` is the size of the test split."""
         return [
             definition.measured(
                 self.values[definition.name] * (100 if definition.unit == "%" else 1), num_images

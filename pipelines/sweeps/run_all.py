@@ -152,7 +152,7 @@ def _train(run: SweepRun, options: SweepOptions, splits: DataSplits, device: tor
 
 
 def _rows(runs: Sequence[SweepRun], failures: Mapping[str, str]) -> list[SweepRow]:
-    """The rows of the runs that were measured or have failed."""
+    """Reads the rows of the runs that were measured or have failed."""
     rows = []
     for run in runs:
         row = run.read_row()

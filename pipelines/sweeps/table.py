@@ -23,7 +23,7 @@ best of a column.
 
 
 def pareto_front(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
-    """Which of the points (bits, quality) are on the Pareto front: few bits, high quality.
+    """Selects the points (bits, quality) on the Pareto front: few bits, high quality.
 
     A point is on it if no other has at most its bits and at least its quality, one of the two
     strictly; of points that are equal in both, all are on it or none. A point with a None is not.
@@ -40,7 +40,7 @@ def pareto_front(points: Sequence[tuple[float | None, float | None]]) -> list[bo
 
 
 def fronts(rows: Sequence[SweepRow]) -> tuple[list[bool], list[bool]]:
-    """The Pareto fronts of PSNR against raw bits per image, and against bits under the prior."""
+    """Finds the Pareto fronts of PSNR against raw bits per image, and bits under the prior."""
     before, under_prior = (
         pareto_front([(row.values.get(bits), row.values.get("psnr")) for row in rows])
         for bits in ("bits_per_image", "prior_bits_per_image")

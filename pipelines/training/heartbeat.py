@@ -52,7 +52,7 @@ class Heartbeat:
 
     @property
     def verdict(self) -> str | None:
-        """Why the run ends, as a sentence; None while it continues."""
+        """Reason for the end of the run, as a sentence; None while it continues."""
         return self._verdict
 
     def start(self) -> None:

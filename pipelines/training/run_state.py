@@ -81,7 +81,7 @@ class Fingerprint:
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """All values by name, without the settings that do not affect the weights."""
+        """Returns all values by name, without the settings that do not affect the weights."""
         settings = asdict(self.settings)
         for name in FIELDS_WITHOUT_EFFECT:
             del settings[name]

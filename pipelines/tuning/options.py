@@ -80,7 +80,7 @@ class TuneSamplingOptions:
         self.candidates(self.guidance_scales or GUIDANCE_SCALES)
 
     def candidates(self, guidance_scales: Sequence[float]) -> list[SamplingSettings]:
-        """Every temperature with each of `guidance_scales`."""
+        """Lists every temperature with each of `guidance_scales`."""
         settings = self.settings
         # From 1 to 1 a schedule changes nothing, and would be refused.
         unguided = replace(

@@ -111,7 +111,7 @@ class SamplingTuning:
 
 
 def describe_choice(tuning: SamplingTuning) -> str:
-    """The best settings, and others that do not differ from them significantly."""
+    """Describes the best settings, and others that do not differ from them significantly."""
     nearest = tuning.nearest
     words = f"nearest: {_name(nearest.settings)}"
     if nearest.spread is None:
@@ -121,7 +121,7 @@ def describe_choice(tuning: SamplingTuning) -> str:
 
 
 def table_row(result: MeasuredSettings) -> str:
-    """One line under `HEADING`."""
+    """Formats settings as one line under `HEADING`."""
     spread = "-" if result.spread is None else f"{result.spread:.3f}"
     return (
         f"  {result.settings.temperature:>11g}  {result.settings.guidance_scale:>8g}  "
@@ -130,7 +130,7 @@ def table_row(result: MeasuredSettings) -> str:
 
 
 def arguments(settings: SamplingSettings) -> str:
-    """The settings as options of `sample` and `evaluate`, each with a space before."""
+    """Formats settings as options of `sample` and `evaluate`, each with a space before."""
     values = asdict(replace(settings, compile="off"))
     defaults = asdict(SamplingSettings())
     return "".join(
@@ -145,6 +145,6 @@ def _name(settings: SamplingSettings) -> str:
 
 
 def _variance(values: Sequence[float]) -> float:
-    """Unbiased variance of at least two values."""
+    """Computes the unbiased variance of at least two values."""
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -160,7 +160,7 @@ class FiniteScalarConfig(BaseQuantizerConfig):
 
     @property
     def levels_per_dim(self) -> tuple[int, ...]:
-        """`levels`, or what None stands for."""
+        """The number of levels of each dimension; `levels` or its default."""
         return self.levels or balanced_levels(self.codebook_size)
 
     @property

@@ -101,5 +101,5 @@ class FiniteScalarQuantizer(Quantizer):
 
     @staticmethod
     def _per_channel(values: Tensor) -> Tensor:
-        """(D,) to (D, 1, 1), which broadcasts over (B, D, h, w)."""
+        """Reshapes (D,) to (D, 1, 1), which broadcasts over (B, D, h, w)."""
         return values[:, None, None]

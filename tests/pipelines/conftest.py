@@ -1,9 +1,14 @@
 """One tiny trained run for all tests of the commands, and the tiny data it was trained on."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import TINY, command, one_thread
+
+from pipelines.data.config import DataConfig
+from pipelines.data.load import load_splits
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,6 +38,12 @@ def rgb_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def splits(rgb_file):
+    """The splits of `rgb_file` by name."""
+    return load_splits(DataConfig(source=f"npz:{rgb_file}")).by_name
+
+
+@pytest.fixture(scope="session")
 def gray_file(tmp_path_factory):
     """60 gray images of 7x9 without labels."""
     images, _ = two_kinds_of_images(60, 7, 9, 1)
@@ -59,3 +70,10 @@ def rgb_run(tmp_path_factory, rgb_file):
     run = tmp_path_factory.mktemp("trained") / "runs" / "rgb"
     command("train_all", *TINY, "--data.source", f"npz:{rgb_file}", "--out", run)
     return run
+
+
+@pytest.fixture
+def run(tmp_path, rgb_run):
+    """A copy of `rgb_run` for one test to change."""
+    shutil.copytree(rgb_run, tmp_path / "run")
+    return tmp_path / "run"

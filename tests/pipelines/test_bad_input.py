@@ -8,13 +8,6 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import TINY, edit_json, status, tree
 
 
-@pytest.fixture
-def run(tmp_path, rgb_run):
-    """A run of its own for each test to break."""
-    shutil.copytree(rgb_run, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def refused(capsys, name, *arguments):
     """Runs a command that must fail, and returns its sentence."""
     capsys.readouterr()

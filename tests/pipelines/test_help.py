@@ -11,6 +11,7 @@ from typing import get_type_hints
 import pytest
 from tiny_runs import python
 
+from pipelines.benchmark import BenchmarkOptions
 from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
 from pipelines.generation.options import InpaintOptions, ReconstructOptions, SampleOptions
@@ -36,6 +37,7 @@ OPTIONS = {
     "sweep": SweepOptions(sweep=SweepConfig(run=RECIPES["fashion-mnist-mini"])),
     "evaluate": EvaluateOptions(),
     "tune_sampling": TuneSamplingOptions(),
+    "benchmark": BenchmarkOptions(run=TRAIN.run),
 }
 WITHOUT_PREFIX = ("run", "sweep", "settings", "sampling", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")

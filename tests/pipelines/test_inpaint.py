@@ -1,4 +1,4 @@
-"""`python -m pipelines.inpaint`: originals, holes and completions below each other."""
+"""`python -m pipelines.inpaint`: originals, masked and inpainted images below each other."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, status, tree
+from tiny_runs import TINY, command, pixels, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -35,24 +35,19 @@ def images(photos):
     return load_splits(DataConfig(source=f"folder:{photos}")).test.images[:8]
 
 
-def complete(run, *options):
+def inpaint(run, *options):
     command("inpaint", "--run", run, "--device", "cpu", *options)
 
 
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image).transpose(2, 0, 1)
-
-
 def picture(pipeline, images, mask, seeds, label=None, **options):
-    """The rows that a picture of the completions has."""
+    """The rows that a picture of inpainted images has."""
     given = torch.from_numpy(images)
     masked = np.where(mask, images, 128).astype(np.uint8)
-    completions = [
+    inpainted = [
         pipeline.inpaint(given, torch.from_numpy(mask), label, seed=seed, **options).numpy()
         for seed in seeds
     ]
-    return image_grid(np.concatenate([images, masked, *completions]), columns=len(images))
+    return image_grid(np.concatenate([images, masked, *inpainted]), columns=len(images))
 
 
 def hiding(rows, columns):
@@ -76,10 +71,10 @@ ALL = slice(None)
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_picture_has_originals_masked_images_and_completions(
+def test_picture_has_originals_masked_and_inpainted_images(
     options, mask, run, pipeline, images, tmp_path
 ):
-    complete(run, *options, "--n", "2", "--seed", "5", "--out", tmp_path / "a.png")
+    inpaint(run, *options, "--n", "2", "--seed", "5", "--out", tmp_path / "a.png")
     expected = picture(pipeline, images, mask, seeds=(5, 6))
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
 
@@ -88,7 +83,7 @@ def test_mask_from_a_file_is_known_where_it_is_not_black(run, pipeline, images, 
     mask = hiding(slice(1, 3), slice(6, 9))
     drawn = np.where(mask[..., None], np.uint8([0, 0, 1]), np.uint8(0))
     Image.fromarray(drawn).save(tmp_path / "mask.png")
-    complete(run, "--mask", tmp_path / "mask.png", "--n", "1", "--out", tmp_path / "a.png")
+    inpaint(run, "--mask", tmp_path / "mask.png", "--n", "1", "--out", tmp_path / "a.png")
     expected = picture(pipeline, images, mask, seeds=(0,))
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
 
@@ -104,7 +99,7 @@ def test_label_and_settings_reach_the_prior(run, pipeline, images, tmp_path):
         "--num-steps",
         "2",
     )
-    complete(run, *options, "--n", "1", "--batch-size", "3", "--out", tmp_path / "a.png")
+    inpaint(run, *options, "--n", "1", "--batch-size", "3", "--out", tmp_path / "a.png")
     settings = SamplingSettings(temperature=0.7, guidance_scale=2, num_steps=2)
     mask = hiding(ALL, slice(5, 10))
     expected = picture(pipeline, images, mask, (0,), 1, settings=settings, batch_size=3)
@@ -116,7 +111,7 @@ def test_own_images_are_brought_to_the_size_of_training(run, pipeline, tmp_path,
     for i in range(3):
         Image.new("L", (20, 16), 40 * i).save(tmp_path / "mine" / f"{i}.png")
     options = ("--images", tmp_path / "mine", "--num-images", "2", "--n", "1")
-    complete(run, *options, "--out", tmp_path / "a.png")
+    inpaint(run, *options, "--out", tmp_path / "a.png")
     tones = np.uint8([0, 40]).reshape(2, 1, 1, 1)
     images = np.broadcast_to(tones, (2, 3, 8, 10)).copy()
     expected = picture(pipeline, images, hiding(ALL, slice(5, 10)), seeds=(0,))
@@ -129,18 +124,18 @@ def test_own_images_are_brought_to_the_size_of_training(run, pipeline, tmp_path,
     ]
 
 
-def test_saved_pipeline_completes_own_images(run, photos, pipeline, tmp_path):
+def test_saved_pipeline_inpaints_own_images(run, photos, pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
     for path in (run, tmp_path / "saved"):
         options = ("--images", photos / "cat", "--num-images", "2")
-        complete(path, *options, "--out", tmp_path / f"{path.name}.png")
+        inpaint(path, *options, "--out", tmp_path / f"{path.name}.png")
     assert (tmp_path / "saved.png").read_bytes() == (tmp_path / "photos.png").read_bytes()
 
 
 def test_default_outputs_are_numbered(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     for _ in range(2):
-        complete(tmp_path / "run", "--num-images", "1", "--n", "1")
+        inpaint(tmp_path / "run", "--num-images", "1", "--n", "1")
     assert tree(tmp_path / "run" / "inpainted") == ["0001.png", "0002.png"]
 
 

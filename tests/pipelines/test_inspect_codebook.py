@@ -11,18 +11,11 @@ from PIL import Image
 from tiny_runs import TINY, command, edit_json, status, tree
 
 from pipelines.codebook import inspect as inspection
-from pipelines.data.config import DataConfig
-from pipelines.data.load import load_splits
 from stage1_vqvae.model import VQVAE
 from stage1_vqvae.quantizers.base import to_points
 
 FILES = ["codebook.json", "decoded.png", "entropy.png", "map.png", "usage.png"]
 K, FAR = 8, 100.0
-
-
-@pytest.fixture(scope="module")
-def splits(rgb_file):
-    return load_splits(DataConfig(source=f"npz:{rgb_file}")).by_name
 
 
 def inspect(run, *options):

@@ -1,4 +1,4 @@
-"""`python -m pipelines.reconstruct`: figures and pictures of what stage one keeps."""
+"""`python -m pipelines.reconstruct`: metrics and pictures of reconstructions."""
 
 import re
 import shutil
@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, command, status, tree
+from tiny_runs import TINY, command, pixels, status, tree
 
-from pipelines.data.config import DataConfig
-from pipelines.data.load import load_splits
 from pipelines.files.images import pair_grid
 from stage1_vqvae.model import VQVAE
-
-
-@pytest.fixture(scope="module")
-def splits(rgb_file):
-    return load_splits(DataConfig(source=f"npz:{rgb_file}")).by_name
 
 
 def reconstruct(run, *options):
@@ -34,13 +27,8 @@ def psnr(run, images):
     return 10 * np.log10(255**2 / np.mean(error**2))
 
 
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image).transpose(2, 0, 1)
-
-
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_printed_figures_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, capsys):
+def test_printed_metrics_are_those_of_the_whole_split(split, rgb_run, splits, tmp_path, capsys):
     reconstruct(rgb_run, "--split", split, "--n", "2", "--out", tmp_path / "a.png")
     images = splits[split].images
     l1 = np.mean(np.abs(decoded(rgb_run, images).astype(float) - images))

@@ -39,12 +39,6 @@ def read_only(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
 
 
-@pytest.fixture
-def run(tmp_path, rgb_run):
-    shutil.copytree(rgb_run, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def sentence(capsys, name, *arguments):
     assert status(name, *arguments, *CPU) == 1
     return capsys.readouterr().err

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny_runs import TINY, command, python, status, tree
+from tiny_runs import TINY, command, pixels, python, status, tree
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -34,11 +33,6 @@ def pipeline(run):
 
 def sample(run, *options):
     command("sample", "--run", run, "--device", "cpu", *options)
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image).transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -202,21 +196,21 @@ def test_distance_to_the_training_images_is_said_on_request(
     run, pipeline, photos, tmp_path, capsys
 ):
     sample(run, "--n", "20", "--nearest", "--out", tmp_path / "a.png")
-    wrote, figures, verdict = capsys.readouterr().out.splitlines()
+    wrote, summary, verdict = capsys.readouterr().out.splitlines()
     assert wrote == f"wrote a grid of 20 images to {tmp_path}/a.png"
     splits = load_splits(DataConfig(source=f"folder:{photos}"))
     test = splits.test.images
     again = pipeline.vqvae.decode(pipeline.vqvae.encode(torch.from_numpy(test))).numpy()
-    drawn, new, decoded = (
+    sampled, new, decoded = (
         distances(images, splits.train.images) for images in (pipeline(20).numpy(), test, again)
     )
-    parts = [described("samples", drawn), described("test images", new)]
-    assert figures == (
+    parts = [described("samples", sampled), described("test images", new)]
+    assert summary == (
         "distance to the nearest training image in gray levels, median and 1st percentile: "
         + "; ".join([*parts, described("their reconstructions", decoded)])
     )
     threshold = min(np.quantile(new, 0.01), np.quantile(decoded, 0.01))
-    nearer = (drawn < threshold).sum()
+    nearer = (sampled < threshold).sum()
     assert verdict.startswith(
         f"{nearer} of 20 samples are nearer than 99 % of {len(test)} test images and of their "
         f"reconstructions ({threshold:.1f}): "
@@ -226,8 +220,8 @@ def test_distance_to_the_training_images_is_said_on_request(
 def test_copies_of_training_images_are_called_so(pipeline, photos):
     splits = load_splits(DataConfig(source=f"folder:{photos}"))
     copies = torch.from_numpy(splits.train.images[:20])
-    figures, verdict = describe_memorisation(copies, pipeline.vqvae, splits).splitlines()
-    assert "samples 0.0 and 0.0; test images" in figures
+    summary, verdict = describe_memorisation(copies, pipeline.vqvae, splits).splitlines()
+    assert "samples 0.0 and 0.0; test images" in summary
     assert verdict.startswith("20 of 20 samples are nearer than 99 % of ")
     assert verdict.endswith(": more than chance allows: look for copies")
 

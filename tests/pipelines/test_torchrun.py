@@ -27,15 +27,15 @@ DETERMINED = (
 SCRIPT = """
 import os, sys
 from tiny_runs import command
-from pipelines.runs import directory as run_dir
+from pipelines.runs import directory as run_directory
 from pipelines.cli.command import run_command
 written, *arguments = sys.argv[1:]
-write = run_dir.write_record
+write = run_directory.write_record
 def counted(path, *arguments):
     with open(written, "a") as file:
         file.write(f"rank {os.environ['RANK']} {path.name}\\n")
     write(path, *arguments)
-run_dir.write_record = counted
+run_directory.write_record = counted
 run_command(lambda: command("train_all", *arguments))
 """
 
@@ -97,7 +97,7 @@ def test_two_processes_log_the_steps_of_one(one, two):
     assert steps[0] == steps[1]
 
 
-def test_two_processes_reach_the_figures_of_one(one, two):
+def test_two_processes_reach_the_metrics_of_one(one, two):
     rows = [rows_without_time(run) for run in (two[0] / "run", one)]
     test, expected = ([row.values for row in log if row.kind == "test"] for log in rows)
     # Gradients are the same sums in another order, in float32, over ten steps.

@@ -111,7 +111,7 @@ def _labels(images):
     return [] if images.labels is None else images.labels
 
 
-def figures(run, phase):
+def metrics_on_test(run, phase):
     (row,) = (r for r in read_metrics(run.metrics) if (r.phase, r.kind) == (phase, "test"))
     return row.values
 
@@ -132,7 +132,7 @@ def test_reported_reconstruction_is_that_of_the_test_images(run, splits):
         "entropy": entropy,
     }
     # Float64 sums in another order.
-    assert figures(run, "vqvae") == pytest.approx(expected, rel=1e-6)
+    assert metrics_on_test(run, "vqvae") == pytest.approx(expected, rel=1e-6)
 
 
 def test_reported_bits_are_those_of_the_test_codes(run):
@@ -146,7 +146,7 @@ def test_reported_bits_are_those_of_the_test_codes(run):
         "order_0_entropy": -sum(x * np.log2(x) for x in p if x > 0),
         "bits_per_image": (nats.mean() / np.log(2)).item(),
     }
-    assert figures(run, "prior") == pytest.approx(expected, rel=1e-6)
+    assert metrics_on_test(run, "prior") == pytest.approx(expected, rel=1e-6)
 
 
 def test_samples_are_those_of_the_pipeline_in_a_grid(run):
@@ -233,11 +233,14 @@ def test_steps_of_a_run_say_what_came_and_what_comes_next(tmp_path, without_prio
     ]
 
 
-def test_run_says_its_plan_its_figures_and_where_to_look(tmp_path, gray_file, capsys):
+def test_run_says_its_plan_its_metrics_and_where_to_look(tmp_path, gray_file, capsys):
     run = tmp_path / "run"
     command("train_all", *TINY, "--data.source", f"npz:{gray_file}", "--out", run)
     said = capsys.readouterr().out.splitlines()
-    vqvae, prior = figures(RunDirectory(run), "vqvae"), figures(RunDirectory(run), "prior")
+    vqvae, prior = (
+        metrics_on_test(RunDirectory(run), "vqvae"),
+        metrics_on_test(RunDirectory(run), "prior"),
+    )
     assert said[0] == f"data:  npz:{gray_file}, 7x9x1, no labels: train 51, validation 3, test 6"
     assert said[1].startswith("vqvae: ema quantizer, 2x3 codes of 8, ")
     assert said[1].endswith("1.5 epochs = 10 steps of 8 images")

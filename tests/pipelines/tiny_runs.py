@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipelines.cli.command import run_command
 from pipelines.training.metrics_log import MetricsLog, read_metrics
@@ -123,6 +125,12 @@ def write_metrics(run, rows):
     (run / "metrics.jsonl").unlink()
     for row in rows:
         MetricsLog(run / "metrics.jsonl").write(row)
+
+
+def pixels(path):
+    """The RGB pixels of a picture, uint8 (C, H, W)."""
+    with Image.open(path) as image:
+        return np.asarray(image).transpose(2, 0, 1)
 
 
 def edit_json(path, change):

@@ -53,8 +53,8 @@ def trained(case, batches):
     return {name: tensor.detach().clone() for name, tensor in quantizer.state_dict().items()}
 
 
-def revived(kind, batches, seed, **options):
-    """A quantizer with dead codes, trained by processes that draw differently."""
+def restarted(kind, batches, seed, **options):
+    """A quantizer with dead codes, trained by processes that sample differently."""
     quantizer = make_quantizer(kind, decay=0.8, **options).train()
     quantizer.load_state_dict(trained(kind, []))
     quantizer.usage_average[:3] = 0.0
@@ -64,7 +64,7 @@ def revived(kind, batches, seed, **options):
 
 
 def initialised(case, batches, seed):
-    """A quantizer after its start in processes that draw and see different points."""
+    """A quantizer after its start in processes that sample and see different points."""
     torch.manual_seed(0)
     quantizer = build_quantizer(INITIALISED[case])
     torch.manual_seed(seed)
@@ -83,11 +83,11 @@ def main() -> None:
         **{case: trained(case, halves) for case in TRAINED},
         **{case: initialised(case, halves, seed=rank) for case in INITIALISED},
         **{
-            f"restarted-{kind}": revived(kind, halves, rank, restart_threshold=0.03)
+            f"restarted-{kind}": restarted(kind, halves, rank, restart_threshold=0.03)
             for kind in LEARNED
         },
         # An EMA codebook would be moved to the mean of all processes' points at once.
-        "anchored-gradient": revived("gradient", halves, rank, online_clustering=True),
+        "anchored-gradient": restarted("gradient", halves, rank, online_clustering=True),
         "collectives": {
             "is_distributed": torch.tensor(is_distributed()),
             "sum": all_reduce_sum(torch.tensor([rank + 1.0])),

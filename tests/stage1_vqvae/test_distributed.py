@@ -18,7 +18,7 @@ from stage1_vqvae.quantizers.build import build_quantizer
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("gloo_process.py")
-REVIVED = ["restarted-ema", "restarted-gradient", "anchored-gradient"]
+RESTARTED = ["restarted-ema", "restarted-gradient", "anchored-gradient"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(ranks, case):
             torch.testing.assert_close(state[f"{case}/{name}"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["ema", "residual", "product", *REVIVED, *INITIALISED])
+@pytest.mark.parametrize("case", ["ema", "residual", "product", *RESTARTED, *INITIALISED])
 def test_two_processes_agree_bit_for_bit(ranks, case):
     first, second = (
         {name: tensor for name, tensor in state.items() if name.startswith(f"{case}/")}
@@ -60,8 +60,8 @@ def test_two_processes_agree_bit_for_bit(ranks, case):
     assert not changed(first, second)
 
 
-@pytest.mark.parametrize("case", REVIVED)
-def test_two_processes_revive_dead_codes(ranks, case):
+@pytest.mark.parametrize("case", RESTARTED)
+def test_two_processes_restart_dead_codes(ranks, case):
     before = trained(case.partition("-")[2], [])["codebook"]
     moved = (ranks[0][f"{case}/codebook"] - before).abs().amax(dim=1) > 1e-3
     assert moved[:3].all()

@@ -64,11 +64,11 @@ def test_loss_under_autocast_is_float32_and_reaches_every_parameter(config, imag
 
 @several_grids
 def test_measure_reconstruction_has_metrics_of_every_grid(model, config, images):
-    figures = measure_reconstruction(model, [images])
-    assert len(figures.usage) == len(figures.perplexity) == len(figures.entropy) == grids_of(config)
+    metrics = measure_reconstruction(model, [images])
+    assert len(metrics.usage) == len(metrics.perplexity) == len(metrics.entropy) == grids_of(config)
     used = [len(grid.unique()) for grid in model.encode(images)]
     expected = [n / size for n, size in zip(used, model.codebook_sizes, strict=True)]
-    assert list(figures.usage) == pytest.approx(expected, rel=1e-12)
+    assert list(metrics.usage) == pytest.approx(expected, rel=1e-12)
 
 
 @several_grids

@@ -111,17 +111,17 @@ def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memori
 
 
 def _centred(images: Tensor) -> Tensor:
-    """float32 (N, pixels) in [-128, 127]."""
+    """Returns images as float32 (N, pixels) in [-128, 127]."""
     return images.flatten(1).float() - 128
 
 
 def _squared_lengths(x: Tensor) -> Tensor:
-    """Exact float64 (N,)."""
+    """Computes exact squared lengths, float64 (N,)."""
     return x.double().square().sum(dim=1)
 
 
 def _less_twice_the_products(lengths: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """`lengths - 2 x y`, exact, float64 (N, M), of x (N, pixels), y (M, pixels) and lengths (M,).
+    """Computes `lengths - 2 x y` exactly, float64 (N, M), of x (N, pixels) and y (M, pixels).
 
     One pass over the table per part of the pixels: what costs is its memory, not the sums.
     """

@@ -29,7 +29,7 @@ COLUMNS, TILE_HEIGHT, TILE_WIDTH = 3, 16 * 8 + 4, 16 * 12 + 4
 
 
 def model_and_statistics(image_shape=(3, 8, 12), quantizer=None, **options):
-    """A random model of 10 codes, three of them too far out to be chosen, and its figures."""
+    """A random model of 10 codes, three of them too far out to be chosen, and its statistics."""
     small = {"downsampling": 4, "width": 6, "fine_width": 4, "num_layers": 1} | options
     quantizer = quantizer or EMAQuantizerConfig(codebook_size=10, codebook_dim=3)
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def pixels(path):
 
 
 def axes_pixels(figure, path):
-    """What the file of a figure shows inside its axes."""
+    """Pixels of a saved figure inside its axes."""
     figure.savefig(path)
     whole = pixels(path)
     box = figure.axes[0].get_window_extent()

@@ -1,4 +1,4 @@
-"""Figures of a codebook against numpy on all positions at once, and against closed forms."""
+"""Statistics of a codebook against numpy on all positions at once, and against closed forms."""
 
 import json
 import math

@@ -141,7 +141,7 @@ def test_runs_measured_alike_have_no_warning():
     assert "Not measured alike" not in to_markdown([A, B])
 
 
-def test_csv_holds_every_figure_unrounded():
+def test_csv_has_every_metric_unrounded():
     exact = run("c", metric(1 / 3, std=1 / 7, repetitions=3, unit="bits"))
     lines = list(csv.DictReader(io.StringIO(to_csv([A, exact]))))
     assert [(line["run"], line["metric"]) for line in lines] == [
@@ -158,7 +158,7 @@ def test_csv_holds_every_figure_unrounded():
     )
 
 
-def test_figure_has_a_bar_per_run_and_figure_format_with_std_and_floor():
+def test_plot_has_bars_and_floor():
     psnr, distance = comparison_plot([A, B]).axes
     assert [bar.get_width() for bar in psnr.patches] == [24.5, 26.25]
     assert [bar.get_width() for bar in distance.patches] == [3.0, 8.0]
@@ -169,12 +169,12 @@ def test_figure_has_a_bar_per_run_and_figure_format_with_std_and_floor():
     assert [label.get_text() for label in psnr.get_yticklabels()] == ["a", "b"]
 
 
-def test_figure_says_what_was_not_measured():
+def test_plot_names_missing_metrics():
     (axes,) = comparison_plot([run("a"), run("b", metric(2.0, "fid"))]).axes
     assert [text.get_text() for text in axes.texts] == ["not measured"]
 
 
-def test_figure_of_runs_without_any_key_figure_says_so():
+def test_plot_without_key_metrics_says_so():
     figure = comparison_plot([run("a"), run("b")])
     assert [text.get_text() for text in figure.texts] == ["none of the key metrics was measured"]
 

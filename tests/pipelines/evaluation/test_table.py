@@ -7,7 +7,7 @@ from tiny_evaluations import conditions
 from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.table import to_markdown, to_text
 
-FIGURES = (
+METRICS = (
     Metric(
         group="reconstruction",
         name="psnr",
@@ -31,7 +31,7 @@ FIGURES = (
         references=(Reference(label="floor", value=0.4), Reference(label="other", value=2.9)),
     ),
 )
-EVALUATION = Evaluation(run="rgb", conditions=conditions(), metrics=FIGURES, notes=("no FID",))
+EVALUATION = Evaluation(run="rgb", conditions=conditions(), metrics=METRICS, notes=("no FID",))
 
 
 def test_text_aligns_values_below_their_groups():
@@ -61,7 +61,7 @@ def test_markdown_is_not_broken_by_names():
     record = replace(
         EVALUATION,
         run="a|b*",
-        metrics=(replace(FIGURES[0], label="x|y", explanation="<b>"),),
+        metrics=(replace(METRICS[0], label="x|y", explanation="<b>"),),
         notes=("a_b",),
         warnings=("copies*",),
     )

@@ -1,4 +1,4 @@
-"""Masks of pixels as masks of codes, and what stands in a hole's place."""
+"""Masks of pixels as masks of codes, and the values of unknown pixels."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_one_unknown_pixel_makes_the_code_of_its_square_unknown(row, column):
     assert (~known).nonzero().tolist() == [[0, row // 2, column // 2]]
 
 
-def test_holes_get_the_mean_of_the_known_pixels_of_their_channel():
+def test_unknown_pixels_get_the_mean_of_the_known_pixels_of_their_channel():
     images = torch.tensor([[[[10, 20, 99]], [[200, 100, 99]]]], dtype=torch.uint8)
     mask = torch.tensor([[[True, True, False]]])
     assert fill_unknown(images, mask).tolist() == [[[[10, 20, 15]], [[200, 100, 150]]]]

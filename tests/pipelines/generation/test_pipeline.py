@@ -384,7 +384,7 @@ def test_known_pixels_have_an_influence(inpainting):
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_completion_does_not_depend_on_the_batch_size(inpainting, batch_size):
+def test_inpainting_does_not_depend_on_the_batch_size(inpainting, batch_size):
     masks = left_half().expand(5, 8, 10).clone()
     masks[1], masks[3, :4] = True, False  # images with other numbers of known codes
     labels = torch.tensor([0, 1, 2, 0, 1])
@@ -393,7 +393,7 @@ def test_completion_does_not_depend_on_the_batch_size(inpainting, batch_size):
     assert_same_images(actual, expected)
 
 
-def test_another_seed_gives_another_completion(inpainting):
+def test_another_seed_inpaints_differently(inpainting):
     first = inpainting.inpaint(some_images(), left_half(), 1, seed=1)
     assert not inpainting.inpaint(some_images(), left_half(), 1, seed=2).equal(first)
 
@@ -426,7 +426,7 @@ def test_prior_of_one_order_refuses_to_complete(pipeline, unlabelled):
         ({"images": some_images().float()}, TypeError, "images must be uint8"),
     ],
 )
-def test_completion_that_does_not_fit_is_refused(inpainting, changes, error, message):
+def test_inpainting_that_does_not_fit_is_refused(inpainting, changes, error, message):
     arguments = {"images": some_images(), "mask": left_half(), **changes}
     with pytest.raises(error, match=message):
         inpainting.inpaint(**arguments)

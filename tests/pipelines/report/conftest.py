@@ -6,7 +6,6 @@ from tiny_evaluations import conditions
 from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.evaluation.settings import EvaluationSettings
 from stage1_vqvae.model import VQVAE
-from stage2_prior.artifact import weights_hash
 from stage2_prior.pretrained import load_prior
 from stage2_prior.sampling.settings import SamplingSettings
 
@@ -18,7 +17,7 @@ def evaluation(rgb_run):
     made_with = conditions(
         settings=EvaluationSettings(samples=1234, sampling=SamplingSettings(temperature=0.9)),
         vqvae=VQVAE.from_pretrained(rgb_run / "vqvae").weights_hash()[:16],
-        prior=weights_hash(prior.state_dict())[:16],
+        prior=prior.weights_hash()[:16],
     )
 
     def make(**changes):

@@ -54,13 +54,6 @@ def odd_run(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.fixture
-def run(tmp_path, rgb_run):
-    """A copy of a finished run with classes, to change."""
-    shutil.copytree(rgb_run, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def report(run):
     """The page as an XML tree, written anew."""
     return ElementTree.fromstring(write_report(run, device=CPU).read_text(encoding="utf-8"))

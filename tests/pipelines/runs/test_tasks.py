@@ -287,11 +287,11 @@ def test_prior_validation_measures_as_many_training_images_from_all_over(labels)
 
 
 def test_prior_validation_measures_a_small_training_split_whole():
-    figures = prior_task(train=4).validate(CPU)
+    metrics = prior_task(train=4).validate(CPU)
     (codes,) = [tuple(grid.long() for grid in split_codes(4).codes)]
     nats = -prior_task().objective.prior.log_prob(codes, split_codes(4).labels)
     expected = (nats.sum() / (4 * 5) / np.log(2)).item()
-    assert figures["train_bits_per_code"] == pytest.approx(expected, rel=1e-6)
+    assert metrics["train_bits_per_code"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_prior_validation_draws_no_random_numbers():

@@ -106,7 +106,7 @@ def test_failed_and_exact_runs_have_no_point():
 
 
 @pytest.mark.parametrize("rows", [[], [SweepRow(kind="ema", codebook_size=4, failure="no")]])
-def test_figure_without_points_says_so(rows):
+def test_plot_without_points_says_so(rows):
     (axes,) = sweep_plot(rows).axes
     assert [text.get_text() for text in axes.texts] == ["no finished run yet"]
 
