@@ -87,6 +87,7 @@ class TransformerStepper(CodeStepper):
         positions = self.order[:, self.num_known : self.num_known + codes.shape[1]]
         self._codes.scatter_(1, positions.expand(len(codes), -1), codes)
         self._num_read = min(self._num_computed, self.num_known + first_is_read)
+        self._num_computed = self._num_read
         self.num_known += codes.shape[1]
 
     @torch.no_grad()
