@@ -14,6 +14,7 @@ from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.batches import code_batches, context_rows, image_batches
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
+from pipelines.training.rows import DeviceRows, send
 from pipelines.training.task import OptimizerSpec
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.model import VQVAE
@@ -61,13 +62,15 @@ class VQVAETask:
             order = torch.randperm(len(self._train))
             # In a cycle: the quantizer may take more batches than a small data set has.
             batches = itertools.cycle(torch.split(order, min(len(order), 64)))
-            self.objective.initialise(self._images(indices, device) for indices in batches)
+            images = DeviceRows(self._train.images, device)
+            self.objective.initialise(images[indices] for indices in batches)
         self.objective.scale_usage(self._batch_size)
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor]]:
         """Yields images uint8 (B, C, H, W)."""
+        images = DeviceRows(self._train.images, device)
         for indices in index_batches(plan, len(self._train)):
-            yield (self._images(indices, device),)
+            yield (images[indices],)
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""
@@ -83,9 +86,6 @@ class VQVAETask:
             "usage": min(metrics.usage),
             "perplexity": min(metrics.perplexity),
         }
-
-    def _images(self, indices: Tensor, device: torch.device) -> Tensor:
-        return torch.from_numpy(self._train.images[indices.numpy()]).to(device)
 
 
 class PriorTask:
@@ -155,8 +155,19 @@ class PriorTask:
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
         """Yields the arguments of `PriorObjective.forward`."""
+        sequences = DeviceRows(self._sequences.flatten(0, 1), device)  # (V * N, L)
+        contexts = None if self._context is None else DeviceRows(self._context, device)
         for indices in index_batches(plan, self.num_training_examples):
-            yield self._batch(indices, device)
+            views = self._draw_views(len(indices))
+            offset = views * (self._null_label + 1)
+            labels = None if self._labels is None else self._labels[indices] + offset
+            null_labels = (self._null_label + offset,) if len(self._sequences) > 1 else ()
+            yield (
+                sequences[views * self.num_training_examples + indices].long(),
+                None if labels is None else send(labels, device),
+                None if contexts is None else contexts[indices],
+                *(send(labels, device) for labels in null_labels),
+            )
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on, and sets the share of images in another view."""
@@ -175,18 +186,13 @@ class PriorTask:
             "train_bits_per_code": measure_bits_per_code(prior, code_batches(*self._seen)),
         }
 
-    def _batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        labels = None if self._labels is None else self._labels[indices].to(device)
-        context = None if self._context is None else self._context[indices].to(device)
+    def _draw_views(self, count: int) -> Tensor:
+        """Draws the view in which each of `count` images is seen: int64 (B,), 0 as it is."""
         num_views = len(self._sequences)
         if num_views == 1:
-            return self._sequences[0, indices].long().to(device), labels, context
-        in_another_view = torch.rand(len(indices)) < self._share
-        views = torch.where(in_another_view, torch.randint(1, num_views, (len(indices),)), 0)
-        sequences = self._sequences[views, indices].long().to(device)
-        offset = (views * (self._null_label + 1)).to(device)
-        labels = None if labels is None else labels + offset
-        return sequences, labels, context, self._null_label + offset
+            return torch.zeros(count, dtype=torch.int64)
+        in_another_view = torch.rand(count) < self._share
+        return torch.where(in_another_view, torch.randint(1, num_views, (count,)), 0)
 
 
 def _short_hash(config: object) -> str:
