@@ -47,7 +47,7 @@ class DeviceRows:
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Copies a tensor from the CPU to `device`; to a GPU without waiting for it."""
-    if device.type != "cuda":
+    if device.type in ("cpu", "mps"):  # which share the CPU's memory
         return tensor.to(device)
     # Other memory than pinned would make the CPU wait until the GPU has read it.
     return tensor.pin_memory().to(device, non_blocking=True)
