@@ -54,13 +54,12 @@ class _Watch(TorchDispatchMode):
 def watched_gpu():
     """Fails where the CPU would wait for `GPU`; yields the names of the operations on it."""
     watch = _Watch()
+    optimizers = import_module("torch.optim.optimizer")
     with (
-        mock.patch.object(torch, "autocast", lambda *_, **__: nullcontext()),  # knows no "meta"
+        mock.patch.object(torch, "autocast", return_value=nullcontext()),  # knows no "meta"
         mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor),
         mock.patch.object(
-            import_module("torch.optim.optimizer"),
-            "_get_fused_kernels_supported_devices",
-            lambda: [GPU.type],
+            optimizers, "_get_fused_kernels_supported_devices", return_value=[GPU.type]
         ),
         watch,
     ):
