@@ -17,6 +17,7 @@ from pipelines.files.atomic import writing
 from pipelines.files.images import save_reconstructions
 from pipelines.files.records import to_json
 from pipelines.runs.batches import image_batches, reconstruct_images
+from pipelines.runs.compilation import check_compilation
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
@@ -54,6 +55,7 @@ def open_run(
     config, directory, resume = options.run, options.directory, options.resume
 
     device = choose_device(config.device)
+    check_compilation(config, device)
     with process_group(device), ExitStack() as stack:
         writes = on_main(lambda: options.check(results))
         agree({**settings_of_all(config.to_dict()), "resume": resume})
