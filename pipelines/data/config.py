@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +13,7 @@ from pipelines.files.names import printable
 
 NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
 PATH_SOURCES = ("folder", "npz")
+Fit = Literal["crop", "pad", "stretch"]
 MAX_MEMORY_MIB = 2048
 MAX_IMAGE_MEGAPIXELS = 89  # as Pillow warns from; 10,000 x 8,900
 
@@ -41,6 +44,35 @@ def parse_source(source: str) -> tuple[str, Path | None]:
     raise ValueError(f"data.source must be one of {choices}, got {source!r}: {suggestion}")
 
 
+def check_background(background: str) -> None:
+    """Refuses what is neither #rrggbb nor the name of a colour.
+
+    Pillow, which knows the names, is imported for those other than white only.
+    """
+    if background == "white" or re.fullmatch("#[0-9a-fA-F]{6}", background):
+        return
+    names = importlib.import_module("PIL.ImageColor").colormap
+    if background.lower() not in names:
+        nearest = difflib.get_close_matches(background.lower(), names, n=1)
+        advice = f"did you mean {nearest[0]}?" if nearest else "black and #808080 are two"
+        raise ValueError(
+            "data.background must be the name of a colour or #rrggbb, got "
+            f"{printable(background)}: {advice}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageForm:
+    """Size that images are brought to, and what becomes of other shapes and of transparency."""
+
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None keeps the images' own."""
+    fit: Fit = "crop"
+    """How images of another aspect ratio get it."""
+    background: str = "white"
+    """Colour below transparent pixels, and of the padding."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Source, form and splits of the images.
@@ -61,8 +93,15 @@ class DataConfig:
     download: bool = True
     """Whether a named set that is not found may be downloaded into `root`."""
     image_size: tuple[int, int] | None = None
-    """Height and width in pixels; every image is resized to cover it and cropped about its centre.
-    None keeps the images' own size, which must then be the same for all."""
+    """Height and width in pixels that every image is brought to. None keeps the images' own size,
+    which must then be the same for all."""
+    fit: Fit = "crop"
+    """How an image of another aspect ratio is brought to `image_size`: crop resizes it to cover the
+    size and cuts off what stands out on both sides, pad resizes it to fit inside and fills the rest
+    with `background`, stretch resizes both sides."""
+    background: str = "white"
+    """Colour that transparent images are put on, and of the padding of fit pad: a name such as
+    black, or #rrggbb. Gray images take its luma."""
     channels: Literal[1, 3] | None = None
     """1 for gray, 3 for RGB; images are converted. None keeps what the source has (a folder: gray
     if every file in it is, else RGB)."""
@@ -90,8 +129,14 @@ class DataConfig:
     exhaust memory. A JPEG counts at the fraction of its size at which `image_size` has it
     decoded."""
 
+    @property
+    def form(self) -> ImageForm:
+        """The form that images are brought to."""
+        return ImageForm(self.image_size, self.fit, self.background)
+
     def __post_init__(self) -> None:
         parse_source(self.source)
+        check_background(self.background)
         size, limit = self.image_size, self.limit
         rules = {
             "image_size": (

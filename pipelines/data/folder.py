@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.config import DataConfig
+from pipelines.data.config import DataConfig, ImageForm
 from pipelines.data.decoding import (
     BrokenImageError,
     Header,
@@ -26,7 +27,7 @@ from pipelines.data.folder_splits import read_tree
 from pipelines.data.folder_tree import FileList, find_images
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.splitting import split
-from pipelines.files.names import printable
+from pipelines.files.names import counted, printable
 
 
 def read_headers(
@@ -39,7 +40,7 @@ def read_headers(
     """
 
     def read(path: Path) -> Header:
-        return read_header(path, config.image_size, config.max_image_megapixels)
+        return read_header(path, config.form, config.max_image_megapixels)
 
     headers = []
     for _, header in read_all(pool, paths, read):
@@ -118,7 +119,7 @@ def decode(
     """
 
     def read(path: Path) -> NDArray[np.uint8]:
-        return read_pixels(path, config.image_size, channels, config.max_image_megapixels)
+        return read_pixels(path, config.form, channels, config.max_image_megapixels)
 
     pixels = None
     kept: list[int] = []
@@ -167,7 +168,34 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
             strict=True,
         )
     validation, test = others
-    return DataSplits(train, validation, test, given.class_names, sum(skipped), given.notes)
+    notes = (*given.notes, *describe_forms([h for part in headers for h in part], config.form))
+    return DataSplits(train, validation, test, given.class_names, sum(skipped), notes)
+
+
+def describe_forms(headers: Sequence[Header], form: ImageForm) -> Iterator[str]:
+    """Yields sentences on what cropping and transparency do to images."""
+    if form.size is not None and form.fit == "crop":
+        losing = sum(kept_by_crop(header.size, form.size) < 2 / 3 for header in headers)
+        if losing:
+            yield (
+                f"{losing:,} of {counted(len(headers), 'image')} lose more than a third of their "
+                "pixels to the crop: --data.fit pad keeps images whole"
+            )
+    transparent = sum(header.is_transparent for header in headers)
+    if transparent:
+        yield (
+            f"{transparent:,} of {counted(len(headers), 'image')} may have transparent pixels, "
+            f"which become {printable(form.background)} (--data.background)"
+        )
+
+
+def kept_by_crop(size: tuple[int, int], wanted: tuple[int, int]) -> float:
+    """Returns the share of an image's pixels that a crop to the aspect ratio of `wanted` keeps.
+
+    Both are height and width; the share is in (0, 1].
+    """
+    ratio = size[0] * wanted[1] / (size[1] * wanted[0])
+    return min(ratio, 1 / ratio)
 
 
 @contextmanager
@@ -183,21 +211,27 @@ def _naming_options() -> Iterator[None]:
         ) from error
 
 
-def read_images(path: Path, image_shape: tuple[int, int, int]) -> tuple[ImageSet, tuple[str, ...]]:
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """Images of files that belong to no data set."""
+
+    images: ImageSet
+    """In the order of their paths, without labels."""
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of each image in its file, upright."""
+    notes: tuple[str, ...]
+    """Skipped files, in sentences."""
+
+
+def read_images(path: Path, channels: int, form: ImageForm) -> OwnImages:
     """Reads one image file, or all of a folder at any depth, without splits or labels.
 
-    Args:
-        path: An image file or a folder.
-        image_shape: (C, H, W) of the result, C = 1 or 3.
-
-    Returns:
-        The images in the order of their paths, and notes on skipped files, in sentences.
+    `channels` is 1 for gray, 3 for RGB.
     """
-    channels, *size = image_shape
     paths, notes = ([path], ()) if path.is_file() else find_images(path)
-    config = DataConfig(image_size=(size[0], size[1]))
+    config = DataConfig(image_size=form.size, fit=form.fit, background=form.background)
     with decoding_threads() as pool:
         headers = read_headers(pool, paths, config)
         files = FileList(tuple(paths), None)
         images, _ = decode(pool, files, headers, channels, config, SameSize())
-    return images, notes
+    return OwnImages(images, tuple(header.size for header in headers), tuple(notes))

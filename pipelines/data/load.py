@@ -55,7 +55,7 @@ def _load(config: DataConfig) -> DataSplits:
     train, validation, test = (
         fit_images(
             part if config.labels else replace(part, labels=None),
-            config.image_size,
+            config.form,
             config.channels,
         )
         for part in parts
