@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipelines.data.form import Fit, ImageForm, check_background
 from pipelines.files.names import printable
 
 NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
 PATH_SOURCES = ("folder", "npz")
-Fit = Literal["crop", "pad", "stretch"]
 MAX_MEMORY_MIB = 2048
 MAX_IMAGE_MEGAPIXELS = 89  # as Pillow warns from; 10,000 x 8,900
 
@@ -42,35 +40,6 @@ def parse_source(source: str) -> tuple[str, Path | None]:
     )
     choices = ", ".join((*NAMED_SOURCES, "folder:PATH", "npz:PATH"))
     raise ValueError(f"data.source must be one of {choices}, got {source!r}: {suggestion}")
-
-
-def check_background(background: str) -> None:
-    """Refuses what is neither #rrggbb nor the name of a colour.
-
-    Pillow, which knows the names, is imported for those other than white only.
-    """
-    if background == "white" or re.fullmatch("#[0-9a-fA-F]{6}", background):
-        return
-    names = importlib.import_module("PIL.ImageColor").colormap
-    if background.lower() not in names:
-        nearest = difflib.get_close_matches(background.lower(), names, n=1)
-        advice = f"did you mean {nearest[0]}?" if nearest else "black and #808080 are two"
-        raise ValueError(
-            "data.background must be the name of a colour or #rrggbb, got "
-            f"{printable(background)}: {advice}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ImageForm:
-    """Size that images are brought to, and what becomes of other shapes and of transparency."""
-
-    size: tuple[int, int] | None = None
-    """Height and width in pixels; None keeps the images' own."""
-    fit: Fit = "crop"
-    """How images of another aspect ratio get it."""
-    background: str = "white"
-    """Colour below transparent pixels, and of the padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipelines.data.config import MAX_IMAGE_MEGAPIXELS, ImageForm
+from pipelines.data.config import MAX_IMAGE_MEGAPIXELS
+from pipelines.data.form import ImageForm
 from pipelines.data.pixels import ALPHA_MODES, GRAY_MODES, shrink_on_load, to_pixels, upright_size
 from pipelines.files.names import one_line, printable
 

@@ -13,7 +13,7 @@ from shutil import disk_usage
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.config import DataConfig, ImageForm
+from pipelines.data.config import DataConfig
 from pipelines.data.decoding import (
     BrokenImageError,
     Header,
@@ -25,9 +25,10 @@ from pipelines.data.decoding import (
 )
 from pipelines.data.folder_splits import read_tree
 from pipelines.data.folder_tree import FileList, find_images
+from pipelines.data.form import ImageForm, describe_losses
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.splitting import split
-from pipelines.files.names import counted, printable
+from pipelines.files.names import printable
 
 
 def read_headers(
@@ -168,34 +169,11 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
             strict=True,
         )
     validation, test = others
-    notes = (*given.notes, *describe_forms([h for part in headers for h in part], config.form))
+    every = [header for part in headers for header in part]
+    num_transparent = sum(header.is_transparent for header in every)
+    losses = describe_losses([header.size for header in every], num_transparent, config.form)
+    notes = (*given.notes, *losses)
     return DataSplits(train, validation, test, given.class_names, sum(skipped), notes)
-
-
-def describe_forms(headers: Sequence[Header], form: ImageForm) -> Iterator[str]:
-    """Yields sentences on what cropping and transparency do to images."""
-    if form.size is not None and form.fit == "crop":
-        losing = sum(kept_by_crop(header.size, form.size) < 2 / 3 for header in headers)
-        if losing:
-            yield (
-                f"{losing:,} of {counted(len(headers), 'image')} lose more than a third of their "
-                "pixels to the crop: --data.fit pad keeps images whole"
-            )
-    transparent = sum(header.is_transparent for header in headers)
-    if transparent:
-        yield (
-            f"{transparent:,} of {counted(len(headers), 'image')} may have transparent pixels, "
-            f"which become {printable(form.background)} (--data.background)"
-        )
-
-
-def kept_by_crop(size: tuple[int, int], wanted: tuple[int, int]) -> float:
-    """Returns the share of an image's pixels that a crop to the aspect ratio of `wanted` keeps.
-
-    Both are height and width; the share is in (0, 1].
-    """
-    ratio = size[0] * wanted[1] / (size[1] * wanted[0])
-    return min(ratio, 1 / ratio)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipelines.data.config import Fit, ImageForm
+from pipelines.data.form import Fit, ImageForm
 from pipelines.data.image_set import ImageSet
 
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -125,7 +125,7 @@ def upright_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
     width, height = size
     # A TIFF's size is upright already; a PNG would be decoded to search its end for metadata.
     is_known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-    is_turned = is_known and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    is_turned = is_known and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
     return (width, height) if is_turned else (height, width)
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.cli.echo import say
-from pipelines.data.config import ImageForm
 from pipelines.data.decoding import read_pixels
+from pipelines.data.form import ImageForm
 from pipelines.data.outputs import refuse_in_data
 from pipelines.data.pixels import fitted
 from pipelines.files.images import check_png, draw_grid

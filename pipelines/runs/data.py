@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.data.config import ImageForm
 from pipelines.data.folder import read_images
+from pipelines.data.form import ImageForm
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.load import load_splits
 from pipelines.data.location import DataLocation

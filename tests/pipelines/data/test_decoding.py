@@ -10,7 +10,6 @@ from PIL import Image, features
 from tiny_runs import environment
 
 from pipelines.data import decoding
-from pipelines.data.config import ImageForm
 from pipelines.data.decoding import (
     BrokenImageError,
     TooLargeImageError,
@@ -20,6 +19,7 @@ from pipelines.data.decoding import (
     read_pixels,
     readable_endings,
 )
+from pipelines.data.form import ImageForm
 
 FORMATS = {"jfif": "JPEG", "webp": "WEBP", "tif": "TIFF", "avif": "AVIF"}
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipelines.data import pixels as pixels_module
-from pipelines.data.config import ImageForm
+from pipelines.data.form import ImageForm
 from pipelines.data.image_set import ImageSet
 from pipelines.data.pixels import fit_images, fitted, to_mode, to_pixels, upright_size
 

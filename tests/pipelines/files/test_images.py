@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.config import DataConfig, ImageForm
+from pipelines.data.config import DataConfig
 from pipelines.data.folder import read_images
+from pipelines.data.form import ImageForm
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
 from pipelines.files import images as image_files

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.data.config import ImageForm
+from pipelines.data.form import ImageForm
 from pipelines.generation.inpainting import fit_mask
 
 
