@@ -66,9 +66,8 @@ def benchmark_stages(
     size = config.vqvae_training.batch_size
     pixels = np.random.default_rng(config.seed).integers(0, 256, (size, *image_shape), np.uint8)
     images = ImageSet(pixels)
-    _benchmark_training(
-        VQVAETask(vqvae, images, images, size), config.vqvae_training, repetitions, device
-    )
+    task = VQVAETask(vqvae, images, images, size, augmentation=config.vqvae_augmentation)
+    _benchmark_training(task, config.vqvae_training, repetitions, device)
     size = config.prior_training.batch_size
     shapes = [(size, grid.height, grid.width) for grid in grids]
     sizes = tuple(grid.codebook_size for grid in grids)

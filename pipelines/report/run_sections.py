@@ -22,8 +22,9 @@ from pipelines.report.formatting import (
 )
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
 from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids
-from pipelines.runs.augmentation import also_seen
 from pipelines.runs.models import num_parameters
+from pipelines.runs.overfitting import PriorFit, verdict
+from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.quantizers.usage import entropy_bits
 
@@ -111,15 +112,16 @@ def settings(record: RunRecord) -> str:
             f"{record.prior.num_codes:,} codes per image",
             f"{num_parameters(record.prior):,} parameters",
         ]
-    if config.augmentation.names:
-        prior.append(also_seen(config.augmentation.names))
+    if config.prior_augmentation.names:
+        prior.append(also_seen(config.prior_augmentation.names))
+    vqvae_training = (_training(config.vqvae_training), str(config.vqvae_augmentation))
     items = [
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data.fingerprint}")),
         ("Images", text(f"{format_size(height, width, channels)}, {classes_of(record)}; {splits}")),
         ("Classes", text(", ".join(data.class_names))),
         ("Stage one", text(", ".join(vqvae))),
-        ("Its training", text(_training(config.vqvae_training))),
+        ("Its training", text(", ".join(filter(None, vqvae_training)))),
         ("Stage two", text(", ".join(prior))),
         ("Its training", text(_training(config.prior_training))),
         ("Seed", text(config.seed)),
@@ -136,10 +138,13 @@ def learning_curves(record: RunRecord) -> str:
         charts = [_chart(phase, *curve) for curve in _CURVES[name]]
         if any(charts):
             parts += [element("h3", TITLES[name]), element("div", *charts, class_="charts")]
+        if name == "prior":
+            parts += _verdict(record, phase)
     if not parts:
         return ""
-    augmentation = record.config.augmentation
-    augmented = (
+    augmentation, seen = record.config.prior_augmentation, str(record.config.vqvae_augmentation)
+    augmented = f"; stage one's are of {seen}" if seen else ""
+    augmented += (
         "; the prior's include augmented images, of which there are ever "
         f"{'fewer' if augmentation.last_share <= augmentation.first_share else 'more'}"
         if augmentation.names
@@ -153,6 +158,18 @@ def learning_curves(record: RunRecord) -> str:
         class_="note",
     )
     return section("curves", "Learning curves", explained, *parts)
+
+
+def _verdict(record: RunRecord, phase: Phase) -> list[str]:
+    """Returns the sentence on overfitting of a finished prior, or nothing."""
+    rows = {row.step: row.values for row in phase.rows if row.kind == "validation"}
+    if not phase.test or phase.best_step is None:
+        return []
+    fit = PriorFit.of(phase.best_step, rows[phase.best_step], max(rows), rows[max(rows)])
+    if fit is None:
+        return []
+    sentence = f"Verdict: {verdict(fit, record.config)}."
+    return [paragraph(text(sentence), class_="warning" if fit.overfits else "note")]
 
 
 def codebook(record: RunRecord) -> str:

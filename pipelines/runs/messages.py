@@ -9,15 +9,13 @@ from torch import nn
 from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
 from pipelines.files.names import listed, printable, tallied
-from pipelines.runs.augmentation import also_seen
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.models import new_prior, new_vqvae, num_parameters
+from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
-
-_OVERFIT_FRACTION = 0.8  # of all steps; best weights before it mean that a training overfits
 
 
 def plan_data(config: RunConfig, splits: DataSplits) -> str:
@@ -29,15 +27,16 @@ def plan_data(config: RunConfig, splits: DataSplits) -> str:
 
 def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
     """Describes the VQ-VAE and the prior in a line each; builds both on the meta device."""
-    config.augmentation.check_fits(splits.image_shape)
+    config.prior_augmentation.check_fits(splits.image_shape)
     vqvae = new_vqvae(config, splits.image_shape, device="meta")
     grids = grid_specs(vqvae)
     prior = new_prior(config, grids, splits.num_classes, device="meta")
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
-    views = also_seen(config.augmentation.names)
+    seen = str(config.vqvae_augmentation)
+    views = also_seen(config.prior_augmentation.names)
     return (
         f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, {_count(vqvae)}, "
-        f"{_length(config.vqvae_training, len(splits.train))}",
+        f"{_length(config.vqvae_training, len(splits.train))}" + (f", {seen}" if seen else ""),
         f"prior: {config.prior.kind}, {_count(prior)}, "
         f"{_length(config.prior_training, len(splits.train))}" + (f", {views}" if views else ""),
     )
@@ -73,25 +72,6 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
         f"{phase}: {format_metrics(values)} on the test split; {result.images_seen:,} images in "
         f"{result.seconds:.0f} s ({result.precision.name}), best weights of step "
         f"{result.best_step:,} of {result.step:,}{early}"
-    )
-
-
-def describe_fit(phase: str, result: TrainingResult, metric: str) -> str:
-    """Compares a metric of the best weights on training and validation images.
-
-    Reports overfitting where the best weights come well before the last. The result has `metric`
-    and `train_` + `metric`.
-    """
-    best, last, training = result.best_metrics, result.last_metrics, f"train_{metric}"
-    fit = (
-        f"{phase}: {metric} of the best weights {best[metric]:.4g} on the validation split, "
-        f"{best[training]:.4g} on as many training images"
-    )
-    if result.best_step > _OVERFIT_FRACTION * result.step:
-        return fit
-    return (
-        f"{fit}; it has overfitted since step {result.best_step:,}: {last[metric]:.4g} on the "
-        f"validation split at step {result.step:,}, {last[training]:.4g} on training images"
     )
 
 

@@ -23,6 +23,7 @@ def new_vqvae(
     config: RunConfig, image_shape: tuple[int, int, int], *, device: str = "cpu"
 ) -> VQVAE:
     """Builds the VQ-VAE for images (C, H, W), with the weights of `config.vqvae_from` or random."""
+    config.vqvae_augmentation.check_fits(image_shape, config.vqvae.downsampling)
     with torch.device(device):
         vqvae = VQVAE(config.vqvae, image_shape)
     if config.vqvae_from is not None:
@@ -44,7 +45,7 @@ def new_prior(
         grids=grids,
         num_classes=num_classes,
         vqvae_hash=vqvae_hash,
-        num_extra_labels=config.augmentation.num_extra_labels(num_classes),
+        num_extra_labels=config.prior_augmentation.num_extra_labels(num_classes),
     )
     with torch.device(device):
         prior = build_prior(config.prior, spec)

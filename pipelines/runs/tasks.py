@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.batches import code_batches, context_rows, image_batches
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
 from pipelines.training.rows import DeviceRows, send
@@ -28,8 +29,8 @@ from stage2_prior.sampling.checks import Context, context_tensor
 class VQVAETask:
     """Stage one on the images of a data set.
 
-    `batch_size` counts the images of a forward pass, over all processes. With `has_codebook` the
-    model's codebook is trained already.
+    `batch_size` counts the images of a forward pass, over all processes; `augmentation` says what
+    it sees of them. With `has_codebook` the model's codebook is trained already.
     """
 
     name = "vqvae"
@@ -42,10 +43,12 @@ class VQVAETask:
         validation: ImageSet,
         batch_size: int,
         *,
+        augmentation: VQVAEAugmentationConfig | None = None,
         has_codebook: bool = False,
     ) -> None:
         self.objective = VQVAEObjective(model)
         self._batch_size = batch_size
+        self._augmentation = augmentation or VQVAEAugmentationConfig()
         self._has_codebook = has_codebook
         self.num_training_examples = len(train)
         self.origin = f"model {_short_hash(model.config)} on images of {model.image_shape}"
@@ -57,20 +60,24 @@ class VQVAETask:
         return {"main": OptimizerSpec(module=self.objective, config=config)}
 
     def prepare(self, device: torch.device) -> None:
-        """Starts the codebook from the z_e of random training images, the same on every process."""
+        """Starts the codebook from the z_e of random training images, the same on every process.
+
+        They are whole images, whatever the augmentation: those have the most z_e.
+        """
         if not self._has_codebook:
             order = torch.randperm(len(self._train))
             # In a cycle: the quantizer may take more batches than a small data set has.
             batches = itertools.cycle(torch.split(order, min(len(order), 64)))
             images = DeviceRows(self._train.images, device)
             self.objective.initialise(images[indices] for indices in batches)
-        self.objective.scale_usage(self._batch_size)
+        size = self._augmentation.image_size(self.objective.model.image_shape)
+        self.objective.scale_usage(self._batch_size, size)
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor]]:
-        """Yields images uint8 (B, C, H, W)."""
+        """Yields augmented images, uint8 (B, C, H, W)."""
         images = DeviceRows(self._train.images, device)
         for indices in index_batches(plan, len(self._train)):
-            yield (images[indices],)
+            yield (self._augmentation(images[indices]),)
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""
@@ -116,11 +123,11 @@ class PriorTask:
         prior: CodePrior,
         dump: CodeDump,
         other_views: Iterable[SplitCodes] = (),
-        augmentation: AugmentationConfig | None = None,
+        augmentation: PriorAugmentationConfig | None = None,
         context: Mapping[str, Context] | None = None,
     ) -> None:
         train, validation = dump.splits["train"], dump.splits["validation"]
-        self._augmentation = augmentation or AugmentationConfig()
+        self._augmentation = augmentation or PriorAugmentationConfig()
         required = self._augmentation.num_extra_labels(prior.num_classes)
         if prior.spec.num_extra_labels != required:
             raise ValueError(

@@ -59,7 +59,7 @@ class TrainStep:
             torch.compile(task.objective, dynamic=False) if config.compile else task.objective
         )
         self._optimizers = {
-            name: ModuleOptimizer(spec.module, spec.config)
+            name: ModuleOptimizer(spec.module, spec.config, precision.dtype)
             for name, spec in task.optimizers(config).items()
         }
         _require_one_owner(task.objective, self._optimizers)

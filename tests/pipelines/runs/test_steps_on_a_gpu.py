@@ -12,8 +12,9 @@ from tiny_vqvae import CASES
 from watched_gpu import GPU, watched_gpu
 
 from pipelines.data.image_set import ImageSet
-from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask, VQVAETask
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training import rows
 from pipelines.training.config import TrainingConfig
 from pipelines.training.precision import Precision
@@ -24,7 +25,7 @@ from stage1_vqvae.model import VQVAE
 from stage2_prior import PriorSpec, build_prior
 
 FP32 = Precision(name="fp32", reason="it was asked for")
-FLIPPED = AugmentationConfig(flip=True)
+FLIPPED = PriorAugmentationConfig(flip=True)
 COUNT = 20
 
 
@@ -45,7 +46,8 @@ def vqvae_task(name):
     with GPU:
         model = VQVAE(VQVAEConfig(quantizer=CASES[name], **sizes), (3, 8, 8))
     images = ImageSet(np.zeros((COUNT, 3, 8, 8), np.uint8))
-    return VQVAETask(model, images, images, 8, has_codebook=True)
+    augmentation = VQVAEAugmentationConfig(crop=4, flip=True)
+    return VQVAETask(model, images, images, 8, augmentation=augmentation, has_codebook=True)
 
 
 def prior_task(variant):
@@ -97,7 +99,7 @@ def test_no_step_of_stage_two_waits_for_a_gpu(variant):
 def test_neither_muon_nor_batches_from_the_cpu_wait_for_a_gpu(make, resident, monkeypatch):
     monkeypatch.setattr(rows, "_fits", lambda *_: resident)
     task = make("ema" if make is vqvae_task else VARIANTS["transformer-any_order"])
-    assert "aten::addmm" in train(task, optimizer="muon")
+    assert "aten::baddbmm" in train(task, optimizer="muon")
 
 
 @pytest.mark.parametrize(
