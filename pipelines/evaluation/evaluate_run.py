@@ -26,10 +26,14 @@ from pipelines.evaluation.loaded_run import (
 from pipelines.evaluation.metrics.classification_accuracy import classification_accuracy
 from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES
 from pipelines.evaluation.metrics.feature_networks import (
+    EFFICIENTNET_CHANNELS,
     INCEPTION_CHANNELS,
+    NO_EFFICIENTNET,
     NO_TORCH_FIDELITY,
     FeatureNetwork,
     classifier_network,
+    efficientnet_network,
+    efficientnet_weights,
     has_torch_fidelity,
     inception_network,
     inception_weights,
@@ -46,6 +50,7 @@ from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.directory import RunDirectory
 
 _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
+_SLOW_ON_CPU = ("efficientnet", "inception")
 
 
 @dataclass
@@ -133,6 +138,12 @@ def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
             "the data have no labels, so there is neither a feature classifier nor a "
             "classification accuracy score"
         )
+    if splits.image_shape[0] == EFFICIENTNET_CHANNELS:
+        weights = efficientnet_weights()
+        if weights is None:
+            found.notes.append(NO_EFFICIENTNET)
+        else:
+            networks.append(efficientnet_network(weights, run.device))
     if splits.image_shape[0] not in INCEPTION_CHANNELS:
         found.notes.append("FID needs gray or RGB images, so it was not measured")
         return networks
@@ -158,7 +169,7 @@ def _measure_distances(
 ) -> None:
     for network in networks:
         with found.timed(f"distances ({network.name})"):
-            slow = network.name == "inception" and run.device.type == "cpu"
+            slow = network.name in _SLOW_ON_CPU and run.device.type == "cpu"
             found.metrics += distance_metrics(
                 network,
                 test,

