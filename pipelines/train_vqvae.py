@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 from pipelines.cli.command import run_command
 from pipelines.cli.echo import say
-from pipelines.runs.options import read_train_options
+from pipelines.runs.kinds import recipe_defaults
+from pipelines.runs.options import TrainOptions, read_train_options
 
 
 def main() -> None:
     """Reads the options and trains."""
-    options = read_train_options("Train stage one, the VQ-VAE, into a run directory.")
+    default = TrainOptions(run=recipe_defaults(sys.argv[1:]))
+    options = read_train_options(default, "Train stage one, the VQ-VAE, into a run directory.")
 
     from pipelines.runs.stage_one import open_run, train_vqvae
 

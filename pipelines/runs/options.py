@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -15,7 +14,6 @@ from pipelines.data.location import with_absolute_paths
 from pipelines.files.atomic import refuse_unwritable
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
-from pipelines.runs.kinds import recipe_defaults
 from pipelines.training.config import PrecisionChoice
 
 BothPrecisions = Annotated[
@@ -82,13 +80,21 @@ class TrainOptions:
         return RunDirectory(self.out or RUNS / self.run.recipe)
 
 
-def read_train_options(description: str) -> TrainOptions:
-    """Reads the command line of `train_all` and `train_vqvae`; `description` heads the help."""
-    options = parse(
-        TrainOptions,
-        default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
-        description=description,
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainAllOptions(TrainOptions):
+    """The options of `train_all`."""
+
+    tune: bool = True
+    """End with a choice of temperature and guidance on the validation split, in about a tenth of
+    the time, which sample takes for options that are not given. Off in the recipe smoke."""
+
+
+OptionsT = TypeVar("OptionsT", bound=TrainOptions)
+
+
+def read_train_options(default: OptionsT, description: str) -> OptionsT:
+    """Reads the command line of `train_all` or `train_vqvae`; `description` heads the help."""
+    options = parse(type(default), default=default, description=description)
     run = options.run.with_precision(options.precision)
     if options.start_from is not None:
         run = replace(run, vqvae_from=options.start_from, prior_from=options.start_from)

@@ -9,12 +9,21 @@ from tiny_runs import TINY, command, one_thread
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
+from pipelines.evaluation.metrics import feature_networks
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Tiny tensors do not wait for other threads, above all where other programs are busy."""
     with one_thread():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_efficientnet():
+    """As where the extra `features` is not installed: it takes seconds per evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_networks, "efficientnet_weights", lambda: None)
         yield
 
 

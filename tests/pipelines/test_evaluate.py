@@ -14,7 +14,9 @@ from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluation import evaluate_run as run_evaluation
 from pipelines.evaluation import evaluate_runs
-from pipelines.evaluation.metrics import feature_classifier, feature_networks
+from pipelines.evaluation.metrics import feature_networks
+from pipelines.evaluation.metrics.encoder_cache import EncoderRecord
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.evaluation.record import Evaluation
 from pipelines.generation.pipeline import GenerationPipeline
@@ -33,14 +35,6 @@ def _no_inception(tmp_path_factory):
     torch.hub.set_dir(tmp_path_factory.mktemp("hub"))
     yield
     torch.hub.set_dir(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_efficientnet():
-    """As where the extra `features` is not installed: it takes seconds per evaluation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_evaluation, "efficientnet_weights", lambda: None)
-        yield
 
 
 def evaluate(run, *options):
@@ -148,10 +142,9 @@ def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
 def loaded_classifier(folder, splits):
     def build(saved):
         assert saved.data_fingerprint == splits.fingerprint
-        return feature_classifier.FeatureClassifier(3, 2)
+        return FeatureClassifier(3, 2)
 
-    record = feature_classifier.ClassifierRecord
-    return load_artifact(folder, "feature_classifier", record, build)
+    return load_artifact(folder, "feature_encoder", EncoderRecord, build)
 
 
 def test_evaluation_writes_record_table_and_report_alone(evaluated, rgb_run):
@@ -207,26 +200,25 @@ def unlabelled_run(gray_file, tmp_path_factory):
     return run
 
 
-def test_run_without_labels_goes_without_classifier(unlabelled_run):
+def test_run_without_labels_is_compared_in_features_learned_from_its_images(unlabelled_run):
     evaluation = evaluate(unlabelled_run)
-    groups = {metric.group for metric in evaluation.metrics}
-    assert groups == {"reconstruction", "memorisation", "prior"}
-    assert evaluation.notes[0] == (
-        "the data have no labels, so there is neither a feature classifier nor a classification "
-        "accuracy score"
-    )
-    assert (
-        "not in torch's cache, so FID was not measured: add --download-inception"
-        in (evaluation.notes[1])
-    )
-    assert not (unlabelled_run.parent / ".feature-networks").exists()
+    names = {metric.name for metric in evaluation.metrics}
+    assert {"fd_images", "kd_images", "rfd_images", "precision_images"} <= names
+    assert not any("classif" in name for name in names)
+    (folder,) = (unlabelled_run.parent / ".feature-networks").iterdir()
+    key = evaluation.conditions.feature_networks["images"]
+    assert key.startswith(f"{folder.name}-")
+    no_labels, network, no_inception, *_ = evaluation.notes
+    assert "have no labels, so there is neither a feature classifier nor" in no_labels
+    assert network.startswith(f"FD-images and KD-images use 128 features of network {key}")
+    assert "not in torch's cache, so FID was not measured: add --download-inc" in no_inception
 
 
 def test_without_torch_fidelity_there_is_no_fid(unlabelled_run, monkeypatch, capsys):
     for module in (run_evaluation, feature_networks):
         monkeypatch.setattr(module, "has_torch_fidelity", lambda: False)
     cure = "FID needs torch-fidelity, which is not installed: run pip install torch-fidelity"
-    assert evaluate(unlabelled_run).notes[1] == cure
+    assert cure in evaluate(unlabelled_run).notes
     assert refused(capsys, "--run", unlabelled_run, "--download-inception") == f"{cure}\n"
 
 
@@ -245,7 +237,7 @@ def some_pixels(name, frechet, kernel):
 
 def test_colour_is_measured_in_features_of_efficientnet_where_it_is_installed(run, monkeypatch):
     network = some_pixels("efficientnet", "FD-EfficientNet", "KD-EfficientNet")
-    monkeypatch.setattr(run_evaluation, "efficientnet_weights", lambda: "weights.pth")
+    monkeypatch.setattr(feature_networks, "efficientnet_weights", lambda: "weights.pth")
     monkeypatch.setattr(run_evaluation, "efficientnet_network", lambda *_: network)
     evaluation = evaluate(run, "--quick")
     distances = {
@@ -269,7 +261,7 @@ def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
     evaluation = evaluate(unlabelled_run)
     names = {metric.name for metric in evaluation.metrics}
     assert {"fid", "kid", "rfid", "precision_inception", "coverage_inception"} <= names
-    assert evaluation.conditions.feature_networks == {"inception": "1234"}
+    assert evaluation.conditions.feature_networks["inception"] == "1234"
 
 
 def refused(capsys, *arguments):
@@ -306,7 +298,7 @@ def test_damaged_feature_classifier_is_refused(evaluated, run, capsys):
     (path,) = (run.parent / ".feature-networks").iterdir()
     (path / "config.json").write_text("{")
     error = refused(capsys, "--run", run)
-    assert error.startswith(f"{path} must hold a whole feature classifier, but it is damaged (")
+    assert error.startswith(f"{path} must hold a whole feature network, but it is damaged (")
     assert error.endswith("remove that directory, and the next evaluation trains it again\n")
     assert not (run / "evaluation.json").exists()
 

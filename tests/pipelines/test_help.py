@@ -16,7 +16,7 @@ from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
 from pipelines.generation.options import InpaintOptions, ReconstructOptions, SampleOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
-from pipelines.runs.options import TrainOptions
+from pipelines.runs.options import TrainAllOptions, TrainOptions
 from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig
 from pipelines.sweeps.options import SweepOptions
@@ -26,7 +26,7 @@ from pipelines.tuning.options import TuneSamplingOptions
 TRAIN = TrainOptions(run=RECIPES["fashion-mnist-mini"])
 PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
 OPTIONS = {
-    "train_all": TRAIN,
+    "train_all": TrainAllOptions(run=TRAIN.run),
     "train_vqvae": TRAIN,
     "dump_codes": DumpOptions(),
     "train_prior": PRIOR,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pipelines.evaluation.metrics import efficientnet_lite
 from pipelines.evaluation.metrics.efficientnet_lite import EfficientNetLite1
-from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES, FeatureClassifier
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier
+from pipelines.evaluation.metrics.feature_encoder import NUM_FEATURES, FeatureEncoder
 
 EFFICIENTNET_CHANNELS = 3
 """Number of channels that EfficientNet accepts."""
@@ -63,17 +64,26 @@ class FeatureNetwork:
     """Computes float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
 
 
-def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwork:
-    """Wraps the data's own classifier; its Frechet distance is not called FID."""
+def encoder_network(encoder: FeatureEncoder, key: str) -> FeatureNetwork:
+    """Wraps an encoder that was trained on the data; its Frechet distance is not called FID."""
+    classifies = isinstance(encoder, FeatureClassifier)
+    name = "classifier" if classifies else "images"
     return FeatureNetwork(
-        name="classifier",
-        label="a classifier of the data's own classes",
-        frechet="FD-classifier",
-        kernel="KD-classifier",
+        name=name,
+        label="a classifier of the data's own classes"
+        if classifies
+        else "a network trained to tell the data's own images apart",
+        frechet=f"FD-{name}",
+        kernel=f"KD-{name}",
         hash=key,
         num_features=NUM_FEATURES,
-        features=classifier.features,
+        features=encoder.features,
     )
+
+
+def efficientnet_weights_for(channels: int) -> Path | None:
+    """Returns `efficientnet_weights` for images of so many channels; None if it takes no such."""
+    return efficientnet_weights() if channels == EFFICIENTNET_CHANNELS else None
 
 
 def efficientnet_weights() -> Path | None:
@@ -100,8 +110,7 @@ def efficientnet_network(path: Path, device: torch.device) -> FeatureNetwork:
 
     Images are RGB, of any size.
     """
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    model = EfficientNetLite1(weights).to(memory_format=torch.channels_last).to(device)
+    model = EfficientNetLite1(_read_tensors(path)).to(memory_format=torch.channels_last).to(device)
 
     @torch.no_grad()
     def features(images: NDArray[np.uint8]) -> Tensor:
@@ -174,13 +183,7 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # torch-fidelity would run code from the file. This refuses a file that holds any.
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises depends on what it meets
-        raise ValueError(
-            f"{path} must hold tensors and nothing else, but it holds more or is damaged: remove it"
-        ) from error
+    _read_tensors(path)  # torch-fidelity would run code from the file: it may not hold any
     model = FeatureExtractorInceptionV3(
         "inception-v3-compat", [str(_NUM_POOLED)], feature_extractor_weights_path=str(path)
     )
@@ -202,6 +205,17 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
         num_features=_NUM_POOLED,
         features=features,
     )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a file of weights that exist in no safer form, without running code from it."""
+    try:
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises depends on what it meets
+        raise ValueError(
+            f"{path} must hold tensors and nothing else, but it holds more or is damaged: remove it"
+        ) from error
+    return weights
 
 
 def _batches(images: NDArray[np.uint8], size: int, device: torch.device) -> Iterator[Tensor]:
