@@ -10,9 +10,9 @@ from pipelines.cli.command import parse, run_command
 from pipelines.cli.echo import say
 from pipelines.cli.options import Device
 from pipelines.data.location import DataLocation
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.directory import LATEST
 from pipelines.runs.kinds import named_run
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,7 @@ class DumpOptions:
     device: Device = "auto"
     data: DataLocation = field(default_factory=DataLocation)
     """Where the run's images are now."""
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    prior_augmentation: PriorAugmentationConfig = field(default_factory=PriorAugmentationConfig)
     """Other views of the training images whose codes are written too, for a prior to learn from;
     its shares are only recorded here."""
 
@@ -32,9 +32,9 @@ class DumpOptions:
 def main() -> None:
     """Reads the options and dumps."""
     directory, config = named_run(sys.argv[1:])
-    options = parse(DumpOptions, default=DumpOptions(augmentation=config.augmentation))
+    options = parse(DumpOptions, default=DumpOptions(prior_augmentation=config.prior_augmentation))
     data = options.data.of(config.data)
-    config = replace(config, data=data, augmentation=options.augmentation)
+    config = replace(config, data=data, prior_augmentation=options.prior_augmentation)
 
     from pipelines.runs.codes import dump_codes_of_run
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from pipelines.cli.command import parse, run_command
 from pipelines.cli.echo import say
 from pipelines.cli.options import Device
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.directory import LATEST
 from pipelines.runs.kinds import named_run, with_prior_kind
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.training.config import TrainingConfig
 from stage2_prior.config import PriorConfig
 
@@ -35,7 +35,7 @@ class TrainPriorOptions:
     prior_from: Path | None = None
     """Run whose prior this one starts from, with a new schedule; model, code grids and classes must
     be the same. None starts from random weights."""
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    prior_augmentation: PriorAugmentationConfig = field(default_factory=PriorAugmentationConfig)
     """Other views of the training images that it learns from; the codes must have been dumped with
     them."""
 
@@ -50,7 +50,7 @@ def main() -> None:
             prior=with_prior_kind(config.prior, argv),
             prior_training=config.prior_training,
             prior_from=config.prior_from,
-            augmentation=config.augmentation,
+            prior_augmentation=config.prior_augmentation,
         ),
     )
     config = replace(
@@ -58,7 +58,7 @@ def main() -> None:
         prior=options.prior,
         prior_training=options.prior_training,
         prior_from=options.prior_from and options.prior_from.expanduser().resolve(),
-        augmentation=options.augmentation,
+        prior_augmentation=options.prior_augmentation,
     )
 
     from pipelines.runs.stage_two import train_prior_of_run

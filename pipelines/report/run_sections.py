@@ -22,8 +22,8 @@ from pipelines.report.formatting import (
 )
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
 from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids
-from pipelines.runs.augmentation import also_seen
 from pipelines.runs.models import num_parameters
+from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.quantizers.usage import entropy_bits
 
@@ -111,8 +111,8 @@ def settings(record: RunRecord) -> str:
             f"{record.prior.num_codes:,} codes per image",
             f"{num_parameters(record.prior):,} parameters",
         ]
-    if config.augmentation.names:
-        prior.append(also_seen(config.augmentation.names))
+    if config.prior_augmentation.names:
+        prior.append(also_seen(config.prior_augmentation.names))
     items = [
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data.fingerprint}")),
@@ -138,7 +138,7 @@ def learning_curves(record: RunRecord) -> str:
             parts += [element("h3", TITLES[name]), element("div", *charts, class_="charts")]
     if not parts:
         return ""
-    augmentation = record.config.augmentation
+    augmentation = record.config.prior_augmentation
     augmented = (
         "; the prior's include augmented images, of which there are ever "
         f"{'fewer' if augmentation.last_share <= augmentation.first_share else 'more'}"

@@ -26,7 +26,7 @@ def train_all(options: TrainOptions) -> None:
         if options.dry_run:
             return
         vqvae = train_vqvae(config, run, splits, device, resume=resume)
-        dump = dump_codes(run, splits, vqvae, device, config.augmentation)
+        dump = dump_codes(run, splits, vqvae, device, config.prior_augmentation)
         prior = train_prior(config, run, dump, device, resume=resume)
 
         def show() -> None:

@@ -11,11 +11,11 @@ from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
 from pipelines.files.atomic import refuse_existing, refuse_unwritable, writing
-from pipelines.runs.augmentation import AugmentationConfig, View, also_seen
 from pipelines.runs.batches import labelled_batches
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.data import load_run_splits
 from pipelines.runs.directory import RunDirectory
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig, View, also_seen
 from pipelines.training.device import choose_device
 from pipelines.training.distributed import (
     agree,
@@ -54,7 +54,7 @@ def dump_codes(
     splits: DataSplits,
     model: ImageTokenizer,
     device: torch.device,
-    augmentation: AugmentationConfig,
+    augmentation: PriorAugmentationConfig,
 ) -> CodeDump:
     """Writes the codes of every split, or reads those that are there if this model made them.
 
@@ -85,13 +85,13 @@ def dump_codes(
     return dump
 
 
-def check_augmentation(directory: RunDirectory, augmentation: AugmentationConfig) -> None:
+def check_augmentation(directory: RunDirectory, augmentation: PriorAugmentationConfig) -> None:
     """Refuses to dump codes for another augmentation than the prior's."""
     prior = directory.any_prior()
-    if prior and augmentation != directory.config().augmentation:
+    if prior and augmentation != directory.config().prior_augmentation:
         raise FileExistsError(
-            f"{prior} was trained with other --augmentation options: dump the codes with those, or "
-            "remove it first"
+            f"{prior} was trained with other --prior-augmentation options: dump the codes with "
+            "those, or remove it first"
         )
 
 
@@ -105,7 +105,7 @@ def dump_codes_of_run(
 
     def check() -> None:
         refuse_existing(directory.codes)
-        check_augmentation(directory, config.augmentation)
+        check_augmentation(directory, config.prior_augmentation)
         refuse_unwritable(directory.codes)
 
     def begin() -> None:
@@ -121,7 +121,7 @@ def dump_codes_of_run(
             model = load_tokenizer(directory.vqvae).to(device)
             splits = load_run_splits(directory, location)
             on_main(begin)
-            dump_codes(directory, splits, model, device, config.augmentation)
+            dump_codes(directory, splits, model, device, config.prior_augmentation)
 
 
 def _seen_as(

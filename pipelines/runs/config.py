@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipelines.cli.options import Device, check_seed
 from pipelines.data.config import DataConfig
 from pipelines.files.records import to_json
-from pipelines.runs.augmentation import AugmentationConfig
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.training.config import FIELDS_WITHOUT_EFFECT, PrecisionChoice, TrainingConfig
 from pipelines.training.launch import num_processes
 from stage1_vqvae.config import VQVAEConfig
@@ -43,7 +43,7 @@ class RunConfig:
     """Stage one: the VQ-VAE."""
     vqvae_training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of stage one."""
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    prior_augmentation: PriorAugmentationConfig = field(default_factory=PriorAugmentationConfig)
     """Other views of the training images that the prior learns from."""
     prior: PriorConfig = field(default_factory=TransformerConfig)
     """Stage two: the prior over the codes."""

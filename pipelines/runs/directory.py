@@ -29,7 +29,7 @@ from pipelines.files.records import read_record, write_record
 from pipelines.runs.changes import changed_data, changed_settings
 from pipelines.runs.config import RunConfig
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
 

@@ -9,10 +9,10 @@ from torch import nn
 from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
 from pipelines.files.names import listed, printable, tallied
-from pipelines.runs.augmentation import also_seen
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.models import new_prior, new_vqvae, num_parameters
+from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
@@ -29,12 +29,12 @@ def plan_data(config: RunConfig, splits: DataSplits) -> str:
 
 def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
     """Describes the VQ-VAE and the prior in a line each; builds both on the meta device."""
-    config.augmentation.check_fits(splits.image_shape)
+    config.prior_augmentation.check_fits(splits.image_shape)
     vqvae = new_vqvae(config, splits.image_shape, device="meta")
     grids = grid_specs(vqvae)
     prior = new_prior(config, grids, splits.num_classes, device="meta")
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
-    views = also_seen(config.augmentation.names)
+    views = also_seen(config.prior_augmentation.names)
     return (
         f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, {_count(vqvae)}, "
         f"{_length(config.vqvae_training, len(splits.train))}",

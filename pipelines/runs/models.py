@@ -44,7 +44,7 @@ def new_prior(
         grids=grids,
         num_classes=num_classes,
         vqvae_hash=vqvae_hash,
-        num_extra_labels=config.augmentation.num_extra_labels(num_classes),
+        num_extra_labels=config.prior_augmentation.num_extra_labels(num_classes),
     )
     with torch.device(device):
         prior = build_prior(config.prior, spec)

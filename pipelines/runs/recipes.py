@@ -32,8 +32,8 @@ _ALL = (
         prior_training=replace(_MUON, epochs=12, learning_rate=3e-3),
     ),
     # All 70,000 images, in one to two hours on two CPU cores. At this quality the codes of the
-    # gradient quantizer are the easiest to predict, which makes the best samples. `augmentation`
-    # lowers the bits, and brings the samples no nearer to real images.
+    # gradient quantizer are the easiest to predict, which makes the best samples.
+    # `prior_augmentation` lowers the bits, and brings the samples no nearer to real images.
     RunConfig(
         recipe="fashion-mnist",
         data=DataConfig(source="fashion-mnist"),

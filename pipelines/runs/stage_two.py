@@ -8,7 +8,6 @@ import torch
 
 from pipelines.cli.echo import say
 from pipelines.files.atomic import refuse_unwritable, writing
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.batches import code_batches
 from pipelines.runs.codes import grid_specs, read_own_codes
 from pipelines.runs.config import RunConfig, settings_of_all
@@ -16,6 +15,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
 from pipelines.runs.messages import describe_fit
 from pipelines.runs.models import new_prior
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask
 from pipelines.training.device import choose_device
 from pipelines.training.distributed import (
@@ -57,10 +57,12 @@ def train_prior(
                 "and train it again"
             )
         return prior.to(device)
-    require_views(dump, config.augmentation, directory)
+    require_views(dump, config.prior_augmentation, directory)
     torch.manual_seed(derive_seed(config.seed, "prior weights"))
     prior = new_prior(config, grid_specs(dump), dump.num_classes, dump.vqvae_hash)
-    task = PriorTask(prior, dump, read_other_views(directory.codes, dump), config.augmentation)
+    task = PriorTask(
+        prior, dump, read_other_views(directory.codes, dump), config.prior_augmentation
+    )
 
     def measure() -> dict[str, float]:
         bits = measure_bits_per_code(prior, code_batches(dump.splits["test"]))
@@ -107,7 +109,7 @@ def train_prior_of_run(
         if writes:
             require_shared(directory.path)
         dump = read_own_codes(directory, load_tokenizer(directory.vqvae))
-        require_views(dump, config.augmentation, directory)
+        require_views(dump, config.prior_augmentation, directory)
         # Refuses what does not fit before anything is written.
         new_prior(config, grid_specs(dump), dump.num_classes, device="meta")
         if writes:
@@ -118,7 +120,7 @@ def train_prior_of_run(
 
 
 def require_views(
-    dump: CodeDump, augmentation: AugmentationConfig, directory: RunDirectory
+    dump: CodeDump, augmentation: PriorAugmentationConfig, directory: RunDirectory
 ) -> None:
     """Refuses to train on a dump whose views are not those of the settings."""
     if dump.other_views != augmentation.names:
@@ -127,6 +129,7 @@ def require_views(
         )
         raise ValueError(
             f"the other views of the training images in {directory.codes} must be those of "
-            f"--augmentation ({expected}), but they are {found}: give the --augmentation options "
-            "that the codes were dumped with, or remove the codes and dump them again"
+            f"--prior-augmentation ({expected}), but they are {found}: give the "
+            "--prior-augmentation options that the codes were dumped with, or remove the codes "
+            "and dump them again"
         )

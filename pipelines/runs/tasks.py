@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.batches import code_batches, context_rows, image_batches
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
 from pipelines.training.task import OptimizerSpec
@@ -116,11 +116,11 @@ class PriorTask:
         prior: CodePrior,
         dump: CodeDump,
         other_views: Iterable[SplitCodes] = (),
-        augmentation: AugmentationConfig | None = None,
+        augmentation: PriorAugmentationConfig | None = None,
         context: Mapping[str, Context] | None = None,
     ) -> None:
         train, validation = dump.splits["train"], dump.splits["validation"]
-        self._augmentation = augmentation or AugmentationConfig()
+        self._augmentation = augmentation or PriorAugmentationConfig()
         required = self._augmentation.num_extra_labels(prior.num_classes)
         if prior.spec.num_extra_labels != required:
             raise ValueError(

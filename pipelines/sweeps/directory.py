@@ -24,7 +24,7 @@ from pipelines.sweeps.row import SweepRow
 
 _T = TypeVar("_T")
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _ROW_VERSION = 2
 
 

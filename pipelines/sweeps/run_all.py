@@ -146,7 +146,7 @@ def _train(run: SweepRun, options: SweepOptions, splits: DataSplits, device: tor
     model = train_vqvae(config, directory, splits, device, resume=resume)
     on_main(lambda: measure_stage_one(run, model, splits.test, device))
     if options.sweep.with_prior:
-        dump = dump_codes(directory, splits, model, device, config.augmentation)
+        dump = dump_codes(directory, splits, model, device, config.prior_augmentation)
         train_prior(config, directory, dump, device, resume=resume)
         on_main(lambda: measure_prior(run))
 

@@ -95,7 +95,7 @@ def test_damaged_run_config_is_refused(name, run, capsys):
 
 def test_run_of_another_version_is_refused(run, capsys):
     edit_json(run / "config.json", lambda record: record.update(format_version=99))
-    assert "format version 2 is required, got 99" in refused(capsys, "reconstruct", "--run", run)
+    assert "format version 3 is required, got 99" in refused(capsys, "reconstruct", "--run", run)
 
 
 def test_truncated_codes_are_refused(run, capsys):

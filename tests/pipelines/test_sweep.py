@@ -146,7 +146,7 @@ def test_run_of_a_sweep_is_the_ordinary_run_of_its_config(tmp_path, monkeypatch,
     train_prior(
         config,
         run,
-        dump_codes(run, splits, model, device, config.augmentation),
+        dump_codes(run, splits, model, device, config.prior_augmentation),
         device,
         resume=False,
     )

@@ -21,7 +21,13 @@ DETERMINED = (
     *("--vqvae.quantizer.kind", "gradient", "--vqvae.quantizer.restart-threshold", "0"),
     *("--prior.dropout", "0", "--prior.label-dropout", "0"),
     # All images are mirrored, and none by chance.
-    *("--augmentation.flip", "--augmentation.first-share", "1", "--augmentation.last-share", "1"),
+    *(
+        "--prior-augmentation.flip",
+        "--prior-augmentation.first-share",
+        "1",
+        "--prior-augmentation.last-share",
+        "1",
+    ),
 )
 
 SCRIPT = """

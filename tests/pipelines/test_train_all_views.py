@@ -15,15 +15,15 @@ from tiny_runs import (
 )
 
 from pipelines.data.load import load_splits
-from pipelines.runs.augmentation import View
 from pipelines.runs.directory import RunDirectory
+from pipelines.runs.prior_augmentation import View
 from pipelines.runs.tasks import PriorTask
 from stage1_vqvae import code_dump
 from stage1_vqvae.code_dump import read_code_dump, read_other_views
 from stage1_vqvae.model import VQVAE
 from stage2_prior.pretrained import load_prior
 
-VIEWS = ("--augmentation.flip", "--augmentation.shift", "2")
+VIEWS = ("--prior-augmentation.flip", "--prior-augmentation.shift", "2")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_prior_learns_from_as_many_views_as_the_shares_say(dumped, monkeypatch, 
         return found
 
     monkeypatch.setattr(PriorTask, "_batch", watched)
-    shares = ("--augmentation.first-share", share, "--augmentation.last-share", share)
+    shares = ("--prior-augmentation.first-share", share, "--prior-augmentation.last-share", share)
     command("train_prior", "--run", dumped, "--device", "cpu", *shares)
     assert set(seen) == ({1, 2, 3, 4, 5} if learned else {0})
 
@@ -98,22 +98,33 @@ def test_prior_learns_from_as_many_views_as_the_shares_say(dumped, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--augmentation.shift", "1"), "(flipped, right-1, left-1, down-1, up-1), but they are"),
-        (("--augmentation.no-flip",), "(right-2, left-2, down-2, up-2), but they are flipped, r"),
-        (("--augmentation.no-flip", "--augmentation.shift", "0"), "(none), but they are flipped"),
+        (
+            ("--prior-augmentation.shift", "1"),
+            "(flipped, right-1, left-1, down-1, up-1), but they are",
+        ),
+        (
+            ("--prior-augmentation.no-flip",),
+            "(right-2, left-2, down-2, up-2), but they are flipped, r",
+        ),
+        (
+            ("--prior-augmentation.no-flip", "--prior-augmentation.shift", "0"),
+            "(none), but they are flipped",
+        ),
     ],
 )
 def test_training_on_codes_of_other_views_is_refused(dumped, capsys, options, named):
     before = tree(dumped)
     said = refused(capsys, "train_prior", "--run", dumped, *options)
     assert named in said
-    assert "give the --augmentation options that the codes were dumped with" in said
+    assert "give the --prior-augmentation options that the codes were dumped with" in said
     assert tree(dumped) == before
 
 
 def test_shares_are_an_option_of_the_prior_alone(dumped):
-    command("train_prior", "--run", dumped, "--device", "cpu", "--augmentation.last-share", "0")
-    assert RunDirectory(dumped).config().augmentation.last_share == 0
+    command(
+        "train_prior", "--run", dumped, "--device", "cpu", "--prior-augmentation.last-share", "0"
+    )
+    assert RunDirectory(dumped).config().prior_augmentation.last_share == 0
 
 
 def test_missing_codes_of_a_view_are_named(dumped, capsys):
@@ -127,9 +138,9 @@ def test_killed_prior_asks_for_its_own_options_first(tmp_path, run, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
     shutil.rmtree(copy / "prior")
-    other = ("--augmentation.shift", "1")
+    other = ("--prior-augmentation.shift", "1")
     said = refused(capsys, "train_prior", "--run", copy, "--resume", *other)
-    assert "--augmentation.shift was 2, is now 1: repeat the original options" in said
+    assert "--prior-augmentation.shift was 2, is now 1: repeat the original options" in said
     assert "is to be trained, but" in refused(capsys, "train_prior", "--run", copy, *other)
 
 
@@ -166,7 +177,7 @@ def test_killed_dump_goes_on_with_the_views_it_was_asked_for(tmp_path, monkeypat
 
 def test_run_without_labels_learns_views_too(tmp_path, gray_file, capsys):
     path = tmp_path / "run"
-    options = (*TINY, "--prior.kind", "pixelcnn", "--augmentation.flip")
+    options = (*TINY, "--prior.kind", "pixelcnn", "--prior-augmentation.flip")
     command("train_all", *options, "--data.source", f"npz:{gray_file}", "--out", path)
     said = capsys.readouterr().out
     assert said.count("training images also flipped") == 2  # in the plan, and after the dump
@@ -177,7 +188,7 @@ def test_run_without_labels_learns_views_too(tmp_path, gray_file, capsys):
 
 def test_image_is_not_moved_out_of_its_frame(tmp_path, rgb_file, capsys):
     options = (*TINY, "--data.source", f"npz:{rgb_file}", "--out", tmp_path / "run")
-    said = refused(capsys, "train_all", *options, "--augmentation.shift", "8")
+    said = refused(capsys, "train_all", *options, "--prior-augmentation.shift", "8")
     assert "must be below the images' smaller side (8 pixels), got 8" in said
     assert not (tmp_path / "run").exists()
 
@@ -187,8 +198,8 @@ def test_dump_for_another_prior_than_the_one_that_is_there_is_refused(tmp_path, 
     shutil.copytree(run.path, copy)
     shutil.rmtree(copy / "codes")
     before = tree(copy)
-    said = refused(capsys, "dump_codes", "--run", copy, "--augmentation.shift", "1")
-    assert f"{copy}/prior was trained with other --augmentation options" in said
+    said = refused(capsys, "dump_codes", "--run", copy, "--prior-augmentation.shift", "1")
+    assert f"{copy}/prior was trained with other --prior-augmentation options" in said
     assert tree(copy) == before
     command("dump_codes", "--run", copy, "--device", "cpu")  # with the same options
     assert tree(copy / "codes") == tree(run.codes)

@@ -71,7 +71,7 @@ def edited(path, value):
 
 @pytest.mark.parametrize(
     "path",
-    ["seed", "data.limit", "vqvae_training.betas", "prior.kind", "augmentation"],
+    ["seed", "data.limit", "vqvae_training.betas", "prior.kind", "prior_augmentation"],
 )
 def test_missing_field_is_refused_by_name(path):
     with pytest.raises(ValueError, match=path.replace(".kind", "").replace(".", r"\.")):

@@ -10,10 +10,10 @@ from tiny_runs import edit_json, tree
 
 from pipelines.data.data_record import DataRecord, SplitSizes
 from pipelines.files.ownership import LOCK_FILE
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.codes import check_augmentation
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RunDirectory
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.recipes import RECIPES
 from stage2_prior.config import PixelCNNConfig
 
@@ -34,7 +34,7 @@ def begin(run, config, data, *, resume):
 
 
 def begin_codes(run, config):
-    check_augmentation(run, config.augmentation)
+    check_augmentation(run, config.prior_augmentation)
     run.begin(config)
 
 
@@ -250,7 +250,7 @@ def test_run_killed_while_its_config_was_written_begins_again(run, resume):
     assert tree(run.path) == ["config.json"]
 
 
-AUGMENTED = replace(CONFIG, augmentation=AugmentationConfig(flip=True))
+AUGMENTED = replace(CONFIG, prior_augmentation=PriorAugmentationConfig(flip=True))
 
 
 def test_settings_of_a_dump_are_recorded_and_what_a_kill_left_is_removed(begun):
@@ -263,7 +263,7 @@ def test_settings_of_a_dump_are_recorded_and_what_a_kill_left_is_removed(begun):
 @pytest.mark.parametrize("name", ["prior", "checkpoints/prior/step-00000001"])
 def test_dump_with_other_settings_than_a_prior_that_is_there_is_refused(begun, name):
     (begun.path / name).mkdir(parents=True)
-    with pytest.raises(FileExistsError, match=r"prior was trained with other --augmentation"):
+    with pytest.raises(FileExistsError, match=r"prior was trained with other --prior-augmentation"):
         begin_codes(begun, AUGMENTED)
     assert begun.config() == CONFIG
     begin_codes(begun, CONFIG)  # with the prior's own
@@ -331,7 +331,7 @@ def test_value_that_does_not_fit_is_refused_by_name(begun, place, change, field)
 def test_config_of_another_version_is_refused(begun):
     # Of its layout nothing may be assumed.
     begun.config_file.write_text('{"format_version": 99, "kind": "run", "settings": {}}')
-    with pytest.raises(ValueError, match=r"config\.json.*version 2 is required, got 99.*restore"):
+    with pytest.raises(ValueError, match=r"config\.json.*version 3 is required, got 99.*restore"):
         begun.config()
 
 

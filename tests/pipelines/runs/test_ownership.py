@@ -74,7 +74,7 @@ def test_second_writer_is_refused_at_once(
 @pytest.mark.parametrize(
     ("name", "part", "option"),
     [
-        ("dump_codes", "codes", ("--augmentation.flip",)),
+        ("dump_codes", "codes", ("--prior-augmentation.flip",)),
         ("train_prior", "prior", ("--prior-training.epochs", "2")),
     ],
 )

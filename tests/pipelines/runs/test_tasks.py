@@ -8,13 +8,13 @@ import torch
 
 from pipelines.data.image_set import ImageSet
 from pipelines.runs import batches
-from pipelines.runs.augmentation import AugmentationConfig
 from pipelines.runs.batches import (
     code_batches,
     image_batches,
     labelled_batches,
     reconstruct_images,
 )
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask, VQVAETask
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.muon import muon_weights
@@ -180,7 +180,7 @@ def task_with_views(first_share, last_share, num_extra_labels=16):
     prior = build_prior(config, spec)
     splits = {name: split_codes(9) for name in ("train", "validation", "test")}
     views = [moved(splits["train"], v) for v in range(1, 5)]
-    augmentation = AugmentationConfig(shift=1, first_share=first_share, last_share=last_share)
+    augmentation = PriorAugmentationConfig(shift=1, first_share=first_share, last_share=last_share)
     return PriorTask(prior, CodeDump(splits, (5, 8), 3, "hash"), views, augmentation)
 
 

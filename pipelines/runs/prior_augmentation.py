@@ -43,7 +43,7 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentationConfig:
+class PriorAugmentationConfig:
     """Which views of the training images the prior learns besides the images, and how often.
 
     Raises:
@@ -63,11 +63,13 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         if self.shift < 0:
-            raise ValueError(f"augmentation.shift must be at least 0 pixels, got {self.shift}")
+            raise ValueError(
+                f"prior_augmentation.shift must be at least 0 pixels, got {self.shift}"
+            )
         for name in ("first_share", "last_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
-                    f"augmentation.{name} must be in [0, 1], got {getattr(self, name)}"
+                    f"prior_augmentation.{name} must be in [0, 1], got {getattr(self, name)}"
                 )
 
     @property
@@ -103,7 +105,7 @@ class AugmentationConfig:
         """Refuses to move images (C, H, W) out of their own frame."""
         if self.shift >= min(image_shape[1:]):
             raise ValueError(
-                f"augmentation.shift must be below the images' smaller side "
+                f"prior_augmentation.shift must be below the images' smaller side "
                 f"({min(image_shape[1:])} pixels), got {self.shift}"
             )
 

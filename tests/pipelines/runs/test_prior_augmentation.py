@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.runs.augmentation import AugmentationConfig, View
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig, View
 
 # uint8 (1, 1, 3, 4): each pixel its own number.
 IMAGE = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4)
@@ -36,7 +36,7 @@ def test_view_treats_every_image_and_channel_alike():
 
 
 def test_views_are_the_mirrored_image_and_four_moved_ones():
-    views = AugmentationConfig(flip=True, shift=2).other_views
+    views = PriorAugmentationConfig(flip=True, shift=2).other_views
     assert [view.name for view in views] == ["flipped", "right-2", "left-2", "down-2", "up-2"]
     row = torch.zeros(1, 1, 9, 9)
     row[0, 0, 4, 3] = 1
@@ -53,20 +53,20 @@ def test_views_are_the_mirrored_image_and_four_moved_ones():
     ],
 )
 def test_only_the_views_that_were_asked_for(config, names):
-    config = AugmentationConfig(**config)
+    config = PriorAugmentationConfig(**config)
     assert list(config.names) == names
     assert config.num_views == 1 + len(names)
 
 
 def test_share_goes_linearly_from_the_first_to_the_last():
-    config = AugmentationConfig(flip=True, first_share=0.8, last_share=0.2)
+    config = PriorAugmentationConfig(flip=True, first_share=0.8, last_share=0.2)
     shares = [config.share(fraction) for fraction in (0.0, 0.25, 0.5, 1.0)]
     assert shares == pytest.approx([0.8, 0.65, 0.5, 0.2])
 
 
 @pytest.mark.parametrize(("shift", "fits"), [(0, True), (6, True), (7, False), (9, False)])
 def test_images_are_not_moved_out_of_their_frame(shift, fits):
-    config = AugmentationConfig(shift=shift)
+    config = PriorAugmentationConfig(shift=shift)
     if fits:
         config.check_fits((3, 7, 9))
         return
@@ -77,11 +77,11 @@ def test_images_are_not_moved_out_of_their_frame(shift, fits):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"shift": -1}, r"augmentation.shift must be at least 0 pixels, got -1"),
-        ({"first_share": 1.1}, r"augmentation.first_share must be in \[0, 1\], got 1.1"),
-        ({"last_share": -0.1}, r"augmentation.last_share must be in \[0, 1\], got -0.1"),
+        ({"shift": -1}, r"prior_augmentation.shift must be at least 0 pixels, got -1"),
+        ({"first_share": 1.1}, r"prior_augmentation.first_share must be in \[0, 1\], got 1.1"),
+        ({"last_share": -0.1}, r"prior_augmentation.last_share must be in \[0, 1\], got -0.1"),
     ],
 )
 def test_values_out_of_range_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        AugmentationConfig(**values)
+        PriorAugmentationConfig(**values)
