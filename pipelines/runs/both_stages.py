@@ -21,8 +21,8 @@ _SHOWN_SAMPLES = 100
 
 def train_all(options: TrainOptions) -> None:
     """Trains both stages, then samples and writes the report; with `resume`, what is missing."""
-    run, config, resume = options.directory, options.run, options.resume
-    with open_run(options, run.results) as (splits, device):
+    run, resume = options.directory, options.resume
+    with open_run(options, run.results) as (config, splits, device):
         if options.dry_run:
             return
         vqvae = train_vqvae(config, run, splits, device, resume=resume)
