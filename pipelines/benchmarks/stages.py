@@ -31,8 +31,8 @@ def training_step(
     device: torch.device,
 ) -> Callable[[], None]:
     """Returns a function that runs one forward pass, backward pass and optimizer step."""
-    optimizer = ModuleOptimizer(objective, training)
     precision = resolve_precision(training.precision, device)
+    optimizer = ModuleOptimizer(objective, training, precision.dtype)
 
     def step() -> None:
         with precision.autocast(device):

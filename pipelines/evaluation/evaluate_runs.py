@@ -128,6 +128,6 @@ def _evaluate(
         evaluation.write(path)
         write_text(directory.path / TABLE_FILE, to_markdown(evaluation))
         say(to_text(evaluation))
-        report = write_report(directory.path, test=run.splits.test)
+        report = write_report(directory.path, splits=run.splits)
         say(f"wrote {path}, {TABLE_FILE} and {report}")
         return evaluation

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.data.image_set import ImageSet
+from pipelines.data.image_set import DataSplits, ImageSet
+from pipelines.evaluation.metrics.nearest_images import nearest_training_images
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.run_record import RunRecord
 from pipelines.runs.batches import reconstruct_images
@@ -39,6 +40,18 @@ class Strip:
 
 
 @dataclass(frozen=True, eq=False)
+class NearestRow:
+    """Samples and the training images that they are nearest to."""
+
+    samples: NDArray[np.uint8]
+    """uint8 (N, C, H, W)."""
+    training: NDArray[np.uint8]
+    """uint8 (N, C, H, W), the nearest training image of each."""
+    distances: tuple[float, ...]
+    """(N,) root mean square differences of their pixels, in gray levels of 0..255."""
+
+
+@dataclass(frozen=True, eq=False)
 class ReportImages:
     """All images of a report; empty if the run has no model for them."""
 
@@ -50,22 +63,25 @@ class ReportImages:
     """One row per class, or rows without a name."""
     guidance: tuple[Strip, ...] = ()
     temperatures: tuple[Strip, ...] = ()
+    nearest: NearestRow | None = None
+    """Some of the samples with the training images they are nearest to."""
     seed: int = 0
     problem: str = ""
-    """Why reconstructions are missing, as a sentence."""
+    """Why pictures of the data are missing, as a sentence."""
 
 
-def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) -> ReportImages:
-    """Reconstructs test images and samples under several settings; loads `test` if it is None."""
+def make_images(record: RunRecord, splits: DataSplits | None, device: torch.device) -> ReportImages:
+    """Reconstructs test images and samples under several settings; loads `splits` if None."""
     images = ReportImages(seed=record.config.seed)
     if record.vqvae is None:
         return images
     vqvae = record.vqvae.to(device)
     try:
-        test = test or load_run_splits(RunDirectory(record.path)).test
+        splits = splits or load_run_splits(RunDirectory(record.path))
     except (OSError, ValueError) as error:  # models outlive their data
-        images = replace(images, problem=f"Reconstructions need the test images: {error}.")
+        images = replace(images, problem=f"Pictures of the data need its images: {error}.")
     else:
+        test = splits.test
         columns = columns_for(test.image_shape[2])
         in_whole_rows = max(columns, _NUM_RECONSTRUCTIONS // columns * columns)
         originals = test.images[:in_whole_rows].copy()
@@ -79,9 +95,11 @@ def make_images(record: RunRecord, test: ImageSet | None, device: torch.device) 
     ).to(device)
     guidance = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
     temperatures = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]
+    samples = class_strips(pipeline, images.seed)
     return replace(
         images,
-        samples=class_strips(pipeline, images.seed),
+        samples=samples,
+        nearest=None if splits is None else nearest_row(samples, splits.train, device),
         guidance=_strips(pipeline, images.seed, guidance, "guidance_scale")
         if record.prior.can_guide
         else (),
@@ -104,6 +122,15 @@ def class_strips(pipeline: GenerationPipeline, seed: int) -> tuple[Strip, ...]:
     images = pipeline(len(labels), labels, seed=seed).numpy()
     parts = zip(classes.tolist(), np.split(images, len(classes)), strict=True)
     return tuple(Strip(class_name(pipeline, label), part) for label, part in parts)
+
+
+def nearest_row(strips: Sequence[Strip], training: ImageSet, device: torch.device) -> NearestRow:
+    """Finds the nearest training image, by pixels, of a row of samples taken from all strips."""
+    columns = len(strips[0].images)
+    shown = np.stack([strips[i % len(strips)].images[i // len(strips)] for i in range(columns)])
+    found = nearest_training_images(torch.from_numpy(shown).to(device), training.images)
+    nearest = training.images[found.index.numpy()]
+    return NearestRow(shown, nearest, tuple(found.distance.tolist()))
 
 
 def columns_of(pipeline: GenerationPipeline) -> int:

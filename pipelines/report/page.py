@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.data.image_set import ImageSet
+from pipelines.data.image_set import DataSplits
 from pipelines.files.atomic import write_text
 from pipelines.files.environment import environment
 from pipelines.report import evaluation_section, picture_sections, run_sections
@@ -31,7 +31,7 @@ _NAVIGATION = {
 
 
 def write_report(
-    run: Path, *, test: ImageSet | None = None, device: torch.device | None = None
+    run: Path, *, splits: DataSplits | None = None, device: torch.device | None = None
 ) -> Path:
     """Writes `report.html` of a run, replacing an earlier one, and returns its path.
 
@@ -39,15 +39,15 @@ def write_report(
 
     Args:
         run: Run directory.
-        test: The test split; None loads it, and leaves the reconstructions out if the data are
-            gone.
+        splits: The run's images; None loads them, and leaves reconstructions and nearest training
+            images out if the data are gone.
         device: Where to sample; None takes the best available.
     """
     directory = RunDirectory(run)
     device = device or choose_device()
     record = read_run(directory.path)
     start = time.perf_counter()
-    images = make_images(record, test, device)
+    images = make_images(record, splits, device)
     seconds = [("Images of this page", time.perf_counter() - start)]
     if record.evaluation is not None:
         seconds += [(f"Evaluation: {k}", v) for k, v in record.evaluation.seconds.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.report import tuning_section
+from pipelines.report.formatting import format_number
 from pipelines.report.images import MAX_CLASSES, ReportImages, Strip, columns_for
 from pipelines.report.markup import element, paragraph, section, text
 from pipelines.report.pictures import picture_row
@@ -26,6 +27,7 @@ def samples(record: RunRecord, images: ReportImages) -> str:
         "Samples by class" if by_class else "Samples",
         paragraph(text(note)),
         _strips(images.samples, "samples"),
+        *_nearest(images),
         paragraph("More samples: ", element("code", text(command)), class_="note"),
     )
 
@@ -81,6 +83,25 @@ def reconstructions(record: RunRecord, images: ReportImages) -> str:
     plural = "s" if codes != 1 else ""
     note = f"Images of the test split, encoded into {codes:,} code{plural} and decoded."
     return section("reconstructions", "Reconstructions", paragraph(text(note)), figure)
+
+
+def _nearest(images: ReportImages) -> list[str]:
+    """Returns a row of samples above their nearest training images; empty without the data."""
+    row = images.nearest
+    if row is None:
+        return []
+    near, far = (format_number(bound(row.distances), 3) for bound in (min, max))
+    note = (
+        "Of all training images, the ones with the smallest root mean square difference of the "
+        f"pixels: {near} to {far} of 255. A copy would look the same."
+    )
+    figure = element(
+        "figure",
+        picture_row([row.samples, row.training], "Samples above their nearest training images"),
+        element("figcaption", "Upper rows: samples. Lower rows: their nearest training images."),
+        class_="rows",
+    )
+    return [element("h3", "Nearest training images"), paragraph(note, class_="note"), figure]
 
 
 def _strips(strips: Sequence[Strip], what: str) -> str:

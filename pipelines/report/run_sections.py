@@ -23,6 +23,7 @@ from pipelines.report.formatting import (
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
 from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids
 from pipelines.runs.models import num_parameters
+from pipelines.runs.overfitting import PriorFit, verdict
 from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.quantizers.usage import entropy_bits
@@ -136,6 +137,8 @@ def learning_curves(record: RunRecord) -> str:
         charts = [_chart(phase, *curve) for curve in _CURVES[name]]
         if any(charts):
             parts += [element("h3", TITLES[name]), element("div", *charts, class_="charts")]
+        if name == "prior":
+            parts += _verdict(record, phase)
     if not parts:
         return ""
     augmentation = record.config.prior_augmentation
@@ -153,6 +156,18 @@ def learning_curves(record: RunRecord) -> str:
         class_="note",
     )
     return section("curves", "Learning curves", explained, *parts)
+
+
+def _verdict(record: RunRecord, phase: Phase) -> list[str]:
+    """Returns the sentence on overfitting of a finished prior, or nothing."""
+    rows = {row.step: row.values for row in phase.rows if row.kind == "validation"}
+    if not phase.test or phase.best_step is None:
+        return []
+    fit = PriorFit.of(phase.best_step, rows[phase.best_step], max(rows), rows[max(rows)])
+    if fit is None:
+        return []
+    sentence = f"Verdict: {verdict(fit, record.config)}."
+    return [paragraph(text(sentence), class_="warning" if fit.overfits else "note")]
 
 
 def codebook(record: RunRecord) -> str:

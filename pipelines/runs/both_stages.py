@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipelines.cli.echo import say
-from pipelines.data.image_set import ImageSet
+from pipelines.data.image_set import DataSplits
 from pipelines.files.images import save_grid
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.page import write_report
@@ -38,16 +38,16 @@ def train_all(options: TrainOptions) -> None:
                 save_grid(run.samples, images.numpy())
             run.mark_latest()
             if not run.report.exists():
-                _report(run, splits.test, device)
+                _report(run, splits, device)
 
         on_main(show)
     say(f"images: {run.samples} (sampled from the prior), {run.reconstructions} (by stage one)")
     say(f"next: python -m pipelines.sample {run.option} --n 64")
 
 
-def _report(run: RunDirectory, test: ImageSet, device: torch.device) -> None:
+def _report(run: RunDirectory, splits: DataSplits, device: torch.device) -> None:
     """Writes the report; an error does not undo the finished run."""
     try:
-        say(f"report: {write_report(run.path, test=test, device=device)}")
+        say(f"report: {write_report(run.path, splits=splits, device=device)}")
     except (OSError, RuntimeError, ValueError) as error:
         say(f"report: not written ({error}); the run is finished without it")

@@ -17,8 +17,6 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import format_metrics
 from pipelines.training.result import TrainingResult
 
-_OVERFIT_FRACTION = 0.8  # of all steps; best weights before it mean that a training overfits
-
 
 def plan_data(config: RunConfig, splits: DataSplits) -> str:
     """Describes the images, their splits and classes in a few lines."""
@@ -73,25 +71,6 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
         f"{phase}: {format_metrics(values)} on the test split; {result.images_seen:,} images in "
         f"{result.seconds:.0f} s ({result.precision.name}), best weights of step "
         f"{result.best_step:,} of {result.step:,}{early}"
-    )
-
-
-def describe_fit(phase: str, result: TrainingResult, metric: str) -> str:
-    """Compares a metric of the best weights on training and validation images.
-
-    Reports overfitting where the best weights come well before the last. The result has `metric`
-    and `train_` + `metric`.
-    """
-    best, last, training = result.best_metrics, result.last_metrics, f"train_{metric}"
-    fit = (
-        f"{phase}: {metric} of the best weights {best[metric]:.4g} on the validation split, "
-        f"{best[training]:.4g} on as many training images"
-    )
-    if result.best_step > _OVERFIT_FRACTION * result.step:
-        return fit
-    return (
-        f"{fit}; it has overfitted since step {result.best_step:,}: {last[metric]:.4g} on the "
-        f"validation split at step {result.step:,}, {last[training]:.4g} on training images"
     )
 
 

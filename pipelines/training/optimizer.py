@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.muon import as_matrix, as_weight, build_muon, muon_weights
+from pipelines.training.muon import Muon, as_matrix, as_weight, muon_weights
 from pipelines.training.schedule import learning_rate_factor
 
 
@@ -19,23 +19,34 @@ class ModuleOptimizer:
     """Optimizer of every trainable parameter of a module, with schedule and clipping.
 
     The config's kind, learning rate and schedule, weight decay, betas and clip_norm are used.
-    `parameters` are the updated ones.
+    `dtype` is the number format of Muon's matrix products. `parameters` are the updated ones.
 
     Raises:
         ValueError: If the module has nothing to train.
     """
 
-    def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
+    def __init__(
+        self, module: nn.Module, config: TrainingConfig, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.config = config
         self._named = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.parameters = list(self._named.values())
         if not self.parameters:
             raise ValueError("the objective must have at least one parameter to train, got none")
         weights = muon_weights(module) if config.optimizer == "muon" else []
-        # torch's Muon takes matrices only: these share the weights' memory.
+        # Muon takes matrices: these share the weights' memory.
         self._matrices = {w: nn.Parameter(as_matrix(w.detach(), w)) for w in weights}
         others = [parameter for parameter in self.parameters if parameter not in self._matrices]
-        self._muon = build_muon(self._matrices.values(), config) if weights else None
+        self._muon = (
+            Muon(
+                self._matrices.values(),
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                dtype=dtype,
+            )
+            if weights
+            else None
+        )
         self._adamw = _build_adamw(others, config) if others else None
 
     @property

@@ -38,6 +38,11 @@ class Precision:
     reason: str
     """Why, as the end of the sentence "trains in bf16: ..."."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of this format."""
+        return torch.bfloat16 if self.name == "bf16" else torch.float32
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """Returns the context in which an objective's forward pass runs."""
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.name == "bf16")

@@ -55,7 +55,7 @@ class TrainStep:
         )
         self._batches = task.batches(plan, device)
         self._optimizers = {
-            name: ModuleOptimizer(spec.module, spec.config)
+            name: ModuleOptimizer(spec.module, spec.config, precision.dtype)
             for name, spec in task.optimizers(config).items()
         }
         _require_one_owner(task.objective, self._optimizers)

@@ -54,7 +54,7 @@ def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None
         chosen = arguments(tuning.nearest.settings)
         say(f"next: python -m pipelines.evaluate {directory.option}{chosen}")
         tuning.write(path)
-        say(f"wrote {path} and {write_report(directory.path, test=splits.test)}")
+        say(f"wrote {path} and {write_report(directory.path, splits=splits)}")
 
 
 def check_data(directory: RunDirectory) -> None:

@@ -68,7 +68,7 @@ def test_evaluation_of_moved_data_renews_the_whole_report(run, moved):
     command("evaluate", "--run", run, *CPU, "--data.source", f"npz:{moved}")
     assert Evaluation.read(run / "evaluation.json").metrics
     page = (run / "report.html").read_text()
-    assert "Reconstructions need the test images" not in page
+    assert "Pictures of the data need its images" not in page
     assert "gone.npz" in RunDirectory(run).config().data.source  # only a training records the place
 
 

@@ -1,10 +1,14 @@
 """A prior that overfits is reported, and stopped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_runs import one_thread
 
-from pipelines.runs.messages import describe_fit
+from pipelines.runs.config import RunConfig
+from pipelines.runs.overfitting import PriorFit, remedy, verdict
+from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog, read_metrics
@@ -75,12 +79,56 @@ def test_bits_of_training_images_fall_away_from_those_of_validation(stopped):
     assert stopped.result.last_metrics == last
 
 
-def test_end_reports_both_metrics_and_overfitting(stopped):
-    best, last = stopped.result.best_metrics, stopped.result.last_metrics
-    said = describe_fit("prior", stopped.result, "bits_per_code")
-    assert f"{best['bits_per_code']:.4g} on the validation split" in said
-    assert f"{best['train_bits_per_code']:.4g} on as many training images" in said
-    assert (
-        f"since step {stopped.result.best_step}: {last['bits_per_code']:.4g} on the validation"
-        in said
+def test_end_says_that_it_overfits_and_since_when(stopped):
+    result = stopped.result
+    fit = PriorFit.of(result.best_step, result.best_metrics, result.step, result.last_metrics)
+    assert fit.overfits
+    said = verdict(fit, RunConfig())
+    best, last = result.best_metrics, result.last_metrics
+    assert f"{best['bits_per_code']:.4g} bits per code on the validation split" in said
+    assert f"{best['train_bits_per_code']:.4g} on training images" in said
+    assert f"step {result.best_step} of {result.step}" in said
+    assert f"{last['bits_per_code']:.4g} against {last['train_bits_per_code']:.4g}" in said
+
+
+def fit_of(**changed):
+    metrics = {"step": 1250, "best_step": 1240, "validation": 5.0, "train": 4.9}
+    last = {"last_validation": 5.01, "last_train": 4.8}
+    return PriorFit(**metrics | last | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "overfits"),
+    [
+        ({}, False),
+        # The best weights at four fifths of the steps, and just after.
+        ({"best_step": 1000}, True),
+        ({"best_step": 1001}, False),
+        # A gap of 15 % of the validation bits, and just above.
+        ({"train": 4.25}, False),
+        ({"train": 4.24}, True),
+    ],
+)
+def test_early_best_weights_or_a_gap_are_overfitting(changed, overfits):
+    fit = fit_of(**changed)
+    assert fit.overfits == overfits
+    assert verdict(fit, RunConfig()).startswith("overfits" if overfits else "no overfitting")
+
+
+def test_remedy_names_only_options_that_are_not_in_use():
+    plain = RunConfig()
+    assert "--prior-augmentation.flip" in remedy(plain)
+    assert "--prior-augmentation.shift 2" in remedy(plain)
+    assert "--prior.dropout 0.2" in remedy(plain)
+    used = replace(
+        plain,
+        prior_augmentation=PriorAugmentationConfig(flip=True, shift=2),
+        prior=TransformerConfig(dropout=0.3),
     )
+    assert "augmentation" not in remedy(used)
+    assert "dropout" not in remedy(used)
+    assert "--prior.width" in remedy(used)
+
+
+def test_missing_metrics_give_no_verdict():
+    assert PriorFit.of(1, {"bits_per_code": 1.0}, 2, {"bits_per_code": 1.0}) is None

@@ -22,9 +22,10 @@ from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluation.record import Metric
 from pipelines.generation.pipeline import GenerationPipeline
+from pipelines.report.formatting import format_number
 from pipelines.report.images import GUIDANCE_SCALES, TEMPERATURES
 from pipelines.report.page import write_report
-from pipelines.report.pictures import image_row, stacked
+from pipelines.report.pictures import GAP, image_row, stacked
 from pipelines.training.metrics_log import read_metrics
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.model import VQVAE
@@ -77,6 +78,8 @@ def strips(page, key):
     """The rows of images in a part of the page, by name."""
     found = {}
     for figure in part(page, key).iter("figure"):
+        if figure.get("class") != "strip":
+            continue
         blocks = [pixels(image) for image in figure.iter("img")]
         found[words(figure.find("figcaption"))] = blocks
     return found
@@ -182,6 +185,42 @@ def test_reconstructions_stand_below_their_originals(rgb_run, rgb_file):
         np.testing.assert_array_equal(block, pixels_)
 
 
+def test_samples_stand_above_their_nearest_training_images(rgb_run, rgb_file):
+    page = ElementTree.fromstring((rgb_run / "report.html").read_text())
+    (figure,) = (f for f in part(page, "samples").iter("figure") if f.get("class") == "rows")
+    shown = [pixels(image)[..., :3].astype(np.int64) for image in figure.iter("img")]
+    training = load_splits(DataConfig(source=f"npz:{rgb_file}")).train.images.astype(np.int64)
+    _, _, height, width = training.shape
+    pairs = [
+        (block[:height, x : x + width], block[-height:, x : x + width])
+        for block in shown
+        for x in range(0, block.shape[1], width + GAP)
+    ]
+    distances = []
+    for sample, nearest in pairs:
+        squared = ((training.transpose(0, 2, 3, 1) - sample) ** 2).mean(axis=(1, 2, 3))
+        assert ((nearest - sample) ** 2).mean() == pytest.approx(squared.min())
+        distances.append(squared.min() ** 0.5)
+    nearest, farthest = (format_number(bound(distances), 3) for bound in (min, max))
+    assert f"{nearest} to {farthest} of 255" in words(part(page, "samples"))
+
+
+def test_curves_end_with_a_verdict_on_overfitting(run):
+    rows = [r for r in read_metrics(run / "metrics.jsonl") if r.phase == "prior"]
+    verdict = {"overfits": 1.0, "no overfitting": 8.0}
+    for expected, train in verdict.items():
+        write_metrics(
+            run,
+            [
+                replace(r, values={"bits_per_code": 8.0, "train_bits_per_code": train})
+                if r.kind == "validation"
+                else r
+                for r in rows
+            ],
+        )
+        assert f"Verdict: {expected}" in words(part(report(run), "curves"))
+
+
 def test_tiles_are_those_of_the_metrics_file(rgb_run):
     page = ElementTree.fromstring((rgb_run / "report.html").read_text())
     test = {r.phase: r.values for r in read_metrics(rgb_run / "metrics.jsonl") if r.kind == "test"}
@@ -275,7 +314,7 @@ def test_run_whose_data_are_gone_goes_without_reconstructions(run):
     edit_json(run / "config.json", lambda c: c["run"]["data"].update(source="npz:gone.npz"))
     page = report(run)
     assert not list(part(page, "reconstructions").iter("img"))
-    assert "need the test images" in words(part(page, "reconstructions"))
+    assert "need its images" in words(part(page, "reconstructions"))
     assert "gone.npz" in words(part(page, "reconstructions"))
     assert list(part(page, "samples").iter("img"))
 

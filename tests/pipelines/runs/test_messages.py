@@ -35,20 +35,6 @@ def test_line_after_a_training_has_metrics_time_and_best_step(early, capsys):
     assert ("stopped early" in line) == early
 
 
-# The best step is 1,000: four fifths of 1,250.
-@pytest.mark.parametrize(("step", "overfitted"), [(1240, False), (1250, True)])
-def test_fit_compares_training_with_validation_and_reports_overfitting(step, overfitted):
-    metrics = {
-        "best_metrics": {"bits_per_code": 5.21234, "train_bits_per_code": 4.9},
-        "last_metrics": {"bits_per_code": 5.9, "train_bits_per_code": 3.1},
-    }
-    result = TrainingResult(**RESULT | metrics | {"step": step}, stopped_early=False)
-    best, *last = messages.describe_fit("prior", result, "bits_per_code").split(";")
-    assert re.search(r"5\.212 on the validation split, 4\.9 on", best)
-    expected = r"step 1,000: 5\.9 on the validation split at step 1,250, 3\.1 on"
-    assert [bool(re.search(expected, part)) for part in last] == [True] * overfitted
-
-
 def test_plan_says_how_many_broken_files_were_skipped(photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path / "photos")
     for name in "abcdefgh":
