@@ -26,7 +26,8 @@ from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.objective import VQVAEObjective
 from stage2_prior.objective import PriorObjective
 
-_PROCESS_BYTES = 350 * 2**20  # Python with torch and its kernels
+_PROCESS_BYTES = 600 * 2**20  # Python with torch and all other imports
+_WORKING_TENSORS = 4  # of the largest size, in the middle of a backward pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,7 @@ class StageCost:
     """Weights with their gradients, the optimizer's moments, the averaged weights and their best
     copy."""
     activation_bytes: int
-    """What a batch's forward pass keeps for the backward pass."""
+    """What a batch's forward pass keeps for the backward pass, and what that works with."""
 
     @property
     def training_flops(self) -> int:
@@ -128,7 +129,7 @@ def _count(
         flops=counter.get_total_flops() // len(batch[0]),
         # Gradients, and Muon's moment or AdamW's two; the state, its average and the best one.
         state_bytes=4 * (3 * parameters - with_one_moment) + 3 * sum(map(_num_bytes, state)),
-        activation_bytes=sum(saved.values()),
+        activation_bytes=sum(saved.values()) + _WORKING_TENSORS * max(saved.values()),
     )
 
 

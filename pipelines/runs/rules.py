@@ -74,6 +74,7 @@ _TRAINING_SHARE = 0.9  # of the hours; the rest is for validation, codes, sample
 _VALIDATION_SHARE = 0.05  # of a training's work, within the numbers of validations below
 _VALIDATIONS = (4, 40)
 _PATIENCE = 0.25  # share of all validations
+_LEAST_PATIENCE = 3  # validations
 
 
 def warnings(num_images: int) -> Iterator[str]:
@@ -193,11 +194,11 @@ def _validations(facts: Facts, config: RunConfig) -> Iterator[Choice]:
             value=float(f"{training.epochs / count:.2g}"),
             reason=f"{count} times in all, on {facts.num_validation:,} images",
         )
-        patience = math.ceil(count * _PATIENCE)
+        patience = max(_LEAST_PATIENCE, math.ceil(count * _PATIENCE))
         yield Choice(
             option=f"--{stage}-training.patience",
             value=patience,
-            reason=f"ends after {_PATIENCE:.0%} of the training without a better validation",
+            reason=f"ends after {patience / count:.0%} of the training without a better validation",
         )
 
 

@@ -82,7 +82,7 @@ def test_activations_grow_with_the_images_of_a_pass():
 
 def test_bfloat16_keeps_less():
     single, half = (costs(precision=precision)[1] for precision in (FP32, BF16))
-    assert half.activation_bytes < 0.9 * single.activation_bytes
+    assert half.activation_bytes < 0.95 * single.activation_bytes
     assert half.flops == single.flops
 
 
