@@ -48,9 +48,12 @@ class VQVAEObjective(nn.Module):
         """Fits the quantizer's start to as many batches of uint8 images as it needs."""
         self.model.quantizer.initialise(map(self.model.encode_features, batches))
 
-    def scale_usage(self, batch_size: int) -> None:
-        """Sets the number of images of a forward pass in training, over all processes."""
-        height, width = self.model.grid_shapes[0]
+    def scale_usage(self, batch_size: int, image_size: tuple[int, int]) -> None:
+        """Sets the number of images of a forward pass in training, over all processes.
+
+        `image_size` is their height and width, which may be less than `model.image_shape`.
+        """
+        height, width = (-(-side // self.model.strides[0]) for side in image_size)
         self.model.quantizer.scale_usage(batch_size * height * width)
 
     def set_progress(self, fraction: float) -> None:

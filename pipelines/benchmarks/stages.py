@@ -58,6 +58,7 @@ def benchmark_stages(
 
     size = config.vqvae_training.batch_size
     images = torch.randint(256, (size, *image_shape), dtype=torch.uint8, device=device)
+    images = config.vqvae_augmentation(images)
     objective = VQVAEObjective(vqvae).train()
     _benchmark_training("vqvae", objective, (images,), config.vqvae_training, repetitions, device)
     size = config.prior_training.batch_size

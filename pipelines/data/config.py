@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipelines.data.form import Fit, ImageForm, check_background
 from pipelines.files.names import printable
 
 NAMED_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "svhn")
@@ -61,8 +62,15 @@ class DataConfig:
     download: bool = True
     """Whether a named set that is not found may be downloaded into `root`."""
     image_size: tuple[int, int] | None = None
-    """Height and width in pixels; every image is resized to cover it and cropped about its centre.
-    None keeps the images' own size, which must then be the same for all."""
+    """Height and width in pixels that every image is brought to. None keeps the images' own size,
+    which must then be the same for all."""
+    fit: Fit = "crop"
+    """How an image of another aspect ratio is brought to `image_size`: crop resizes it to cover the
+    size and cuts off what stands out on both sides, pad resizes it to fit inside and fills the rest
+    with `background`, stretch resizes both sides."""
+    background: str = "white"
+    """Colour that transparent images are put on, and of the padding of fit pad: a name such as
+    black, or #rrggbb. Gray images take its luma."""
     channels: Literal[1, 3] | None = None
     """1 for gray, 3 for RGB; images are converted. None keeps what the source has (a folder: gray
     if every file in it is, else RGB)."""
@@ -91,8 +99,14 @@ class DataConfig:
     exhaust memory. A JPEG counts at the fraction of its size at which `image_size` has it
     decoded."""
 
+    @property
+    def form(self) -> ImageForm:
+        """The form that images are brought to."""
+        return ImageForm(self.image_size, self.fit, self.background)
+
     def __post_init__(self) -> None:
         parse_source(self.source)
+        check_background(self.background)
         size, limit = self.image_size, self.limit
         rules = {
             "image_size": (

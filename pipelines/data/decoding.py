@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.config import MAX_IMAGE_MEGAPIXELS
-from pipelines.data.pixels import GRAY_MODES, shrink_on_load, to_pixels
+from pipelines.data.form import ImageForm
+from pipelines.data.pixels import ALPHA_MODES, GRAY_MODES, shrink_on_load, to_pixels, upright_size
 from pipelines.files.names import one_line, printable
 
 T = TypeVar("T")
@@ -48,6 +49,10 @@ class Header:
     """Whether the image is gray."""
     num_pixels: int
     """Pixels that decoding holds in memory."""
+    size: tuple[int, int] = (1, 1)
+    """Height and width, upright."""
+    is_transparent: bool = False
+    """Whether pixels may be transparent."""
 
 
 @cache
@@ -82,7 +87,7 @@ def decoding_threads() -> Iterator[ThreadPoolExecutor]:
 
 def read_pixels(
     path: Path,
-    image_size: tuple[int, int] | None,
+    form: ImageForm,
     channels: int,
     max_megapixels: int = MAX_IMAGE_MEGAPIXELS,
 ) -> NDArray[np.uint8]:
@@ -90,7 +95,7 @@ def read_pixels(
 
     Args:
         path: A file of one of `FORMATS`, whatever its ending says.
-        image_size: Height and width to bring them to, or None to keep the image's own.
+        form: Size and background to bring them to.
         channels: 1 for gray, 3 for RGB.
         max_megapixels: Millions of pixels that decoding may hold in memory.
 
@@ -101,28 +106,31 @@ def read_pixels(
         BrokenImageError: The file cannot be opened or decoded.
         TooLargeImageError: It has too many pixels.
     """
-    with _opened(path, image_size, max_megapixels) as (image, _):
-        return to_pixels(image, image_size, channels)
+    with _opened(path, form, max_megapixels) as (image, _, _):
+        return to_pixels(image, form, channels)
 
 
-def read_header(
-    path: Path, image_size: tuple[int, int] | None, max_megapixels: int = MAX_IMAGE_MEGAPIXELS
-) -> Header:
+def read_header(path: Path, form: ImageForm, max_megapixels: int = MAX_IMAGE_MEGAPIXELS) -> Header:
     """Reads the header of an image file; arguments and errors as of `read_pixels`."""
-    with _opened(path, image_size, max_megapixels) as (image, held):
+    with _opened(path, form, max_megapixels) as (image, size, held):
         copies = 2 if image.format in ("WEBP", "AVIF", "HEIF") else 1  # and Pillow's own pixels
-        return Header(image.mode in GRAY_MODES, copies * held)
+        return Header(
+            is_gray=image.mode in GRAY_MODES,
+            num_pixels=copies * held,
+            size=upright_size(image, size),
+            is_transparent=image.mode in ALPHA_MODES or "transparency" in image.info,
+        )
 
 
 @contextmanager
 def _opened(
-    path: Path, image_size: tuple[int, int] | None, max_megapixels: int
-) -> Iterator[tuple[Image.Image, int]]:
-    """Opens an image; yields it and the number of pixels that decoding holds in memory."""
+    path: Path, form: ImageForm, max_megapixels: int
+) -> Iterator[tuple[Image.Image, tuple[int, int], int]]:
+    """Opens an image; yields it, its width and height, and the pixels that decoding holds."""
     try:
         with Image.open(path, formats=_formats()) as image:
             size = image.size
-            shrink_on_load(image, image_size)
+            shrink_on_load(image, form.size)
             is_shrunk = image.size != size and _is_sequential(image)
             held = math.prod(image.size if is_shrunk else size)
             if held > max_megapixels * 1_000_000:
@@ -130,7 +138,7 @@ def _opened(
                     f"{printable(path)} must have at most {max_megapixels} megapixels, got "
                     f"{size[0]}x{size[1]}: scale it down"
                 )
-            yield image, held
+            yield image, size, held
     except BrokenImageError:
         raise
     except Exception as error:  # Pillow raises nearly anything on a damaged file

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
 
@@ -24,6 +25,7 @@ from pipelines.data.decoding import (
 )
 from pipelines.data.folder_splits import read_tree
 from pipelines.data.folder_tree import FileList, find_images
+from pipelines.data.form import ImageForm, describe_losses
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.splitting import split
 from pipelines.files.names import printable
@@ -39,7 +41,7 @@ def read_headers(
     """
 
     def read(path: Path) -> Header:
-        return read_header(path, config.image_size, config.max_image_megapixels)
+        return read_header(path, config.form, config.max_image_megapixels)
 
     headers = []
     for _, header in read_all(pool, paths, read):
@@ -118,7 +120,7 @@ def decode(
     """
 
     def read(path: Path) -> NDArray[np.uint8]:
-        return read_pixels(path, config.image_size, channels, config.max_image_megapixels)
+        return read_pixels(path, config.form, channels, config.max_image_megapixels)
 
     pixels = None
     kept: list[int] = []
@@ -167,7 +169,11 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
             strict=True,
         )
     validation, test = others
-    return DataSplits(train, validation, test, given.class_names, sum(skipped), given.notes)
+    every = [header for part in headers for header in part]
+    num_transparent = sum(header.is_transparent for header in every)
+    losses = describe_losses([header.size for header in every], num_transparent, config.form)
+    notes = (*given.notes, *losses)
+    return DataSplits(train, validation, test, given.class_names, sum(skipped), notes)
 
 
 @contextmanager
@@ -183,21 +189,27 @@ def _naming_options() -> Iterator[None]:
         ) from error
 
 
-def read_images(path: Path, image_shape: tuple[int, int, int]) -> tuple[ImageSet, tuple[str, ...]]:
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """Images of files that belong to no data set."""
+
+    images: ImageSet
+    """In the order of their paths, without labels."""
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of each image in its file, upright."""
+    notes: tuple[str, ...]
+    """Skipped files, in sentences."""
+
+
+def read_images(path: Path, channels: int, form: ImageForm) -> OwnImages:
     """Reads one image file, or all of a folder at any depth, without splits or labels.
 
-    Args:
-        path: An image file or a folder.
-        image_shape: (C, H, W) of the result, C = 1 or 3.
-
-    Returns:
-        The images in the order of their paths, and notes on skipped files, in sentences.
+    `channels` is 1 for gray, 3 for RGB.
     """
-    channels, *size = image_shape
     paths, notes = ([path], ()) if path.is_file() else find_images(path)
-    config = DataConfig(image_size=(size[0], size[1]))
+    config = DataConfig(image_size=form.size, fit=form.fit, background=form.background)
     with decoding_threads() as pool:
         headers = read_headers(pool, paths, config)
         files = FileList(tuple(paths), None)
         images, _ = decode(pool, files, headers, channels, config, SameSize())
-    return images, notes
+    return OwnImages(images, tuple(header.size for header in headers), tuple(notes))

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.data.cifar10 import load_cifar10
 from pipelines.data.config import DataConfig, parse_source
 from pipelines.data.folder import load_folder
+from pipelines.data.form import describe_losses
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.mnist import FASHION_CLASSES, load_fashion_mnist, load_mnist
 from pipelines.data.npz import read_npz
@@ -55,12 +56,16 @@ def _load(config: DataConfig) -> DataSplits:
     train, validation, test = (
         fit_images(
             part if config.labels else replace(part, labels=None),
-            config.image_size,
+            config.form,
             config.channels,
         )
         for part in parts
     )
-    return DataSplits(train, validation, test, given.class_names if config.labels else ())
+    height, width = given.train.image_shape[1:]
+    count = len(train) + len(validation) + len(test)
+    losses = describe_losses([(height, width)] * count, 0, config.form)
+    class_names = given.class_names if config.labels else ()
+    return DataSplits(train, validation, test, class_names, notes=tuple(losses))
 
 
 def _read_arrays(kind: str, path: Path | None, config: DataConfig) -> GivenSplits[ImageSet]:

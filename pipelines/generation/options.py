@@ -61,7 +61,7 @@ class InpaintOptions(_SamplingOptions):
 
     images: Path | None = None
     """Your own images: a file, or a folder of files, brought to the size and channels the run was
-    trained on. None takes those of the test split."""
+    trained on, as its own images were. None takes those of the test split."""
     data: DataLocation = field(default_factory=DataLocation)
     """Where the run's images are now, for those of the test split."""
     num_images: int = 8
@@ -70,8 +70,8 @@ class InpaintOptions(_SamplingOptions):
     """What is masked: a half, or in the center half the height by half the width. None without a
     mask file masks the right half."""
     mask: Path | None = None
-    """Image file of the size the run was trained on, instead of --hide: black pixels are unknown,
-    all others known."""
+    """Image file instead of --hide: black pixels are unknown, all others known. It has the size the
+    run was trained on, or that of all files of --images, which it is then fitted like."""
     n: int = 4
     """Completions per image; the first has the seed, the next the seed plus one."""
     label: str | None = None
@@ -94,7 +94,7 @@ class ReconstructOptions:
     """Which split of the data."""
     images: Path | None = None
     """Your own images instead of a split: a file, or a folder of files. They are brought to the
-    size and channels the run was trained on."""
+    size and channels the run was trained on, as its own images were."""
     data: DataLocation = field(default_factory=DataLocation)
     """Where the run's images are now."""
     out: Path | None = None

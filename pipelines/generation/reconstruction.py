@@ -24,9 +24,10 @@ def write_reconstructions(options: ReconstructOptions) -> None:
     refuse_in_data(options.out, options.data.of(directory.config().data))
     device = choose_device(options.device)
     model = load_tokenizer(directory.vqvae).to(device)
-    images, what = images_to_show(
+    found = images_to_show(
         directory, model.image_shape, options.split, options.images, options.data
     )
+    images = found.images
     metrics = measure_reconstruction(model, image_batches(images, device))
     shown = ImageSet(images.images[: options.n])
     picture = draw_reconstructions(shown.images, reconstruct_images(model, shown))
@@ -34,6 +35,6 @@ def write_reconstructions(options: ReconstructOptions) -> None:
     say(
         f"psnr {metrics.psnr:.2f} dB, l1 {metrics.l1:.2f} of 255, usage "
         f"{min(metrics.usage):.1%}, perplexity {min(metrics.perplexity):.0f} over {len(images):,} "
-        f"images of {what}"
+        f"images of {found.description}"
     )
     say(f"wrote {len(shown)} pairs to {out}")

@@ -114,13 +114,14 @@ def settings(record: RunRecord) -> str:
         ]
     if config.prior_augmentation.names:
         prior.append(also_seen(config.prior_augmentation.names))
+    vqvae_training = (_training(config.vqvae_training), str(config.vqvae_augmentation))
     items = [
         ("Recipe", text(config.recipe)),
         ("Data", text(f"{record.source}, fingerprint {data.fingerprint}")),
         ("Images", text(f"{format_size(height, width, channels)}, {classes_of(record)}; {splits}")),
         ("Classes", text(", ".join(data.class_names))),
         ("Stage one", text(", ".join(vqvae))),
-        ("Its training", text(_training(config.vqvae_training))),
+        ("Its training", text(", ".join(filter(None, vqvae_training)))),
         ("Stage two", text(", ".join(prior))),
         ("Its training", text(_training(config.prior_training))),
         ("Seed", text(config.seed)),
@@ -141,8 +142,9 @@ def learning_curves(record: RunRecord) -> str:
             parts += _verdict(record, phase)
     if not parts:
         return ""
-    augmentation = record.config.prior_augmentation
-    augmented = (
+    augmentation, seen = record.config.prior_augmentation, str(record.config.vqvae_augmentation)
+    augmented = f"; stage one's are of {seen}" if seen else ""
+    augmented += (
         "; the prior's include augmented images, of which there are ever "
         f"{'fewer' if augmentation.last_share <= augmentation.first_share else 'more'}"
         if augmentation.names

@@ -11,6 +11,7 @@ from pipelines.cli.options import Device, check_seed
 from pipelines.data.config import DataConfig
 from pipelines.files.records import to_json
 from pipelines.runs.prior_augmentation import PriorAugmentationConfig
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.config import FIELDS_WITHOUT_EFFECT, PrecisionChoice, TrainingConfig
 from pipelines.training.launch import num_processes
 from stage1_vqvae.config import VQVAEConfig
@@ -50,6 +51,8 @@ class RunConfig:
     """Stage one: the VQ-VAE."""
     vqvae_training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of stage one."""
+    vqvae_augmentation: VQVAEAugmentationConfig = field(default_factory=VQVAEAugmentationConfig)
+    """Random crops and mirrored images that stage one trains on."""
     prior_augmentation: PriorAugmentationConfig = field(default_factory=PriorAugmentationConfig)
     """Other views of the training images that the prior learns from."""
     prior: PriorConfig = field(default_factory=TransformerConfig)

@@ -62,14 +62,15 @@ def count_costs(
     num_classes: int | None,
     precision: Precision,
 ) -> tuple[StageCost, StageCost]:
-    """Counts the cost of stage one and of stage two, for images (C, H, W)."""
+    """Counts the cost of stage one and of stage two, for images (C, H, W) or their crops."""
     with FakeTensorMode():
         vqvae = new_vqvae(config, image_shape)
         # In evaluation mode: the statistics of a codebook depend on content, and cost little.
         objective = VQVAEObjective(vqvae).eval()
         training = config.vqvae_training
         size = training.batch_size // training.accumulation
-        images = torch.zeros(size, *image_shape, dtype=torch.uint8)
+        height, width = config.vqvae_augmentation.image_size(image_shape)
+        images = torch.zeros(size, image_shape[0], height, width, dtype=torch.uint8)
         first = _count(objective, (images,), training, precision)
 
         grids, training = grid_specs(vqvae), config.prior_training

@@ -32,10 +32,11 @@ def plan_models(config: RunConfig, splits: DataSplits) -> tuple[str, str]:
     grids = grid_specs(vqvae)
     prior = new_prior(config, grids, splits.num_classes, device="meta")
     codes = " + ".join(f"{g.height}x{g.width} codes of {g.codebook_size}" for g in grids)
+    seen = str(config.vqvae_augmentation)
     views = also_seen(config.prior_augmentation.names)
     return (
         f"vqvae: {config.vqvae.quantizer.kind} quantizer, {codes}, {_count(vqvae)}, "
-        f"{_length(config.vqvae_training, len(splits.train))}",
+        f"{_length(config.vqvae_training, len(splits.train))}" + (f", {seen}" if seen else ""),
         f"prior: {config.prior.kind}, {_count(prior)}, "
         f"{_length(config.prior_training, len(splits.train))}" + (f", {views}" if views else ""),
     )

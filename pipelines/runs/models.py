@@ -23,6 +23,7 @@ def new_vqvae(
     config: RunConfig, image_shape: tuple[int, int, int], *, device: str = "cpu"
 ) -> VQVAE:
     """Builds the VQ-VAE for images (C, H, W), with the weights of `config.vqvae_from` or random."""
+    config.vqvae_augmentation.check_fits(image_shape, config.vqvae.downsampling)
     with torch.device(device):
         vqvae = VQVAE(config.vqvae, image_shape)
     if config.vqvae_from is not None:

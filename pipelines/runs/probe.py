@@ -39,7 +39,14 @@ def measure_speed(config: RunConfig, splits: DataSplits, device: torch.device) -
     torch.manual_seed(config.seed)
     vqvae = new_vqvae(config, splits.image_shape)
     passes = config.vqvae_training.batch_size // config.vqvae_training.accumulation
-    task = VQVAETask(vqvae, splits.train, splits.validation, passes)
+    task = VQVAETask(
+        vqvae,
+        splits.train,
+        splits.validation,
+        passes,
+        augmentation=config.vqvae_augmentation,
+        has_codebook=True,
+    )
     return Speed(
         vqvae=_images_per_second(task, config.vqvae_training, device),
         prior=_images_per_second(

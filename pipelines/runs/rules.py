@@ -27,15 +27,16 @@ class _Size(NamedTuple):
     side: float
     downsampling: int
     fine_width: int
+    crop: int | None  # of the training images of stage one
     batch_size: int  # of stage one
 
 
 _SIZES = (
-    _Size(side=16, downsampling=2, fine_width=64, batch_size=64),
-    _Size(side=32, downsampling=4, fine_width=64, batch_size=64),
-    _Size(side=64, downsampling=8, fine_width=64, batch_size=64),
-    _Size(side=128, downsampling=8, fine_width=48, batch_size=32),
-    _Size(side=math.inf, downsampling=16, fine_width=32, batch_size=16),
+    _Size(side=16, downsampling=2, fine_width=64, crop=None, batch_size=64),
+    _Size(side=32, downsampling=4, fine_width=64, crop=None, batch_size=64),
+    _Size(side=64, downsampling=8, fine_width=64, crop=None, batch_size=64),
+    _Size(side=128, downsampling=8, fine_width=48, crop=64, batch_size=64),
+    _Size(side=math.inf, downsampling=16, fine_width=32, crop=128, batch_size=32),
 )
 
 
@@ -159,8 +160,21 @@ def _augmentation(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     shift = min(config.vqvae.downsampling // 2, min(facts.image_shape[1:]) - 1) if augments else 0
     number = f"{facts.num_train:,} training images"
     reason = f"{number} would be overfitted" if augments else f"{number} are enough"
+    yield Choice(option="--vqvae-augmentation.flip", value=augments, reason=reason)
     yield Choice(option="--prior-augmentation.flip", value=augments, reason=reason)
     yield Choice(option="--prior-augmentation.shift", value=shift, reason=reason)
+
+
+def _crop(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    _, height, width = facts.image_shape
+    factor, wanted = config.vqvae.downsampling, _size(facts).crop
+    largest = min(height, width) // factor * factor
+    crop = wanted and min(wanted // factor * factor, largest)
+    yield Choice(
+        option="--vqvae-augmentation.crop",
+        value=crop or None,
+        reason=f"{height}x{width} pixels" + (", in less time" if crop else " in one piece"),
+    )
 
 
 def _epochs(facts: Facts, config: RunConfig) -> Iterator[Choice]:
@@ -184,11 +198,13 @@ def _epochs(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 
 def _validations(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    for stage, training, splits in (
-        ("vqvae", config.vqvae_training, 1),
+    height, width = config.vqvae_augmentation.image_size(facts.image_shape)
+    whole_images = math.prod(facts.image_shape[1:]) / (height * width)
+    for stage, training, work in (
+        ("vqvae", config.vqvae_training, whole_images),
         ("prior", config.prior_training, 2),  # on as many training images, too
     ):
-        count = _num_validations(facts, training, splits)
+        count = _num_validations(facts, training, work)
         yield Choice(
             option=f"--{stage}-training.validate-every",
             value=float(f"{training.epochs / count:.2g}"),
@@ -210,6 +226,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     _prior_heads,
     _batch_sizes,
     _augmentation,
+    _crop,
 )
 """Rules that need no speed, in their order."""
 LENGTH_RULES: tuple[Rule, ...] = (_epochs, _validations)
@@ -226,6 +243,8 @@ CHOSEN_OPTIONS = (
     "--prior.num-heads",
     "--vqvae-training.batch-size",
     "--prior-training.batch-size",
+    "--vqvae-augmentation.flip",
+    "--vqvae-augmentation.crop",
     "--prior-augmentation.flip",
     "--prior-augmentation.shift",
     "--vqvae-training.epochs",
@@ -252,11 +271,12 @@ def _codes_per_image(facts: Facts, config: RunConfig) -> int:
     return -(-height // factor) * -(-width // factor)
 
 
-def _num_validations(facts: Facts, training: TrainingConfig, splits: int) -> int:
+def _num_validations(facts: Facts, training: TrainingConfig, work: float) -> int:
+    """Counts validations of which each does `work` forward passes of training for an image."""
     fewest, most = _VALIDATIONS
-    work = training.epochs * facts.num_train
-    work_of_one = splits * facts.num_validation / 3  # a training step has a backward pass, too
-    return int(min(max(_VALIDATION_SHARE * work / work_of_one, fewest), most))
+    passes = 3 * training.epochs * facts.num_train  # a backward pass counts two
+    affordable = _VALIDATION_SHARE * passes / (work * facts.num_validation)
+    return int(min(max(affordable, fewest), most))
 
 
 def _power_of_two(number: int) -> int:

@@ -105,6 +105,7 @@ def train_vqvae(
         splits.train,
         splits.validation,
         batch_size=training.batch_size // training.accumulation,
+        augmentation=config.vqvae_augmentation,
         has_codebook=config.vqvae_from is not None,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.data.image_set import ImageSet
 from pipelines.runs.batches import code_batches, context_rows, image_batches
 from pipelines.runs.prior_augmentation import PriorAugmentationConfig
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
 from pipelines.training.task import OptimizerSpec
@@ -27,8 +28,8 @@ from stage2_prior.sampling.checks import Context, context_tensor
 class VQVAETask:
     """Stage one on the images of a data set.
 
-    `batch_size` counts the images of a forward pass, over all processes. With `has_codebook` the
-    model's codebook is trained already.
+    `batch_size` counts the images of a forward pass, over all processes; `augmentation` says what
+    it sees of them. With `has_codebook` the model's codebook is trained already.
     """
 
     name = "vqvae"
@@ -41,10 +42,12 @@ class VQVAETask:
         validation: ImageSet,
         batch_size: int,
         *,
+        augmentation: VQVAEAugmentationConfig | None = None,
         has_codebook: bool = False,
     ) -> None:
         self.objective = VQVAEObjective(model)
         self._batch_size = batch_size
+        self._augmentation = augmentation or VQVAEAugmentationConfig()
         self._has_codebook = has_codebook
         self.num_training_examples = len(train)
         self.origin = f"model {_short_hash(model.config)} on images of {model.image_shape}"
@@ -56,18 +59,22 @@ class VQVAETask:
         return {"main": OptimizerSpec(module=self.objective, config=config)}
 
     def prepare(self, device: torch.device) -> None:
-        """Starts the codebook from the z_e of random training images, the same on every process."""
+        """Starts the codebook from the z_e of random training images, the same on every process.
+
+        They are whole images, whatever the augmentation: those have the most z_e.
+        """
         if not self._has_codebook:
             order = torch.randperm(len(self._train))
             # In a cycle: the quantizer may take more batches than a small data set has.
             batches = itertools.cycle(torch.split(order, min(len(order), 64)))
             self.objective.initialise(self._images(indices, device) for indices in batches)
-        self.objective.scale_usage(self._batch_size)
+        size = self._augmentation.image_size(self.objective.model.image_shape)
+        self.objective.scale_usage(self._batch_size, size)
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor]]:
-        """Yields images uint8 (B, C, H, W)."""
+        """Yields augmented images, uint8 (B, C, H, W)."""
         for indices in index_batches(plan, len(self._train)):
-            yield (self._images(indices, device),)
+            yield (self._augmentation(self._images(indices, device)),)
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""

@@ -88,6 +88,19 @@ def test_mask_from_a_file_is_known_where_it_is_not_black(run, pipeline, images, 
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
 
 
+def test_mask_of_the_size_of_own_images_is_cropped_like_them(run, pipeline, tmp_path):
+    # 16x30 to 16x20, then to 8x10: columns 5 to 24 remain, two by two.
+    Image.new("L", (30, 16), 90).save(tmp_path / "mine.png")
+    drawn = np.full((16, 30), 255, np.uint8)
+    drawn[6, 14] = 0
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    options = ("--images", tmp_path / "mine.png", "--mask", tmp_path / "mask.png", "--n", "1")
+    inpaint(run, *options, "--out", tmp_path / "a.png")
+    images = np.full((1, 3, 8, 10), 90, np.uint8)
+    expected = picture(pipeline, images, hiding(3, 4), seeds=(0,))
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
+
+
 def test_label_and_settings_reach_the_prior(run, pipeline, images, tmp_path):
     options = (
         "--label",
@@ -150,7 +163,7 @@ def test_prior_of_one_order_is_refused_in_one_sentence(rgb_run, capsys):
 
 @pytest.fixture
 def mask_files(tmp_path):
-    Image.new("L", (8, 10), 255).save(tmp_path / "turned.png")
+    Image.new("L", (8, 10), 0).save(tmp_path / "turned.png")
     Image.new("L", (10, 8), 1).save(tmp_path / "whole.png")
     (tmp_path / "text.png").write_text("not an image")
 
@@ -171,7 +184,11 @@ def mask_files(tmp_path):
         (("--mask", "text.png"), "text.png must be a readable image, but it is not a PNG"),
         (
             ("--mask", "turned.png"),
-            "the mask must be as large as the run's images, 8 high and 10 wide, got 10 and 8 in t",
+            "the mask must be as large as the run's images, 8 high and 10 wide, got 10 and 8",
+        ),
+        (
+            ("--mask", "turned.png", "--images", "whole.png"),
+            "the mask must be as large as the run's images, 8 high and 10 wide, or all files of",
         ),
         (
             ("--mask", "whole.png"),

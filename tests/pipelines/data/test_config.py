@@ -21,6 +21,21 @@ def test_parse_source_gives_kind_and_path(source, expected):
     assert parse_source(source) == expected
 
 
+@pytest.mark.parametrize("background", ["white", "Teal", "#01aBcd"])
+def test_background_is_a_name_or_six_digits(background):
+    assert DataConfig(background=background).form.background == background
+
+
+@pytest.mark.parametrize(
+    ("background", "advice"),
+    [("whit", r"did you mean white\?"), ("#fff", "#808080"), ("rgb(1,2,3)", ""), ("", "black")],
+)
+def test_background_of_no_colour_is_refused(background, advice):
+    message = rf"data\.background .*#rrggbb, got {re.escape(background)}: .*{advice}"
+    with pytest.raises(ValueError, match=message):
+        DataConfig(background=background)
+
+
 @pytest.mark.parametrize(
     ("source", "suggestion"),
     [

@@ -19,6 +19,7 @@ from pipelines.data.decoding import (
     read_pixels,
     readable_endings,
 )
+from pipelines.data.form import ImageForm
 
 FORMATS = {"jfif": "JPEG", "webp": "WEBP", "tif": "TIFF", "avif": "AVIF"}
 
@@ -27,7 +28,7 @@ FORMATS = {"jfif": "JPEG", "webp": "WEBP", "tif": "TIFF", "avif": "AVIF"}
 def test_read_pixels_reads_other_formats_than_png(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     Image.new("RGB", (6, 4), (200, 100, 40)).save(path, FORMATS[ending])
-    pixels = read_pixels(path, None, 3).astype(int)
+    pixels = read_pixels(path, ImageForm(), 3).astype(int)
     assert pixels.shape == (3, 4, 6)
     assert np.abs(pixels - np.array([200, 100, 40])[:, None, None]).max() <= 4  # lossy formats
     assert f".{ending}" in readable_endings()
@@ -39,27 +40,29 @@ def test_read_pixels_reads_heic_where_pillow_heif_is_installed(tmp_path):
     image = pillow_heif.from_pillow(Image.new("RGB", (64, 32), (200, 100, 40)))
     image.save(path)
     assert ".heic" in readable_endings()
-    pixels = read_pixels(path, None, 3).astype(int)
+    pixels = read_pixels(path, ImageForm(), 3).astype(int)
     assert np.abs(pixels - np.array([200, 100, 40])[:, None, None]).max() <= 4
 
 
 def test_read_pixels_takes_the_first_frame(tmp_path):
     frames = [Image.new("L", (4, 4), level) for level in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert read_pixels(tmp_path / "a.gif", None, 1).tolist() == np.full((1, 4, 4), 10).tolist()
+    assert (
+        read_pixels(tmp_path / "a.gif", ImageForm(), 1).tolist() == np.full((1, 4, 4), 10).tolist()
+    )
 
 
 def test_read_pixels_refuses_other_formats_of_pillow(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png", "EPS")
     with pytest.raises(BrokenImageError, match=r"a\.png .*not a PNG, JPEG"):
-        read_pixels(tmp_path / "a.png", None, 3)
+        read_pixels(tmp_path / "a.png", ImageForm(), 3)
 
 
 def test_read_pixels_keeps_its_sentence_on_one_line(tmp_path):
     path = tmp_path / "two\nlines.png"
     path.write_text("no image")
     with pytest.raises(BrokenImageError, match=r"two\\nlines\.png "):
-        read_pixels(path, None, 3)
+        read_pixels(path, ImageForm(), 3)
 
 
 def gray_png(path, width, height):
@@ -88,17 +91,17 @@ def gray_png(path, width, height):
 def test_a_png_above_the_bound_is_refused_and_one_below_it_read(tmp_path):
     path = gray_png(tmp_path / "a.png", 2000, 1001)
     with pytest.raises(TooLargeImageError, match=r"a\.png .* 2 megapixels, got 2000x1001"):
-        read_pixels(path, (8, 8), 1, 2)
-    assert read_pixels(path, (8, 8), 1, 3).shape == (1, 8, 8)
+        read_pixels(path, ImageForm((8, 8)), 1, 2)
+    assert read_pixels(path, ImageForm((8, 8)), 1, 3).shape == (1, 8, 8)
 
 
 def test_bound_of_a_jpeg_holds_for_the_fraction_that_is_decoded(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("L", (2000, 1600), 77).save(path)
     with pytest.raises(TooLargeImageError, match="at most 1 megapixels, got 2000x1600"):
-        read_pixels(path, None, 1, 1)
-    assert read_pixels(path, (8, 8), 1, 1).tolist() == np.full((1, 8, 8), 77).tolist()
-    assert read_header(path, (8, 8), 1).num_pixels == 250 * 200
+        read_pixels(path, ImageForm(), 1, 1)
+    assert read_pixels(path, ImageForm((8, 8)), 1, 1).tolist() == np.full((1, 8, 8), 77).tolist()
+    assert read_header(path, ImageForm((8, 8)), 1).num_pixels == 250 * 200
 
 
 def test_bound_of_a_progressive_jpeg_holds_for_the_whole(tmp_path):
@@ -106,7 +109,7 @@ def test_bound_of_a_progressive_jpeg_holds_for_the_whole(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (2000, 1600)).save(path, progressive=True)
     with pytest.raises(TooLargeImageError, match="at most 3 megapixels, got 2000x1600"):
-        read_pixels(path, (8, 8), 3, 3)
+        read_pixels(path, ImageForm((8, 8)), 3, 3)
 
 
 def test_bound_of_a_jpeg_with_a_scan_per_colour_holds_for_the_whole(tmp_path):
@@ -117,7 +120,7 @@ def test_bound_of_a_jpeg_with_a_scan_per_colour_holds_for_the_whole(tmp_path):
     assert data[start + 4] == 3  # colours of the first scan
     path.write_bytes(data[: start + 2] + b"\x00\x08\x01\x01\x00\x00\x3f\x00" + data[start + 14 :])
     with pytest.raises(TooLargeImageError, match="got 2000x1600"):
-        read_pixels(path, (8, 8), 3, 3)
+        read_pixels(path, ImageForm((8, 8)), 3, 3)
 
 
 def test_decoding_threads_give_pillow_its_bound_back():

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,30 @@ def test_load_folder_is_gray_unless_one_image_has_colours(gray_levels, write_ima
 
 def test_load_folder_converts_to_the_given_channels_and_size(gray_levels):
     assert load(gray_levels, channels=3, image_size=(8, 3)).image_shape == (3, 8, 3)
+
+
+def test_load_folder_counts_images_that_lose_much_to_the_crop(gray_levels, write_image):
+    # 4x6 to 4x4 keeps two thirds; 4x7 and 9x4 keep less.
+    write_image(gray_levels / "odd" / "wide.png", 0, (7, 4), "L")
+    write_image(gray_levels / "odd" / "high.png", 0, (4, 9), "L")
+    (note,) = load(gray_levels, image_size=(4, 4)).notes
+    assert note.startswith("2 of 22 images lose more than a third of their pixels")
+    assert "--data.fit pad" in note
+    assert load(gray_levels, image_size=(4, 4), fit="pad").notes == ()
+
+
+def test_load_folder_names_the_background_of_transparent_images(gray_levels, write_image):
+    write_image(gray_levels / "odd" / "a.png", (0, 0), mode="LA")
+    splits = load(gray_levels, background="gray")
+    (note,) = splits.notes
+    assert re.match(r"1 of 21 images .* gray \(--data\.background\)", note)
+    assert first_values(splits) == sorted([*range(20), 128])
+
+
+def test_load_folder_pads_with_the_background(gray_levels):
+    images = load(gray_levels, image_size=(6, 6), fit="pad", background="#070707").train.images
+    assert (images[:, :, [0, 5]] == 7).all()
+    assert (images[:, :, 1:5] == images[:, :, 1:2, :1]).all()
 
 
 def test_load_folder_decodes_no_more_than_the_limit(gray_levels, monkeypatch):

@@ -60,6 +60,13 @@ def test_load_splits_resizes_a_set_of_fixed_size():
     assert splits.image_shape == (3, 32, 20)
 
 
+@pytest.mark.parametrize(("fit", "count"), [("crop", 1), ("pad", 0), ("stretch", 0)])
+def test_load_splits_says_what_a_set_of_fixed_size_loses_to_the_crop(fit, count):
+    notes = load_splits(DataConfig(image_size=(32, 20), fit=fit, limit=5)).notes
+    assert len(notes) == count
+    assert all(note.startswith("15 of 15 images lose more than a third") for note in notes)
+
+
 def test_load_splits_reads_an_npz_file(tmp_path):
     images = np.arange(20, dtype=np.uint8).repeat(12).reshape(20, 3, 4)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(20) % 2)

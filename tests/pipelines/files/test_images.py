@@ -6,6 +6,7 @@ from PIL import Image
 
 from pipelines.data.config import DataConfig
 from pipelines.data.folder import read_images
+from pipelines.data.form import ImageForm
 from pipelines.data.load import load_splits
 from pipelines.data.npz import read_npz
 from pipelines.files import images as image_files
@@ -141,7 +142,7 @@ def test_npz_is_a_data_source(tmp_path, colours):
 def test_single_files_hold_the_same_pixels(tmp_path, colours, channels):
     images = colours[:, :channels]
     assert save_images(tmp_path / "out", images) == f"5 PNG files to {tmp_path}/out"
-    read, _ = read_images(tmp_path / "out", (channels, 4, 6))
+    read = read_images(tmp_path / "out", channels, ImageForm((4, 6))).images
     np.testing.assert_array_equal(read.images, images)
 
 

@@ -55,12 +55,21 @@ def test_number_of_images_chooses_the_networks(images, expected):
 
 
 @pytest.mark.parametrize(
-    ("side", "downsampling", "batch_size"), [(32, 4, 64), (64, 8, 64), (128, 8, 32), (256, 16, 16)]
+    ("side", "expected"),
+    [(32, (4, None, 64)), (64, (8, None, 64)), (128, (8, 64, 64)), (256, (16, 128, 32))],
 )
-def test_size_of_images_chooses_the_code_grid_and_the_batch(side, downsampling, batch_size):
+def test_size_of_images_chooses_the_code_grid_the_crop_and_the_batch(side, expected):
     run = chosen(facts(5000, side))
-    found = (run.vqvae.downsampling, run.vqvae_training.batch_size)
-    assert found == (downsampling, batch_size)
+    crop, batch_size = run.vqvae_augmentation.crop, run.vqvae_training.batch_size
+    assert (run.vqvae.downsampling, crop, batch_size) == expected
+
+
+@pytest.mark.parametrize("shape", [(3, 128, 128), (3, 128, 40), (3, 256, 12), (1, 67, 80)])
+def test_crops_fit_the_images_and_the_downsampling(shape):
+    found = facts(500, image_shape=shape)
+    run = chosen(found)
+    run.vqvae_augmentation.check_fits(shape, run.vqvae.downsampling)
+    run.prior_augmentation.check_fits(shape)
 
 
 def test_more_images_never_get_smaller_networks_less_training_or_more_dropout():

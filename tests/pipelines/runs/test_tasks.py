@@ -16,6 +16,7 @@ from pipelines.runs.batches import (
 )
 from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask, VQVAETask
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
@@ -117,8 +118,15 @@ def test_vqvae_batch_is_the_images_of_the_plan():
     assert images[:, 0, 0, 0].tolist() == indices.tolist()
 
 
+def test_vqvae_batch_is_what_the_augmentation_shows_of_the_images():
+    task = vqvae_task(9, augmentation=VQVAEAugmentationConfig(crop=4))
+    indices, (images,) = first_batch(task, 12)
+    assert images.shape == (12, 1, 4, 4)
+    assert images[:, 0, 0, 0].tolist() == indices.tolist()
+
+
 def test_vqvae_starts_from_each_training_image_once_per_round(monkeypatch):
-    task, seen = vqvae_task(70), []
+    task, seen = vqvae_task(70, augmentation=VQVAEAugmentationConfig(crop=4)), []
 
     def initialise(batches):
         seen.extend(list(itertools.islice(batches, 4)))
@@ -126,7 +134,7 @@ def test_vqvae_starts_from_each_training_image_once_per_round(monkeypatch):
     monkeypatch.setattr(task.objective, "initialise", initialise)
     torch.manual_seed(0)
     task.prepare(CPU)
-    assert [len(batch) for batch in seen] == [64, 6, 64, 6]
+    assert [batch.shape for batch in seen] == [(n, 1, 8, 8) for n in (64, 6, 64, 6)]
     once = torch.cat(seen[:2])[:, 0, 0, 0].tolist()
     assert sorted(once) == list(range(70))
     assert once != list(range(70))
@@ -138,6 +146,13 @@ def test_vqvae_usage_starts_as_that_of_a_training_batch(batch_size):
     task.prepare(CPU)
     usage = task.objective.model.quantizer.usage_average
     assert usage.tolist() == [batch_size * 2 * 2 / 4] * 4  # 2x2 positions, 4 codes
+
+
+def test_vqvae_usage_is_that_of_crops():
+    task = vqvae_task(70, 24, augmentation=VQVAEAugmentationConfig(crop=4))
+    task.prepare(CPU)
+    usage = task.objective.model.quantizer.usage_average
+    assert usage.tolist() == [24 / 4] * 4  # 1x1 position, 4 codes
 
 
 def test_vqvae_that_goes_on_with_a_codebook_scales_its_usage():

@@ -159,7 +159,7 @@ def test_damaged_record_is_refused(begun, text):
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (lambda record: record.update(format_version=99), "version 2 is required, got 99"),
+        (lambda record: record.update(format_version=99), "version 3 is required, got 99"),
         (lambda record: record.update(precision="auto"), "precision"),
         (lambda record: record["sweep"].update(quantizers=[1]), r"sweep\.quantizers\.0"),
         (lambda record: record["sweep"]["run"].pop("seed"), r"sweep\.run\.seed"),
