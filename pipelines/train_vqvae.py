@@ -18,10 +18,10 @@ def main() -> None:
     from pipelines.runs.stage_one import open_run, train_vqvae
 
     run = options.directory
-    with open_run(options, (run.vqvae, run.reconstructions)) as (splits, device):
+    with open_run(options, (run.vqvae, run.reconstructions)) as (config, splits, device):
         if options.dry_run:
             return
-        train_vqvae(options.run, run, splits, device, resume=options.resume)
+        train_vqvae(config, run, splits, device, resume=options.resume)
     say(f"next: python -m pipelines.dump_codes {run.option}")
 
 

@@ -28,9 +28,9 @@ def train_all(options: TrainAllOptions) -> None:
 
     With `resume`, does what is missing.
     """
-    run, config, resume = options.directory, options.run, options.resume
+    run, resume = options.directory, options.resume
     results = (*run.results, run.tuning) if options.tune else run.results
-    with open_run(options, results) as (splits, device):
+    with open_run(options, results) as (config, splits, device):
         if options.dry_run:
             return
         vqvae = train_vqvae(config, run, splits, device, resume=resume)

@@ -119,7 +119,7 @@ def test_generation_metrics_have_floor_and_spread(evaluated):
 
 def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
     run, evaluation = evaluated
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
     real = np.concatenate([splits.train.labels, splits.validation.labels])
     labels = torch.from_numpy(real[np.random.default_rng(0).permutation(len(real))])
     assert len(real) == 54
@@ -178,7 +178,7 @@ def test_table_is_printed(run, capsys):
 
 
 def test_run_that_repeats_its_training_images_gives_a_warning(run, rgb_file, monkeypatch, capsys):
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
 
     def repeat(_, count, *__, **___):
         images = np.resize(splits.train.images, (count, 3, 8, 10))

@@ -57,7 +57,7 @@ def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_
     assert [(t["temperature"], t["guidance_scale"]) for t in tried] == [
         (0.5, 1), (0.5, 3), (2, 1), (2, 3)
     ]  # fmt: skip
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
     validation = splits.validation
     network = kept_classifier(run)
     real = network.features(validation.images)
@@ -315,7 +315,7 @@ def test_a_schedule_may_end_without_guidance(run):
 
 def test_floor_is_that_of_as_many_training_images(run, rgb_file):
     record = tune(run, "--temperatures", 1, "--guidance-scales", 1)
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
     network = kept_classifier(run)
     count, total = len(splits.validation), len(splits.train)
     first = splits.validation.images
