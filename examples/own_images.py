@@ -14,7 +14,7 @@ import tyro
 from pipelines.files.images import save_grid
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.both_stages import train_all
-from pipelines.runs.options import TrainOptions
+from pipelines.runs.options import TrainAllOptions
 from pipelines.runs.recipes import RECIPES
 from stage1_vqvae import EMAQuantizerConfig
 from stage2_prior import SamplingSettings
@@ -55,7 +55,7 @@ def main(
         prior=replace(recipe.prior, width=prior_width),
         prior_training=replace(recipe.prior_training, epochs=epochs, batch_size=batch_size),
     )
-    train_all(TrainOptions(run=run, out=out))
+    train_all(TrainAllOptions(run=run, out=out))
 
     pipeline = GenerationPipeline.from_pretrained(out)
     images = pipeline(num_samples, settings=SamplingSettings(temperature=0.9, top_p=0.95), seed=1)

@@ -20,8 +20,9 @@ class EvaluateOptions:
     """Measure finished runs on the test split: reconstruction, samples, memorisation, prior.
 
     Writes evaluation.json and evaluation.md into the run directory, in place of those of an earlier
-    evaluation, and renews its report. The classifier whose features images are compared in is
-    trained once and kept next to the run, in .feature-networks.
+    evaluation, and renews its report. Images are compared in the features of a network that is
+    trained on them once and kept next to the run, in .feature-networks, and for colour images in
+    those of EfficientNet where the extra `features` is installed.
     """
 
     run: tuple[Path, ...] = (LATEST,)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERMUTATION_SEED = 20171102  # The day the VQ-VAE paper appeared on arXiv; any constant would do.
+_VALIDATION_FRACTION, _FEWEST_VALIDATED, _MOST_VALIDATED = 0.05, 40, 0.2
 
 
 class Sliceable(Protocol):
@@ -52,6 +53,16 @@ def fixed_permutation(size: int) -> NDArray[np.int64]:
     return np.argsort(keys, kind="stable").astype(np.int64)
 
 
+def default_validation_fraction(size: int) -> float:
+    """Returns the fraction of `size` images to validate on: 5 %, in small sets 40 images.
+
+    Fewer say too little to stop a training by: the standard error of bits per code over two images
+    is larger than what an epoch changes. But at most a fifth, since the others train. Sets of at
+    least 800 images have 40 in 5 %.
+    """
+    return max(_VALIDATION_FRACTION, min(_FEWEST_VALIDATED / size, _MOST_VALIDATED))
+
+
 def carve(
     indices: NDArray[np.int64], fraction: float, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -75,7 +86,7 @@ def carve(
 def split(
     given: GivenSplits[S],
     *,
-    validation_fraction: float,
+    validation_fraction: float | None,
     test_fraction: float,
     limit: int | None = None,
 ) -> tuple[S, S, S]:
@@ -83,7 +94,7 @@ def split(
 
     Each split comes in the order of the fixed permutation, so that its first n elements are a fair
     sample of it, and a smaller limit gives a subset of a larger one. The test split is split off
-    before the validation split.
+    before the validation split. None as `validation_fraction` is `default_validation_fraction`.
 
     Raises:
         ValueError: There are too few elements for each split to have one.
@@ -100,7 +111,8 @@ def split(
     else:
         for_test = fixed_permutation(len(test))
     if validation is None:
-        for_train, for_validation = carve(for_train, validation_fraction, "validation")
+        fraction = validation_fraction or default_validation_fraction(len(for_train))
+        for_train, for_validation = carve(for_train, fraction, "validation")
     else:
         for_validation = fixed_permutation(len(validation))
     return (

@@ -21,21 +21,26 @@ from pipelines.evaluation.loaded_run import (
     draw_samples,
     first_images,
     fixed_order,
-    run_classifier,
 )
 from pipelines.evaluation.metrics.classification_accuracy import classification_accuracy
-from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier
+from pipelines.evaluation.metrics.feature_encoder import NUM_FEATURES
 from pipelines.evaluation.metrics.feature_networks import (
+    EFFICIENTNET_CHANNELS,
     INCEPTION_CHANNELS,
+    NO_EFFICIENTNET,
     NO_TORCH_FIDELITY,
     FeatureNetwork,
-    classifier_network,
+    efficientnet_network,
+    efficientnet_weights_for,
+    encoder_network,
     has_torch_fidelity,
     inception_network,
     inception_weights,
 )
 from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
 from pipelines.evaluation.record import Evaluation, Group, Metric
+from pipelines.evaluation.run_networks import needs_own_encoder, own_encoder
 from pipelines.evaluation.sections.generation import Compared, accuracy_metrics, distance_metrics
 from pipelines.evaluation.sections.memorisation import memorisation_metrics
 from pipelines.evaluation.sections.prior import prior_metrics
@@ -44,8 +49,11 @@ from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.files.environment import environment
 from pipelines.runs.batches import reconstruct_images
 from pipelines.runs.directory import RunDirectory
+from pipelines.tuning.record import arguments, describe_settings
+from stage2_prior.sampling.settings import SamplingSettings
 
 _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
+_SLOW_ON_CPU = ("efficientnet", "inception")
 
 
 @dataclass
@@ -81,6 +89,13 @@ def evaluate_run(run: EvaluatedRun, settings: EvaluationSettings, *, batch_size:
         reconstructions = reconstruct_images(vqvae, test)
         found.metrics += reconstruction_metrics(vqvae, test, reconstructions, bits, device)
         test, reconstructions = first_images(test, run.side), reconstructions[: run.side]
+    used = run.pipeline.settings
+    if used not in (SamplingSettings(), replace(sampling, compile=used.compile)):
+        found.notes.append(
+            f"samples are measured with {describe_settings(sampling)}, but `sample` takes "
+            f"{describe_settings(used)}, as chosen on the validation split: to measure those, "
+            f"evaluate with{arguments(used)}"
+        )
     with found.timed("samples"):
         samples = draw_samples(run, settings, batch_size)
     some_real = run.real.images[fixed_order(len(run.real))[: _MAX_SETS * run.side]]
@@ -116,24 +131,20 @@ def evaluate_run(run: EvaluatedRun, settings: EvaluationSettings, *, batch_size:
 
 def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
     """Returns the available feature networks, and notes why one is missing."""
-    splits, real, networks = run.splits, run.real, []
-    if splits.num_classes and real.labels is not None:
-        with found.timed("feature classifier"):
-            classifier, key = run_classifier(run.path, splits, real, run.device, run.precision)
-            assert splits.test.labels is not None
-            accuracy = classifier.accuracy(splits.test.images, splits.test.labels)
-        found.notes.append(
-            f"FD-classifier and KD-classifier use {NUM_FEATURES} features of classifier {key}, "
-            f"trained on the data's own labels, with a test accuracy of {accuracy:.1%}; they "
-            "compare runs on the same data and are not FID"
-        )
-        networks.append(classifier_network(classifier, key))
-    else:
+    splits, networks = run.splits, []
+    channels = splits.image_shape[0]
+    if splits.num_classes is None:
         found.notes.append(
             "the data have no labels, so there is neither a feature classifier nor a "
             "classification accuracy score"
         )
-    if splits.image_shape[0] not in INCEPTION_CHANNELS:
+    if needs_own_encoder(splits.num_classes, channels):
+        networks.append(_own_network(run, found))
+    if (weights := efficientnet_weights_for(channels)) is not None:
+        networks.append(efficientnet_network(weights, run.device))
+    elif channels == EFFICIENTNET_CHANNELS:
+        found.notes.append(NO_EFFICIENTNET)
+    if channels not in INCEPTION_CHANNELS:
         found.notes.append("FID needs gray or RGB images, so it was not measured")
         return networks
     if not has_torch_fidelity():
@@ -149,6 +160,23 @@ def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
     return [*networks, inception_network(weights, run.device)]
 
 
+def _own_network(run: EvaluatedRun, found: _Findings) -> FeatureNetwork:
+    """Returns the network that is trained on the run's own data, and notes what it is."""
+    test = run.splits.test
+    with found.timed("feature network"):
+        encoder, key = own_encoder(run.path, run.splits, run.real, run.device, run.precision)
+        network, how = encoder_network(encoder, key), "to tell its images apart, without labels"
+        if isinstance(encoder, FeatureClassifier):
+            assert test.labels is not None
+            accuracy = encoder.accuracy(test.images, test.labels)
+            how = f"on the data's own labels, with a test accuracy of {accuracy:.1%}"
+    found.notes.append(
+        f"{network.frechet} and {network.kernel} use {NUM_FEATURES} features of network {key}, "
+        f"trained {how}; they compare runs on the same data and are not FID"
+    )
+    return network
+
+
 def _measure_distances(
     run: EvaluatedRun,
     test: NDArray[np.uint8],
@@ -158,7 +186,7 @@ def _measure_distances(
 ) -> None:
     for network in networks:
         with found.timed(f"distances ({network.name})"):
-            slow = network.name == "inception" and run.device.type == "cpu"
+            slow = network.name in _SLOW_ON_CPU and run.device.type == "cpu"
             found.metrics += distance_metrics(
                 network,
                 test,

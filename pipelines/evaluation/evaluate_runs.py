@@ -13,9 +13,10 @@ from pipelines.data.location import DataLocation
 from pipelines.evaluation.comparison import write_comparison
 from pipelines.evaluation.conditions import conditions
 from pipelines.evaluation.evaluate_run import evaluate_run
-from pipelines.evaluation.loaded_run import check_networks_folder, load_run
+from pipelines.evaluation.loaded_run import load_run
 from pipelines.evaluation.metrics.feature_networks import INCEPTION_CHANNELS, download_inception
 from pipelines.evaluation.record import EVALUATION_FILE, Evaluation
+from pipelines.evaluation.run_networks import check_networks_folder
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.evaluation.table import to_markdown, to_text
 from pipelines.files.atomic import refuse_existing, refuse_unwritable, write_text

@@ -1,4 +1,4 @@
-"""A finished run loaded for an evaluation: models, images, samples and feature classifier."""
+"""A finished run loaded for an evaluation: models, images and samples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
-from pipelines.evaluation.metrics.feature_classifier import (
-    FeatureClassifier,
-    cached_classifier,
-    classifier_directory,
-)
 from pipelines.evaluation.settings import EvaluationSettings
-from pipelines.files.atomic import refuse_unwritable
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.batches import code_batches
 from pipelines.runs.codes import read_own_codes
@@ -26,7 +20,6 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.code_dump import CodeDump
 
-_FEATURE_NETWORKS = ".feature-networks"
 _MIN_SETS = 2  # for a standard deviation
 
 
@@ -88,40 +81,6 @@ def load_run(
     )
 
 
-def check_networks_folder(directory: RunDirectory) -> None:
-    """Checks that a feature classifier that has yet to be trained can be saved."""
-    data = directory.data()
-    if data.num_classes:
-        path = classifier_directory(
-            _networks_folder(directory.path),
-            data.fingerprint,
-            data.image_shape[0],
-            data.num_classes,
-        )
-        if not path.exists():
-            refuse_unwritable(path.parent)
-
-
-def run_classifier(
-    path: Path, splits: DataSplits, real: ImageSet, device: torch.device, precision: Precision
-) -> tuple[FeatureClassifier, str]:
-    """Returns the feature classifier of a run's labelled data, trained or cached, and its key.
-
-    It is trained on `real`, the training and validation images.
-    """
-    assert splits.num_classes is not None
-    assert real.labels is not None
-    return cached_classifier(
-        _networks_folder(path),
-        real.images,
-        real.labels,
-        splits.num_classes,
-        fingerprint=splits.fingerprint,
-        device=device,
-        precision=precision,
-    )
-
-
 def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: int) -> ImageSet:
     """Generates samples whose classes are as frequent as those of the real images."""
     labels = None
@@ -156,11 +115,6 @@ def joined_sets(first: ImageSet, second: ImageSet) -> ImageSet:
     if first.labels is not None and second.labels is not None:
         labels = np.concatenate([first.labels, second.labels])
     return ImageSet(np.concatenate([first.images, second.images]), labels)
-
-
-def _networks_folder(run: Path) -> Path:
-    """Returns the cache of feature classifiers, shared by the runs of one directory."""
-    return run.resolve().parent / _FEATURE_NETWORKS
 
 
 def fixed_order(count: int) -> NDArray[np.int64]:

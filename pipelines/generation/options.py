@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from pipelines.cli.command import expand_user
 from pipelines.cli.options import Device, SampleSeed
 from pipelines.data.location import DataLocation
-from pipelines.runs.directory import LATEST
+from pipelines.generation.record import read_pipeline_record
+from pipelines.runs.directory import LATEST, RunDirectory
+from pipelines.runs.kinds import option_value
 from stage2_prior.sampling.settings import SamplingSettings
 
 
@@ -30,7 +34,11 @@ class _SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleOptions(_SamplingOptions):
-    """Sample code grids from a run's prior, decode them, and write the images."""
+    """Sample code grids from a run's prior, decode them, and write the images.
+
+    Sampling options that are not given have the values that were chosen on the run's validation
+    split, by train_all or tune_sampling; the defaults below hold where none were.
+    """
 
     n: int = 64
     """How many images."""
@@ -49,6 +57,18 @@ class SampleOptions(_SamplingOptions):
     """New file or directory: FILE.png (one grid), FILE.npz (arrays that --data.source
     npz:FILE.npz reads), or a name without ending (a directory of single PNG files). None takes the
     next free RUN/samples/NUMBER.png."""
+
+
+def sample_defaults(argv: Sequence[str]) -> SampleOptions:
+    """Returns the options of `sample` with the settings of the run that `argv` names.
+
+    So an option that is given replaces one of them, and the others stay.
+    """
+    options = SampleOptions()
+    if {"--help", "-h"}.intersection(argv):
+        return options
+    run = RunDirectory(expand_user(Path(option_value(argv, "--run") or LATEST)))
+    return replace(options, settings=read_pipeline_record(run.path).settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,8 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.files.atomic import atomic_path
-from pipelines.files.records import read_record, record_bytes
+from pipelines.files.records import record_bytes
 from pipelines.generation.masks import check_mask, fill_unknown, known_codes
+from pipelines.generation.record import (
+    PIPELINE_FILE,
+    PIPELINE_KIND,
+    PIPELINE_VERSION,
+    PipelineRecord,
+    read_pipeline_record,
+)
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.pretrained import load_tokenizer
@@ -30,18 +36,6 @@ from stage2_prior.sampling.settings import SamplingSettings
 # As in `CodePrior.sample`: convolutions over few images sum in another order than those over many,
 # which can change the rounding of a pixel.
 _ROW_MULTIPLE = 16
-_CLASSES_FILE = "classes.json"
-_CLASSES_KIND, _CLASSES_VERSION = "classes", 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassesRecord:
-    """The `classes.json` of a saved pipeline."""
-
-    class_names: tuple[str, ...]
-    """Names by label; empty if unknown."""
-    train_images_per_class: tuple[int, ...]
-    """By label; empty if unknown."""
 
 
 class GenerationPipeline:
@@ -56,6 +50,7 @@ class GenerationPipeline:
         class_names: Names by label; empty if unknown.
         train_images_per_class: By label; a class without any is only sampled by its label. Empty if
             unknown.
+        settings: How to sample unless told otherwise; None samples from the unchanged distribution.
 
     Raises:
         ValueError: Prior and VQ-VAE do not belong together, or the classes are not the prior's.
@@ -67,6 +62,7 @@ class GenerationPipeline:
         prior: CodePrior,
         class_names: tuple[str, ...] = (),
         train_images_per_class: tuple[int, ...] = (),
+        settings: SamplingSettings | None = None,
     ) -> None:
         if prior.vqvae_hash is None:
             raise ValueError(
@@ -96,6 +92,7 @@ class GenerationPipeline:
         self.prior = prior
         self.class_names = class_names
         self.train_images_per_class = train_images_per_class
+        self.settings = settings or SamplingSettings()
 
     def __call__(
         self,
@@ -113,8 +110,7 @@ class GenerationPipeline:
             n: How many.
             labels: Integers (n,), or one label for all; None goes through `trained_labels` in turn
                 where the prior knows classes.
-            settings: Temperature, top-k, top-p, guidance; None samples from the unchanged
-                distribution.
+            settings: Temperature, top-k, top-p, guidance; None takes the pipeline's `settings`.
             seed: Same seed, same images, whatever the batch size.
             first_index: Index of the first image.
             batch_size: Images made at once; the memory of the networks grows with it. The codes and
@@ -132,7 +128,7 @@ class GenerationPipeline:
         codes = self.prior.sample(
             n,
             resolved,
-            settings,
+            settings or self.settings,
             seed=seed,
             first_index=first_index,
             batch_size=batch_size,
@@ -189,7 +185,8 @@ class GenerationPipeline:
             mask: bool (H, W) for all images, or (B, H, W); True for a known pixel.
             labels: Integers (B,), or one label for all; None samples without labels, which a
                 prior with classes must have been trained for (label_dropout above 0).
-            settings: How to sample, as for `__call__`.
+            settings: How to sample; None samples from the unchanged distribution, since settings
+                are chosen for whole images.
             seed: Same seed, same images.
             first_index: Index of the first image.
             batch_size: Images made at once.
@@ -267,7 +264,7 @@ class GenerationPipeline:
         return self
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `vqvae/`, `prior/` and `classes.json` to a new `directory`, atomically.
+        """Writes `vqvae/`, `prior/` and `pipeline.json` to a new `directory`, atomically.
 
         Raises:
             FileExistsError: `directory` exists.
@@ -281,16 +278,20 @@ class GenerationPipeline:
         with atomic_path(directory) as partial:
             self.vqvae.save_pretrained(partial / "vqvae")
             self.prior.save_pretrained(partial / "prior")
-            classes = ClassesRecord(
-                class_names=self.class_names, train_images_per_class=self.train_images_per_class
+            record = PipelineRecord(
+                class_names=self.class_names,
+                train_images_per_class=self.train_images_per_class,
+                settings=self.settings,
             )
-            (partial / _CLASSES_FILE).write_bytes(
-                record_bytes(_CLASSES_KIND, _CLASSES_VERSION, classes, sealed=True)
+            (partial / PIPELINE_FILE).write_bytes(
+                record_bytes(PIPELINE_KIND, PIPELINE_VERSION, record, sealed=True)
             )
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
         """Loads a run directory or what `save_pretrained` wrote, on the CPU.
+
+        A run's `settings` are those chosen on its validation split, if there are any.
 
         Raises:
             FileNotFoundError: A model is missing.
@@ -304,24 +305,10 @@ class GenerationPipeline:
             )
         vqvae = load_tokenizer(directory / "vqvae")
         prior = load_prior(directory / "prior")
-        classes = _classes(directory)
-        return cls(vqvae, prior, classes.class_names, classes.train_images_per_class)
+        record = read_pipeline_record(directory)
+        return cls(vqvae, prior, record.class_names, record.train_images_per_class, record.settings)
 
 
 def _pad_rows(batch: Tensor) -> Tensor:
     """Pads a batch with zeros to a multiple of `_ROW_MULTIPLE` rows."""
     return F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, -len(batch) % _ROW_MULTIPLE))
-
-
-def _classes(directory: Path) -> ClassesRecord:
-    """Reads the pipeline's own file or a run's config; without either, the record is empty."""
-    path, run = directory / _CLASSES_FILE, RunDirectory(directory)
-    if not path.exists():
-        if not run.config_file.exists():
-            return ClassesRecord(class_names=(), train_images_per_class=())
-        data = run.data()
-        return ClassesRecord(
-            class_names=data.class_names, train_images_per_class=data.train_images_per_class
-        )
-    cure = "restore it, or remove it to go without the names of the classes"
-    return read_record(path, _CLASSES_KIND, _CLASSES_VERSION, ClassesRecord, cure=cure, sealed=True)

@@ -15,6 +15,8 @@ from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.data import load_run_splits
 from pipelines.runs.directory import RunDirectory
 from pipelines.training.device import choose_device
+from pipelines.tuning.record import describe_settings
+from stage2_prior.sampling.settings import SamplingSettings
 
 
 def write_samples(options: SampleOptions) -> None:
@@ -31,6 +33,9 @@ def write_samples(options: SampleOptions) -> None:
     label = parse_label(options.label, pipeline.class_names)
     pipeline.check(options.settings, label, seed=options.seed)
     splits = _training_data(directory, options.data) if options.nearest else None
+    chosen = options.settings == pipeline.settings != SamplingSettings()
+    why = " (chosen on the validation split)" if chosen else ""
+    say(f"sampling with {describe_settings(options.settings)}{why}")
     images = pipeline(
         options.n,
         label,

@@ -91,7 +91,7 @@ def make_images(record: RunRecord, splits: DataSplits | None, device: torch.devi
         return images
     data = record.data
     pipeline = GenerationPipeline(
-        vqvae, record.prior, data.class_names, data.train_images_per_class
+        vqvae, record.prior, data.class_names, data.train_images_per_class, record.settings
     ).to(device)
     guidance = [SamplingSettings(guidance_scale=scale) for scale in GUIDANCE_SCALES]
     temperatures = [SamplingSettings(temperature=temperature) for temperature in TEMPERATURES]

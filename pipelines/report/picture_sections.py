@@ -10,6 +10,7 @@ from pipelines.report.images import MAX_CLASSES, ReportImages, Strip, columns_fo
 from pipelines.report.markup import element, paragraph, section, text
 from pipelines.report.pictures import picture_row
 from pipelines.report.run_record import RunRecord
+from pipelines.tuning.record import describe_settings
 
 
 def samples(record: RunRecord, images: ReportImages) -> str:
@@ -17,7 +18,8 @@ def samples(record: RunRecord, images: ReportImages) -> str:
     if not images.samples:
         return ""
     by_class = bool(images.samples[0].name)
-    note = f"The first samples of seed {images.seed}, not selected (temperature 1, no guidance)."
+    settings = describe_settings(record.settings)
+    note = f"The first samples of seed {images.seed}, not selected ({settings})."
     trained = sum(count > 0 for count in record.data.train_images_per_class)
     if by_class and trained > MAX_CLASSES:
         note += f" The first {MAX_CLASSES} of {trained} classes with training images."

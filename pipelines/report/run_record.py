@@ -22,13 +22,14 @@ from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.training.metrics_log import MetricsRow, read_metrics
-from pipelines.tuning.record import TUNING_FILE, SamplingTuning
+from pipelines.tuning.record import SamplingTuning
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import read_code_dump
 from stage1_vqvae.pretrained import load_tokenizer
 from stage2_prior.base import CodePrior
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import load_prior
+from stage2_prior.sampling.settings import SamplingSettings
 
 T = TypeVar("T")
 
@@ -118,6 +119,11 @@ class RunRecord:
         return sentence
 
     @property
+    def settings(self) -> SamplingSettings:
+        """How `sample` samples unless told otherwise."""
+        return SamplingSettings() if self.tuning is None else self.tuning.settings
+
+    @property
     def grids(self) -> tuple[GridSpec, ...]:
         """Grids of the codes; empty before stage one is finished."""
         return () if self.vqvae is None else grid_specs(self.vqvae)
@@ -138,7 +144,7 @@ def read_run(path: Path) -> RunRecord:
         hashes,
     )
     tuning, tuning_problem = _read_measured(
-        directory.path / TUNING_FILE,
+        directory.tuning,
         SamplingTuning.read,
         attrgetter("vqvae", "prior"),
         hashes,

@@ -8,30 +8,29 @@ from dataclasses import asdict
 from pipelines.report.formatting import format_number, format_with_std, typeset
 from pipelines.report.markup import element, paragraph, table, text
 from pipelines.report.run_record import RunRecord
-from pipelines.tuning.record import MeasuredSettings
+from pipelines.tuning.record import MeasuredSettings, describe_settings
 from stage2_prior.sampling.settings import SamplingSettings
 
 
 def tried_settings(record: RunRecord) -> list[str]:
-    """Returns a heading and a table, or the command that measures settings of labelled data."""
+    """Returns a heading and a table, or the command that measures settings."""
     tuning, title = record.tuning, element("h3", "Sampling settings")
     if record.tuning_problem is not None:
         problem = text(f"{record.shareable(record.tuning_problem)}.")
         return [title, paragraph(problem, class_="note")]
     if tuning is None:
-        if not record.data.num_classes:
-            return []  # no feature classifier
         command = element("code", text(f"python -m pipelines.tune_sampling {record.option}"))
         return [paragraph("Measure sampling settings on the validation split: ", command)]
     best = [tuning.nearest, *tuning.within_noise]
     sets = len(tuning.nearest.distances)
     note = (
-        f"Distance of {sets} times {tuning.images_per_set:,} samples from as many images of the "
-        "validation split, in the features of a classifier; of as many training images, which it "
-        f"has learned from, {format_number(tuning.floor)}. In bold: the nearest, and those not "
-        f"significantly farther.{_in_common([one.settings for one in tuning.measured])}"
+        f"{tuning.metric}, the kernel distance of {sets} times {tuning.images_per_set:,} samples "
+        f"from {tuning.num_images:,} images of the validation split; of as many training images, "
+        f"{format_number(tuning.floor)}. In bold: the nearest, and those not significantly "
+        f"farther. Chosen: {describe_settings(tuning.settings)}."
+        f"{_in_common([one.settings for one in tuning.measured])}"
     )
-    header = ("Temperature", "Guidance scale", "FD-classifier", "Right class")
+    header = ("Temperature", "Guidance scale", tuning.metric, "Right class")
     rows = [_row(one, best=one in best) for one in tuning.measured]
     return [
         title,
@@ -46,7 +45,7 @@ def _row(one: MeasuredSettings, *, best: bool) -> tuple[str, str, str, str]:
         format_number(one.settings.temperature),
         format_number(one.settings.guidance_scale),
         element("strong", distance) if best else distance,
-        f"{format_number(100 * one.agreement, 3)}%",
+        "" if one.agreement is None else f"{format_number(100 * one.agreement, 3)}%",
     )
 
 

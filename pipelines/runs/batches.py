@@ -14,14 +14,19 @@ from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.code_dump import SplitCodes
 from stage2_prior.sampling.checks import Context
 
-# Images measured or encoded at once: enough to be fast, few enough for little memory.
+# Images measured or encoded at once: enough to be fast, few enough for little memory. Large images,
+# and those of many codes, take fewer.
 _EVALUATION_BATCH = 256
+_EVALUATION_PIXELS = 1 << 20
+_EVALUATION_CODES = 1 << 16
 
 
 def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
     """Yields batches of images, uint8 (B, C, H, W) on `device`."""
-    for start in range(0, len(images), _EVALUATION_BATCH):
-        yield torch.from_numpy(images.images[start : start + _EVALUATION_BATCH].copy()).to(device)
+    _, height, width = images.image_shape
+    size = _batch_size(_EVALUATION_PIXELS // (height * width))
+    for start in range(0, len(images), size):
+        yield torch.from_numpy(images.images[start : start + size].copy()).to(device)
 
 
 def labelled_batches(
@@ -53,10 +58,15 @@ def code_batches(
     split: SplitCodes, context: Context | None = None
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None, Context | None]]:
     """Yields code grids int64 (B, h, w), labels and context of a dumped split, in order."""
-    for start in range(0, len(split), _EVALUATION_BATCH):
-        rows = slice(start, start + _EVALUATION_BATCH)
+    size = _batch_size(_EVALUATION_CODES // sum(grid[0].numel() for grid in split.codes))
+    for start in range(0, len(split), size):
+        rows = slice(start, start + size)
         part = split.rows(rows)
         yield tuple(grid.long() for grid in part.codes), part.labels, context_rows(context, rows)
+
+
+def _batch_size(fitting: int) -> int:
+    return max(1, min(fitting, _EVALUATION_BATCH))
 
 
 def context_rows(context: Context | None, rows: slice | Tensor) -> Context | None:

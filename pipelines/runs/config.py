@@ -18,7 +18,14 @@ from stage1_vqvae.config import VQVAEConfig
 from stage2_prior.config import PriorConfig, TransformerConfig
 
 RecipeName = Literal[
-    "fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "folder-64", "smoke"
+    "fashion-mnist-mini",
+    "fashion-mnist",
+    "mnist",
+    "cifar10",
+    "folder-64",
+    "folder-128",
+    "folder-256",
+    "smoke",
 ]
 _WITHOUT_EFFECT = {
     # Where the images are is not what they are: that is their fingerprint.

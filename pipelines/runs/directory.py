@@ -8,8 +8,9 @@ metrics.jsonl         all metrics, one JSON object per line
 tensorboard/          the same for TensorBoard, if it is installed
 reconstructions.png   test images above their reconstructions
 samples.png           samples of the prior
+sampling_tuning.json  sampling settings chosen on the validation split
 report.html           the report
-evaluation.json  evaluation.md  sampling_tuning.json  codebook/   of other commands
+evaluation.json  evaluation.md  codebook/   of other commands
 .lock  .lock.owner    while it is written
 """
 
@@ -62,6 +63,7 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self.reconstructions = path / "reconstructions.png"
         self.samples = path / "samples.png"
+        self.tuning = path / "sampling_tuning.json"
         self.report = path / "report.html"
 
     @property

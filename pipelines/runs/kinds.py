@@ -39,6 +39,13 @@ def option_value(argv: Sequence[str], name: str) -> str | None:
     return value
 
 
+def is_given(argv: Sequence[str], option: str) -> bool:
+    """Returns whether `argv` has an option, in any of the forms that the parser takes."""
+    part, _, name = option.replace("_", "-").rpartition(".")
+    forms = (option, f"{part}.no-{name}")
+    return any(argument.partition("=")[0].replace("_", "-") in forms for argument in argv)
+
+
 def named_run(argv: Sequence[str]) -> tuple[RunDirectory, RunConfig]:
     """Returns the run that `--run` names, and its settings, the defaults of a command."""
     directory = RunDirectory(expand_user(Path(option_value(argv, "--run") or LATEST)))

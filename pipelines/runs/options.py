@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -15,7 +16,8 @@ from pipelines.data.location import with_absolute_paths
 from pipelines.files.atomic import refuse_unwritable
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
-from pipelines.runs.kinds import recipe_defaults
+from pipelines.runs.kinds import is_given
+from pipelines.runs.rules import CHOOSING_RECIPES, CHOSEN_OPTIONS
 from pipelines.training.config import PrecisionChoice
 
 BothPrecisions = Annotated[
@@ -52,6 +54,13 @@ class TrainOptions:
     same models, a new schedule, in a new directory. None leaves it to vqvae-from and prior-from."""
     precision: BothPrecisions = None
     dry_run: DryRun = False
+    hours: float | None = None
+    """Hours that both trainings may take, for a recipe that chooses their epochs by the data; None
+    takes one hour, on a CUDA device ten minutes. A ten-second test at the start measures the
+    speed. Without effect on --resume, which keeps the epochs."""
+    left_open: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Options such as `--vqvae.width` that `rules` choose by images and machine; the command line
+    leaves open those that it does not name, of a recipe that chooses."""
 
     def check(self, results: Sequence[Path]) -> bool:
         """Refuses what cannot be trained or written, before any work is done.
@@ -61,7 +70,9 @@ class TrainOptions:
 
         Raises:
             FileNotFoundError: A run whose weights are to be started from has none.
+            ValueError: `hours` is not positive, or the recipe does not choose.
         """
+        check_hours(self.hours, self.run)
         for start, model in ((self.run.vqvae_from, "vqvae"), (self.run.prior_from, "prior")):
             if start is not None and not (start / model).is_dir():
                 raise FileNotFoundError(
@@ -82,17 +93,47 @@ class TrainOptions:
         return RunDirectory(self.out or RUNS / self.run.recipe)
 
 
-def read_train_options(description: str) -> TrainOptions:
-    """Reads the command line of `train_all` and `train_vqvae`; `description` heads the help."""
-    options = parse(
-        TrainOptions,
-        default=TrainOptions(run=recipe_defaults(sys.argv[1:])),
-        description=description,
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainAllOptions(TrainOptions):
+    """The options of `train_all`."""
+
+    tune: bool = True
+    """End with a choice of temperature and guidance on the validation split, in about a tenth of
+    the time, which sample takes for options that are not given. Off in the recipe smoke."""
+
+
+OptionsT = TypeVar("OptionsT", bound=TrainOptions)
+
+
+def open_options(argv: Sequence[str], run: RunConfig) -> tuple[str, ...]:
+    """Returns the options that the recipe chooses by the data, without those given in `argv`."""
+    if run.recipe not in CHOOSING_RECIPES:
+        return ()
+    return tuple(option for option in CHOSEN_OPTIONS if not is_given(argv, option))
+
+
+def check_hours(hours: float | None, run: RunConfig) -> None:
+    """Refuses `hours` that are not positive, or a recipe that has no use for them."""
+    if hours is None:
+        return
+    if not 0 < hours < math.inf:
+        raise ValueError(f"hours must be positive and finite, got {hours}")
+    if run.recipe not in CHOOSING_RECIPES:
+        raise ValueError(
+            f"--hours goes with recipes that choose their epochs ({', '.join(CHOOSING_RECIPES)}), "
+            f"got --recipe {run.recipe}: give --vqvae-training.epochs and --prior-training.epochs"
+        )
+
+
+def read_train_options(default: OptionsT, description: str) -> OptionsT:
+    """Reads the command line of `train_all` or `train_vqvae`; `description` heads the help."""
+    options = parse(type(default), default=default, description=description)
     run = options.run.with_precision(options.precision)
     if options.start_from is not None:
         run = replace(run, vqvae_from=options.start_from, prior_from=options.start_from)
-    return replace(options, run=resolve_paths(run))
+    return replace(
+        options, run=resolve_paths(run), left_open=open_options(sys.argv[1:], options.run)
+    )
 
 
 def resolve_paths(run: RunConfig) -> RunConfig:

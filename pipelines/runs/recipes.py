@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipelines.data.config import DataConfig
-from pipelines.runs.config import RunConfig
+from pipelines.runs.config import RecipeName, RunConfig
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GradientQuantizerConfig
@@ -20,6 +20,23 @@ _VQVAE = VQVAEConfig(width=160, fine_width=64, num_layers=3)
 _SMALL_VQVAE = VQVAEConfig(width=96, fine_width=64, num_layers=2)
 _PRIOR = TransformerConfig(num_layers=6, width=192, num_heads=6, dropout=0.1)
 _LARGE_PRIOR = TransformerConfig(num_layers=8, width=256, num_heads=8, dropout=0.1)
+
+
+def _folder(recipe: RecipeName, side: int) -> RunConfig:
+    """Returns the settings for a user's own images, of which `rules` choose many by the data."""
+    return RunConfig(
+        recipe=recipe,
+        data=DataConfig(source="folder:images", image_size=(side, side), channels=3),
+        vqvae=replace(
+            _VQVAE,
+            downsampling=8 if side <= 128 else 16,
+            quantizer=EMAQuantizerConfig(codebook_size=1024),
+        ),
+        vqvae_training=replace(_MUON, epochs=40, validate_every=2),
+        prior=_LARGE_PRIOR,
+        prior_training=replace(_MUON, epochs=40, learning_rate=2e-3, validate_every=2, patience=5),
+    )
+
 
 _ALL = (
     # The embedded 10,000 images, in a few minutes on two CPU cores.
@@ -58,15 +75,9 @@ _ALL = (
         prior=_LARGE_PRIOR,
         prior_training=replace(_MUON, epochs=12, learning_rate=2e-3),
     ),
-    # A user's own photos: --data.source folder:PATH.
-    RunConfig(
-        recipe="folder-64",
-        data=DataConfig(source="folder:images", image_size=(64, 64), channels=3),
-        vqvae=replace(_VQVAE, downsampling=8, quantizer=EMAQuantizerConfig(codebook_size=1024)),
-        vqvae_training=replace(_MUON, epochs=40, validate_every=2),
-        prior=_LARGE_PRIOR,
-        prior_training=replace(_MUON, epochs=40, learning_rate=2e-3, validate_every=2, patience=5),
-    ),
+    _folder("folder-64", 64),
+    _folder("folder-128", 128),
+    _folder("folder-256", 256),
     # A whole run in under a minute, to see that everything works; its images are poor.
     RunConfig(
         recipe="smoke",

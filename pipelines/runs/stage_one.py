@@ -17,13 +17,16 @@ from pipelines.files.atomic import writing
 from pipelines.files.images import save_reconstructions
 from pipelines.files.records import to_json
 from pipelines.runs.batches import image_batches, reconstruct_images
+from pipelines.runs.choosing import choose_by_data, continued
 from pipelines.runs.compilation import check_compilation
 from pipelines.runs.config import RunConfig, settings_of_all
+from pipelines.runs.cost import plan_costs
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
 from pipelines.runs.messages import plan_data, plan_models
 from pipelines.runs.models import new_vqvae
 from pipelines.runs.options import TrainOptions
+from pipelines.runs.probe import measure_speed
 from pipelines.runs.tasks import VQVAETask
 from pipelines.training.device import choose_device
 from pipelines.training.distributed import (
@@ -44,27 +47,33 @@ _SHOWN_RECONSTRUCTIONS = 32
 @contextmanager
 def open_run(
     options: TrainOptions, results: Sequence[Path]
-) -> Iterator[tuple[DataSplits, torch.device]]:
+) -> Iterator[tuple[RunConfig, DataSplits, torch.device]]:
     """Loads the data, prints what will be trained, and begins or re-opens the run directory.
 
     The directory is locked for the length of the block, unless all `results` of the command exist.
-    Under torchrun every process calls this and joins the others; rank 0 writes. Yields the data,
-    and where to compute.
+    Under torchrun every process calls this and joins the others; rank 0 writes. Yields the settings
+    with all that the data have chosen, the data, and where to compute.
     """
     options.run.check_processes()
-    config, directory, resume = options.run, options.directory, options.resume
+    directory, resume = options.directory, options.resume
 
-    device = choose_device(config.device)
-    check_compilation(config, device)
+    device = choose_device(options.run.device)
+    check_compilation(options.run, device)
     with process_group(device), ExitStack() as stack:
+        options = continued(options)
+        config = options.run
         writes = on_main(lambda: options.check(results))
-        agree({**settings_of_all(config.to_dict()), "resume": resume})
+        agree({**settings_of_all(config.to_dict()), "resume": resume, "hours": options.hours})
         if writes:
             require_shared(directory.path)
             stack.enter_context(enter_on_main(directory.owned("trained")))
         splits = load_splits(config.data)
-        say("\n".join([plan_data(config, splits), *plan_models(config, splits)]))
+        say(plan_data(config, splits))
+        config, speed = choose_by_data(config, options.left_open, options.hours, splits, device)
+        say("\n".join(plan_models(config, splits)))
         if options.dry_run:
+            speed = speed or measure_speed(config, splits, device)
+            say("\n".join(plan_costs(config, splits, device, speed)))
             say(json.dumps(config.to_dict(), indent=2))
         else:
             data = data_record(splits)
@@ -72,7 +81,7 @@ def open_run(
             on_main(lambda: directory.check(config, data, resume=resume))
             if writes:
                 on_main(lambda: directory.begin(config, data))
-        yield splits, device
+        yield config, splits, device
 
 
 def train_vqvae(

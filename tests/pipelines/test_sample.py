@@ -95,7 +95,9 @@ def test_label_with_a_line_break_is_refused_on_one_line():
 def test_grid_shows_the_images_of_the_pipeline(run, pipeline, tmp_path, capsys):
     out = tmp_path / "new" / "grid.png"
     sample(run, "--n", "5", "--seed", "3", "--out", out)
-    assert capsys.readouterr().out == f"wrote a grid of 5 images to {out}\n"
+    settings, wrote = capsys.readouterr().out.splitlines()
+    assert settings == "sampling with temperature 1, guidance scale 1"
+    assert wrote == f"wrote a grid of 5 images to {out}"
     np.testing.assert_array_equal(pixels(out), image_grid(pipeline(5, seed=3).numpy(), columns=3))
 
 
@@ -171,7 +173,8 @@ def test_default_run_is_the_latest(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command("sample", "--n", "2", "--device", "cpu")
     run_path = Path("runs") / run.name
-    assert capsys.readouterr().out == f"wrote a grid of 2 images to {run_path}/samples/0001.png\n"
+    _, wrote = capsys.readouterr().out.splitlines()
+    assert wrote == f"wrote a grid of 2 images to {run_path}/samples/0001.png"
     assert (tmp_path / "runs" / "photos" / "samples" / "0001.png").exists()
 
 
@@ -196,7 +199,7 @@ def test_distance_to_the_training_images_is_said_on_request(
     run, pipeline, photos, tmp_path, capsys
 ):
     sample(run, "--n", "20", "--nearest", "--out", tmp_path / "a.png")
-    wrote, summary, verdict = capsys.readouterr().out.splitlines()
+    _, wrote, summary, verdict = capsys.readouterr().out.splitlines()
     assert wrote == f"wrote a grid of 20 images to {tmp_path}/a.png"
     splits = load_splits(DataConfig(source=f"folder:{photos}"))
     test = splits.test.images
@@ -286,7 +289,7 @@ def imported(run, tmp_path_factory):
     """The names of all modules that a process has imported after sampling."""
     out = tmp_path_factory.mktemp("samples") / "a.png"
     ended = python("-c", IMPORTS, "--run", run, "--n", "2", "--out", out, "--device", "cpu")
-    said, modules = ended.stdout.splitlines()
+    _, said, modules = ended.stdout.splitlines()
     assert said == f"wrote a grid of 2 images to {out}"
     return modules.split()
 

@@ -160,3 +160,18 @@ def test_processes_with_different_images_are_refused(tmp_path, rgb_file, gray_fi
     error = refused([options] * 2, folders)
     assert re.search(r"data\.image_shape, which is \[1, 7, 9\] on rank 1 .* \[3, 8, 10\]", error)
     assert not (tmp_path / "run").exists()
+
+
+def test_both_processes_choose_by_the_speed_that_the_first_one_measures(tmp_path, photos):
+    options = (
+        *("--recipe", "folder-64", "--data.image-size", "8", "8", "--device", "cpu"),
+        *("--vqvae.width", "8", "--vqvae.fine-width", "4", "--prior.width", "8"),
+        *("--vqvae-training.precision", "fp32", "--prior-training.precision", "fp32"),
+        *("--hours", "1e-5", "--data.source", f"folder:{photos}", "--out", tmp_path / "run"),
+    )
+    ended = torchrun(tmp_path, *options)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("chosen: vqvae-training.epochs") == 1
+    config = RunDirectory(tmp_path / "run").config()
+    assert config.vqvae_training.epochs < 10
+    assert config.vqvae_training.batch_size == 8

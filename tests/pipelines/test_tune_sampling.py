@@ -10,10 +10,14 @@ from tiny_runs import TINY, command, status
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.evaluation.metrics import feature_classifier
-from pipelines.evaluation.metrics.frechet import frechet_distance
+from pipelines.evaluation.metrics import feature_networks
+from pipelines.evaluation.metrics.encoder_cache import EncoderRecord
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier
+from pipelines.evaluation.metrics.feature_networks import FeatureNetwork
+from pipelines.evaluation.metrics.frechet import whole_kernel_distance
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.report.formatting import format_with_std, typeset
+from pipelines.tuning import measurement
 from pipelines.tuning.record import (
     MeasuredSettings,
     SamplingTuning,
@@ -42,9 +46,8 @@ def tune(run, *options):
 def kept_classifier(run):
     """The feature classifier that the command left beside the run."""
     (folder,) = (run.parent / ".feature-networks").iterdir()
-    record = feature_classifier.ClassifierRecord
     return load_artifact(
-        folder, "feature_classifier", record, lambda _: feature_classifier.FeatureClassifier(3, 2)
+        folder, "feature_encoder", EncoderRecord, lambda _: FeatureClassifier(3, 2)
     ).eval()
 
 
@@ -54,31 +57,34 @@ def test_distances_are_those_of_such_samples_from_the_validation_split(run, rgb_
     assert [(t["temperature"], t["guidance_scale"]) for t in tried] == [
         (0.5, 1), (0.5, 3), (2, 1), (2, 3)
     ]  # fmt: skip
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
     validation = splits.validation
     network = kept_classifier(run)
     real = network.features(validation.images)
     count = len(validation)
+    labels = np.tile(validation.labels[np.random.default_rng(0).permutation(count)], 2)
     for row in record["measured"]:
         images = GenerationPipeline.from_pretrained(run)(
             2 * count,
-            torch.from_numpy(np.tile(validation.labels, 2)),
+            torch.from_numpy(labels),
             settings=SamplingSettings(**row["settings"]),
             seed=5,
         ).numpy()
         expected = [
-            frechet_distance(real, network.features(part)) for part in np.array_split(images, 2)
+            whole_kernel_distance(real, network.features(part))
+            for part in np.array_split(images, 2)
         ]
         assert row["distances"] == pytest.approx(expected, rel=1e-6)
-        found = network(torch.from_numpy(images)).argmax(dim=1).numpy()
-        assert row["agreement"] == (found == np.tile(validation.labels, 2)).mean()
+        found = network(network.prepare(torch.from_numpy(images))).argmax(dim=1).numpy()
+        assert row["agreement"] == (found == labels).mean()
+    assert (record["metric"], record["num_images"]) == ("KD-classifier", count)
 
 
-def test_next_command_names_the_nearest(run, capsys):
-    record = tune(run, "--temperatures", 0.3, 1.5, "--guidance-scales", 1)
-    best = min(record["measured"], key=lambda row: np.mean(row["distances"]))
-    last = capsys.readouterr().out.splitlines()[-2]
-    temperature = best["settings"]["temperature"]
+def test_next_command_names_the_chosen(run, capsys):
+    tune(run, "--temperatures", 0.3, 1.5, "--guidance-scales", 1)
+    best = SamplingTuning.read(run / "sampling_tuning.json").chosen
+    last = capsys.readouterr().out.splitlines()[-1]
+    temperature = best.settings.temperature
     assert last == f"next: python -m pipelines.evaluate --run {run} --temperature {temperature}"
 
 
@@ -102,8 +108,8 @@ def test_default_scales_are_those_the_prior_can_be_guided_by(run, rgb_file, tmp_
 
 def tuning(*measured):
     return SamplingTuning(
-        vqvae="a", prior="b", feature_network="c", images_per_set=5, seed=0, floor=0.1,
-        measured=measured,
+        vqvae="a", prior="b", metric="KD-classifier", feature_network="c", num_images=7,
+        images_per_set=5, seed=0, floor=0.1, measured=measured,
     )  # fmt: skip
 
 
@@ -115,10 +121,11 @@ def test_what_chance_may_have_put_behind_is_named():
     # Differences set by set, from the nearest (temperature 2): 0.3 and 0.5; 0.1 and -0.1; their
     # pooled standard error is 0.1.
     tried = tuning(measured(1, 2.2, 2.6), measured(2, 1.9, 2.1), measured(3, 2.0, 2.0))
-    nearest, others = describe_choice(tried).split(";")
-    assert "temperature 2 with" in nearest
-    assert "temperature 3 with" in others
-    assert "temperature 1 " not in others
+    nearest, others, chosen = describe_choice(tried).split(";")
+    assert "temperature 2," in nearest
+    assert "temperature 3," in others
+    assert "temperature 1," not in others
+    assert "temperature 2," in chosen
 
 
 def test_the_same_difference_in_every_set_is_no_chance():
@@ -131,10 +138,23 @@ def test_equals_are_within_noise():
     assert [one.settings.temperature for one in tried.within_noise] == [2]
 
 
+def test_plain_settings_are_chosen_unless_others_are_significantly_nearer():
+    near = tuning(measured(1, 2.1, 2.0), measured(2, 1.9, 2.1), measured(3, 2.0, 2.2))
+    far = tuning(measured(1, 3.0, 3.4), measured(2, 1.9, 2.1), measured(3, 2.0, 2.2))
+    assert [one.chosen.settings.temperature for one in (near, far)] == [1, 2]
+    assert near.settings == SamplingSettings()
+
+
+def test_settings_hold_for_any_number_of_samples():
+    compiled = SamplingSettings(temperature=2, compile="on")
+    tried = tuning(MeasuredSettings(compiled, (1.0,), None))
+    assert tried.settings == SamplingSettings(temperature=2)
+
+
 def test_nothing_is_said_of_chance_after_one_set():
     said = describe_choice(tuning(measured(1, 2.0), measured(2, 2.0)))
-    assert "temperature 1 with" in said
-    assert "temperature 2 " not in said
+    assert "temperature 1," in said
+    assert "temperature 2," not in said
     assert "--sets 2" in said
 
 
@@ -156,6 +176,7 @@ def test_record_is_read_as_it_was_written(tmp_path):
         lambda record: record.update(images_per_set="5"),
         lambda record: record.update(prior=None),
         lambda record: record["measured"][0].update(agreement="x"),
+        lambda record: record.update(metric=None),
         lambda record: record["measured"][0].update(distances="12"),
         lambda record: record["measured"][0].update(distances=[float("nan")]),
         lambda record: record["measured"][0].update(distances=[1e308]),
@@ -269,7 +290,7 @@ def test_settings_are_those_asked_for_and_the_report_names_them(run, capsys):
     for setting in ("first guidance scale 0.5", "top p 0.9", "precision bfloat16"):
         assert setting in shared
     one = MeasuredSettings(settings, tuple(row["distances"]), row["agreement"])
-    assert [f"{one.distance:.3f}", f"{one.spread:.3f}", f"{one.agreement:.1%}"] == (
+    assert [f"{one.distance:.3g}", f"{one.spread:.3g}", f"{one.agreement:.1%}"] == (
         table_row(one).split()[2:]
     )
     assert table_row(one).split()[:2] == ["1.5", "2"]
@@ -294,11 +315,12 @@ def test_a_schedule_may_end_without_guidance(run):
 
 def test_floor_is_that_of_as_many_training_images(run, rgb_file):
     record = tune(run, "--temperatures", 1, "--guidance-scales", 1)
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+    splits = load_splits(DataConfig(source=f"npz:{rgb_file}", validation_fraction=0.05))
     network = kept_classifier(run)
-    count = len(splits.validation)
-    first, second = splits.validation.images, splits.train.images[:count]
-    expected = frechet_distance(network.features(first), network.features(second))
+    count, total = len(splits.validation), len(splits.train)
+    first = splits.validation.images
+    second = splits.train.images[np.random.default_rng(0).permutation(total)[:count]]
+    expected = whole_kernel_distance(network.features(first), network.features(second))
     assert record["floor"] == pytest.approx(expected, rel=1e-6)
     assert record["images_per_set"] == count
 
@@ -320,11 +342,30 @@ def test_what_lies_in_the_way_is_not_written_over(run, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_data_without_labels_are_refused(gray_file, tmp_path, capsys):
-    run = tmp_path / "gray"
+def test_data_without_labels_are_judged_by_a_network_trained_on_the_images(gray_file, tmp_path):
+    run = tmp_path / "runs" / "gray"
     command("train_all", *TINY, "--data.source", f"npz:{gray_file}", "--out", run)
-    assert status("tune_sampling", "--run", run) == 1
-    assert "a classifier, which needs labels, but the data of" in capsys.readouterr().err
+    record = tune(run, "--temperatures", 1, 1.5)
+    assert record["metric"] == "KD-images"
+    assert [row["settings"]["guidance_scale"] for row in record["measured"]] == [1, 1]
+    assert [row["agreement"] for row in record["measured"]] == [None, None]
+    page = (run / "report.html").read_text()
+    assert "KD-images, the kernel distance" in page
+
+
+def test_colour_without_labels_is_judged_by_efficientnet(rgb_file, tmp_path, monkeypatch):
+    network = FeatureNetwork(
+        name="efficientnet", label="E", frechet="FD-E", kernel="KD-E", hash="12", num_features=4,
+        features=lambda images: torch.from_numpy(images).flatten(1)[:, :4].float(),
+    )  # fmt: skip
+    run, unlabelled = tmp_path / "runs" / "rgb", tmp_path / "rgb.npz"
+    np.savez(unlabelled, images=np.load(rgb_file)["images"])
+    command("train_all", *TINY, "--data.source", f"npz:{unlabelled}", "--out", run)
+    monkeypatch.setattr(feature_networks, "efficientnet_weights", lambda: "weights.pth")
+    monkeypatch.setattr(measurement, "efficientnet_network", lambda *_: network)
+    record = tune(run, "--temperatures", 1)
+    assert (record["metric"], record["feature_network"]) == ("KD-E", "12")
+    assert not (run.parent / ".feature-networks").exists()
 
 
 def test_a_run_without_prior_is_refused(run, capsys):

@@ -19,7 +19,7 @@ from pipelines.cli.command import run_command
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 
 TINY = (
-    *("--recipe", "smoke", "--device", "cpu"),
+    *("--recipe", "smoke", "--device", "cpu", "--data.validation-fraction", "0.05"),
     *("--vqvae.width", "8", "--vqvae.fine-width", "4", "--vqvae.num-layers", "1"),
     *("--vqvae.quantizer.codebook-size", "8", "--vqvae.quantizer.codebook-dim", "4"),
     *("--vqvae-training.batch-size", "8", "--vqvae-training.epochs", "1.5"),

@@ -9,11 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.data.image_set import ImageSet
-from pipelines.evaluation.metrics.feature_classifier import (
-    DEFAULT_TRAINING,
-    ClassifierTraining,
-    train_classifier,
-)
+from pipelines.evaluation.metrics.feature_classifier import CLASSIFIER_TRAINING, train_classifier
+from pipelines.evaluation.metrics.feature_encoder import EncoderTraining
 from pipelines.training.precision import Precision
 
 
@@ -49,7 +46,7 @@ def classification_accuracy(
     seeds: int,
     device: torch.device,
     precision: Precision,
-    training: ClassifierTraining = DEFAULT_TRAINING,
+    training: EncoderTraining = CLASSIFIER_TRAINING,
 ) -> ClassificationAccuracy:
     """Trains a classifier on each of two sets and tests both on real images.
 

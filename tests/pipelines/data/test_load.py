@@ -71,8 +71,8 @@ def test_load_splits_reads_an_npz_file(tmp_path):
     images = np.arange(20, dtype=np.uint8).repeat(12).reshape(20, 3, 4)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(20) % 2)
     splits = load_splits(DataConfig(source=f"npz:{tmp_path / 'set.npz'}"))
-    # A tenth of 20 for testing, then 5 % of 18 for validation.
-    assert [len(part) for part in splits.by_name.values()] == [17, 1, 2]
+    # A tenth of 20 for testing, then a fifth of 18 for validation.
+    assert [len(part) for part in splits.by_name.values()] == [14, 4, 2]
     for part in splits.by_name.values():
         np.testing.assert_array_equal(part.labels, part.images[:, 0, 0, 0] % 2)
 

@@ -39,6 +39,20 @@ def test_split_carves_the_test_split_first_and_validation_from_the_rest():
     assert (len(train), len(validation), len(test)) == (855, 45, 100)
 
 
+@pytest.mark.parametrize(
+    ("count", "validated"),
+    [
+        *((3, 1), (5, 1), (50, 9), (199, 36), (200, 36), (223, 40), (500, 40), (888, 40)),
+        # 5 % of what the test split leaves, as ever.
+        *((889, 40), (1000, 45), (10_000, 450)),
+    ],
+)
+def test_split_validates_on_40_images_of_small_sets_but_at_most_on_a_fifth(count, validated):
+    parts = run(Numbers(range(count)), validation_fraction=None)
+    assert len(parts[1]) == validated
+    assert sum(map(len, parts)) == count
+
+
 def test_split_keeps_a_given_test_split():
     train, validation, test = run(Numbers(range(100)), test=Numbers("abc"))
     assert sorted(test) == ["a", "b", "c"]

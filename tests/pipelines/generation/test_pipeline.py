@@ -234,7 +234,7 @@ def test_saved_pipeline_is_two_models_and_the_classes(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
     assert tree(tmp_path) == [
         "saved",
-        "saved/classes.json",
+        "saved/pipeline.json",
         "saved/prior",
         "saved/prior/config.json",
         "saved/prior/model.safetensors",
@@ -284,23 +284,25 @@ def test_missing_model_is_refused(rgb_run, tmp_path, part):
 
 def test_models_without_class_names_make_a_pipeline(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
-    (tmp_path / "saved" / "classes.json").unlink()
+    (tmp_path / "saved" / "pipeline.json").unlink()
     assert GenerationPipeline.from_pretrained(tmp_path / "saved").class_names == ()
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000])
 def test_damaged_class_names_are_refused(pipeline, tmp_path, text):
     pipeline.save_pretrained(tmp_path / "saved")
-    (tmp_path / "saved" / "classes.json").write_text(text)
-    with pytest.raises(ValueError, match=r"classes\.json cannot be read .*: restore it, or remove"):
+    (tmp_path / "saved" / "pipeline.json").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"pipeline\.json cannot be read .*: restore it, or remove"
+    ):
         GenerationPipeline.from_pretrained(tmp_path / "saved")
 
 
 def test_changed_class_names_are_refused(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
-    path = tmp_path / "saved" / "classes.json"
+    path = tmp_path / "saved" / "pipeline.json"
     path.write_text(path.read_text().replace(pipeline.class_names[0], "other"))
-    with pytest.raises(ValueError, match=r"classes\.json cannot be read .*sha256"):
+    with pytest.raises(ValueError, match=r"pipeline\.json cannot be read .*sha256"):
         GenerationPipeline.from_pretrained(tmp_path / "saved")
 
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from tiny_runs import TINY, command, contents, python, status, tree
 
-from pipelines.evaluation.metrics import feature_classifier
-from pipelines.evaluation.metrics.feature_classifier import cached_classifier, train_classifier
+from pipelines.data.image_set import ImageSet
+from pipelines.evaluation.metrics import encoder_cache
+from pipelines.evaluation.metrics.encoder_cache import cached_encoder
+from pipelines.evaluation.metrics.feature_classifier import train_classifier
 from pipelines.files import ownership
 from pipelines.runs import codes, stage_two
 from pipelines.runs.directory import RunDirectory
@@ -121,24 +123,24 @@ def test_classifier_that_another_process_trains_is_waited_for_and_used(
     tmp_path, monkeypatch, end_of_waiting
 ):
     images = np.random.default_rng(0).integers(0, 256, (8, 1, 4, 4), dtype=np.uint8)
-    data = (images, np.arange(8) % 2, 2)
+    data = (ImageSet(images, np.arange(8) % 2), 2)
     options = {"device": torch.device("cpu"), "precision": Precision(name="fp32", reason="")}
-    model, key = cached_classifier(tmp_path / "theirs", *data, fingerprint="0123", **options)
+    model, key = cached_encoder(tmp_path / "theirs", *data, fingerprint="0123", **options)
     (path,) = (tmp_path / "theirs").iterdir()
 
     def finish():
         shutil.copytree(path, tmp_path / "shared" / path.name)
 
-    monkeypatch.setattr(feature_classifier, "train_classifier", None)
+    monkeypatch.setattr(encoder_cache, "train_classifier", None)
     end_of_waiting.enter_context(
         ownership.owned(path, "trained", lock_file=tmp_path / "shared" / f".{path.name}.lock")
     )
     end_of_waiting.callback(finish)
-    found, found_key = cached_classifier(tmp_path / "shared", *data, fingerprint="0123", **options)
+    found, found_key = cached_encoder(tmp_path / "shared", *data, fingerprint="0123", **options)
     assert found_key == key
     assert found.features(images).equal(model.features(images))
     assert tree(tmp_path / "shared") == [path.name, *(f"{path.name}/{p}" for p in tree(path))]
-    monkeypatch.setattr(feature_classifier, "train_classifier", train_classifier)
+    monkeypatch.setattr(encoder_cache, "train_classifier", train_classifier)
 
 
 SCRIPT = """

@@ -8,8 +8,11 @@ import torch
 from tiny_runs import command
 
 from pipelines.data.config import parse_source
+from pipelines.runs import stage_one
+from pipelines.runs.choices import Speed
 from pipelines.runs.config import RecipeName
 from pipelines.runs.recipes import RECIPES
+from pipelines.runs.rules import duration
 from stage1_vqvae.model import VQVAE
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
@@ -21,6 +24,8 @@ IMAGE_SHAPES = {
     "mnist": (1, 28, 28),
     "cifar10": (3, 32, 32),
     "folder-64": (3, 64, 64),
+    "folder-128": (3, 128, 128),
+    "folder-256": (3, 256, 256),
     "smoke": (1, 28, 28),
 }
 
@@ -50,6 +55,8 @@ def test_recipe_builds_a_prior_over_the_grids_of_its_vqvae(name):
 @pytest.mark.parametrize("name", ["fashion-mnist-mini", "smoke"])
 def test_dry_run_says_the_plan_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    speed = Speed(vqvae=100.0, prior=200.0)
+    monkeypatch.setattr(stage_one, "measure_speed", lambda *_: speed)
     command("train_all", "--recipe", name, "--dry-run")
     config = RECIPES[name]
     # 10,000 images, of which 5 % are validated on, and 2,000 to test on.
@@ -65,7 +72,14 @@ def test_dry_run_says_the_plan_and_writes_nothing(name, tmp_path, monkeypatch, c
         f"vqvae: {quantizer.kind} quantizer, 7x7 codes of {quantizer.codebook_size}, "
     )
     assert plan[3].startswith(f"prior: {config.prior.kind}, ")
-    assert json.loads("\n".join(plan[4:])) == config.to_dict()
+    for line, training, rate in (
+        (plan[4], config.vqvae_training, 100),
+        (plan[5], config.prior_training, 200),
+    ):
+        seconds = training.total_steps(train) * training.batch_size / rate
+        assert " in training; " in line
+        assert line.endswith(f" GiB of memory; {duration(seconds)} at {rate} images/s")
+    assert json.loads("\n".join(plan[6:])) == config.to_dict()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from pipelines.evaluation.metrics.classification_accuracy import (
     ClassificationAccuracy,
     classification_accuracy,
 )
-from pipelines.evaluation.metrics.feature_classifier import ClassifierTraining
+from pipelines.evaluation.metrics.feature_encoder import EncoderTraining
 from pipelines.training.precision import Precision
 
 
@@ -32,7 +32,7 @@ def measure(generated, real, seeds=1):
         seeds=seeds,
         device=torch.device("cpu"),
         precision=Precision(name="fp32", reason="it was asked for"),
-        training=ClassifierTraining(min_steps=40, batch_size=16),
+        training=EncoderTraining(min_steps=40, batch_size=16),
     )
 
 

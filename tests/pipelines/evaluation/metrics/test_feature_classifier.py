@@ -1,20 +1,15 @@
-"""The feature classifier: it learns, it is a function of its seed, and its cache is checked."""
+"""The feature classifier: it learns, and it is a function of its seed."""
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation.metrics.feature_classifier import (
-    ClassifierTraining,
-    FeatureClassifier,
-    cached_classifier,
-    classifier_directory,
-    train_classifier,
-)
+from pipelines.evaluation.metrics.feature_classifier import FeatureClassifier, train_classifier
+from pipelines.evaluation.metrics.feature_encoder import EncoderTraining
 from pipelines.training.precision import Precision
 
 CPU, FP32 = torch.device("cpu"), Precision(name="fp32", reason="it was asked for")
-SHORT = ClassifierTraining(min_steps=12, max_epochs=12, batch_size=16)
+SHORT = EncoderTraining(min_steps=12, max_epochs=12, batch_size=16)
 
 
 def two_classes(count, height=8, width=8, channels=1, seed=0):
@@ -35,7 +30,7 @@ def train(images, labels, seed=0, training=SHORT):
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (9, 13, 3)])
 def test_classifier_learns_classes_of_images_it_has_not_seen(shape):
-    model = train(*two_classes(64, *shape), training=ClassifierTraining(min_steps=40))
+    model = train(*two_classes(64, *shape), training=EncoderTraining(min_steps=40))
     assert model.accuracy(*two_classes(40, *shape, seed=1)) == 1.0
 
 
@@ -43,7 +38,7 @@ def test_accuracy_is_the_part_of_images_whose_label_is_likeliest():
     images, labels = two_classes(64)
     model = train(images, labels)
     with torch.no_grad():
-        right = model(torch.from_numpy(images)).argmax(dim=1).numpy() == labels
+        right = model(model.prepare(torch.from_numpy(images))).argmax(dim=1).numpy() == labels
     wrong_labels = np.where(np.arange(64) < 16, 1 - labels, labels)
     expected = (right[16:].sum() + (~right[:16]).sum()) / 64
     assert model.accuracy(images, wrong_labels) == expected
@@ -55,7 +50,8 @@ def test_features_are_what_the_head_sees():
     features = model.features(images)
     assert features.shape == (20, 128)
     with torch.no_grad():
-        torch.testing.assert_close(model.head(features), model(torch.from_numpy(images)))
+        logits = model(model.prepare(torch.from_numpy(images)))
+        torch.testing.assert_close(model.head(features), logits)
 
 
 def test_features_of_an_image_do_not_depend_on_its_batch():
@@ -83,60 +79,12 @@ def test_training_is_a_function_of_its_seed_and_leaves_the_global_stream_alone()
 
 
 def test_length_of_training_depends_on_the_number_of_images():
-    steps = ClassifierTraining().steps
+    steps = EncoderTraining().steps
     assert steps(60_000) == 3 * 60_000 // 128  # three epochs
     assert steps(10_000) == 500  # minimum number of steps
     assert steps(64) == 50  # maximum number of epochs, of one step each
 
 
 def test_single_image_is_refused():
-    with pytest.raises(ValueError, match="needs at least 2 images to train on, got 1"):
+    with pytest.raises(ValueError, match="needs at least 2 images, got 1"):
         train(*two_classes(1))
-
-
-def cached(folder, fingerprint="a" * 16, training=SHORT):
-    images, labels = two_classes(20)
-    return cached_classifier(
-        folder,
-        images,
-        labels,
-        2,
-        fingerprint=fingerprint,
-        device=CPU,
-        precision=FP32,
-        training=training,
-    )
-
-
-def test_cached_classifier_is_the_one_that_was_trained(tmp_path):
-    images, _ = two_classes(20)
-    first, key = cached(tmp_path)
-    (path,) = tmp_path.iterdir()
-    assert key.rpartition("-")[0] == path.name
-    assert classifier_directory(tmp_path, "a" * 16, 1, 2, SHORT) == path
-    written = (path / "model.safetensors").stat().st_mtime_ns
-    second, again = cached(tmp_path)
-    assert again == key
-    assert torch.equal(first.features(images), second.features(images))
-    assert (path / "model.safetensors").stat().st_mtime_ns == written
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_other_data_or_settings_have_a_classifier_of_their_own(tmp_path):
-    keys = {
-        cached(tmp_path)[1],
-        cached(tmp_path, fingerprint="b" * 16)[1],
-        cached(tmp_path, training=ClassifierTraining(min_steps=2, max_epochs=1))[1],
-    }
-    assert {path.name for path in tmp_path.iterdir()} == {key.rpartition("-")[0] for key in keys}
-    assert len(keys) == 3
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_damaged_cache_is_refused(name, tmp_path):
-    cached(tmp_path)
-    (folder,) = tmp_path.iterdir()
-    path = folder / name
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"must hold a whole feature classifier, .* remove that"):
-        cached(tmp_path)

@@ -126,7 +126,7 @@ def random_inception(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "count"), [(1, 2), (3, 1)])
 def test_features_are_those_of_torch_fidelity(random_inception, channels, count, monkeypatch):
-    monkeypatch.setattr(feature_networks, "_BATCH", 1)
+    monkeypatch.setattr(feature_networks, "_INCEPTION_BATCH", 1)
     path, model = random_inception
     shape = (count, channels, 28, 20)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation.metrics.frechet import frechet_distance, kernel_distance
+from pipelines.evaluation.metrics import frechet
+from pipelines.evaluation.metrics.frechet import (
+    frechet_distance,
+    kernel_distance,
+    whole_kernel_distance,
+)
 
 
 def with_moments(mean, scales, count=500, seed=0):
@@ -82,3 +87,10 @@ def test_sets_that_cannot_be_compared_are_refused(measure, shapes):
     first, second = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match="two sets of at least two images each with features of"):
         measure(first, second)
+
+
+def test_kernel_distance_of_all_pairs_is_the_unbiased_estimate_of_unequal_sets(monkeypatch):
+    monkeypatch.setattr(frechet, "_CHUNK", 5)
+    x, y = with_moments([0, 1], [1, 2], 12).numpy(), with_moments([2, 0], [1, 1], 7, 1).numpy()
+    found = whole_kernel_distance(torch.from_numpy(x), torch.from_numpy(y))
+    assert found == pytest.approx(slow_kernel_distance(x, y), rel=1e-9)

@@ -92,6 +92,15 @@ def test_few_samples_give_no_warning_by_chance():
     assert (found.share, found.warning) == (0.1, False)
 
 
+@pytest.mark.parametrize("count", [5, 20, 100])
+def test_few_controls_give_no_warning_by_chance_but_for_copies(count):
+    generator = torch.manual_seed(0)
+    new = torch.rand(500, 100 + count, generator=generator)
+    warnings = [detect_memorisation(row[:100], (row[100:],)).warning for row in new]
+    assert sum(warnings) <= 15  # 3 %: shares of few controls are not normally distributed
+    assert detect_memorisation(torch.zeros(100), (new[0, 100:],)).warning
+
+
 def test_threshold_is_the_lowest_first_percentile():
     found = detect_memorisation(torch.ones(4), (torch.arange(201.0), torch.arange(101.0) + 0.5))
     assert found.threshold == 1.5

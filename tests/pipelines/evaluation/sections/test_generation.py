@@ -99,7 +99,7 @@ def test_kernel_distance_of_one_set_has_the_std_of_its_subsets():
     assert metrics["fd_x"].std is None  # of one set nothing is known
 
 
-def test_explanation_of_the_floor_says_that_the_classifier_was_trained_on_it():
-    sets = compared(images(110, 4))
-    explanations = [found(sets, name)["fd_x"].explanation for name in ("classifier", "inception")]
-    assert ["classifier was trained" in text for text in explanations] == [True, False]
+def test_explanation_of_the_floor_says_whether_the_network_was_trained_on_it():
+    sets, names = compared(images(110, 4)), ("classifier", "images", "inception")
+    explanations = [found(sets, name)["fd_x"].explanation for name in names]
+    assert ["which it was trained on" in text for text in explanations] == [True, True, False]
