@@ -7,14 +7,13 @@ import sys
 
 import pytest
 import torch
-from tiny_runs import KilledError, command, contents, kill_at
+from tiny_runs import KilledError, command, contents, kill_at, train_options
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
 from pipelines.runs import choosing, probe
 from pipelines.runs.choices import Speed
 from pipelines.runs.directory import RunDirectory
-from pipelines.runs.options import read_train_options
 from pipelines.runs.probe import measure_speed
 from pipelines.runs.rules import CHOSEN_OPTIONS
 from pipelines.training.trainer import Trainer
@@ -122,7 +121,7 @@ def test_hours_that_mean_nothing_are_refused(options, message):
 @pytest.mark.parametrize(("recipe", "left_open"), [("smoke", ()), ("folder-128", CHOSEN_OPTIONS)])
 def test_only_recipes_for_folders_leave_options_open(recipe, left_open, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_all.py", "--recipe", recipe])
-    assert read_train_options("").left_open == left_open
+    assert train_options().left_open == left_open
 
 
 @pytest.mark.parametrize("limit", [1e-9, 1e9])
@@ -136,7 +135,7 @@ def test_probe_counts_images_of_a_step(rgb_file, monkeypatch, limit):
     monkeypatch.setattr(probe, "_TIME_LIMIT", limit)
     splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
     monkeypatch.setattr(sys, "argv", ["train_all.py", *SMALL])
-    config = read_train_options("").run
+    config = train_options().run
     found = measure_speed(config, splits, torch.device("cpu"))
     # At batches of 64, measured or expected: 64 images in 7.4 s.
     assert found.vqvae == pytest.approx(64 / 7.4)
