@@ -18,6 +18,7 @@ from pipelines.data.load import load_splits
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.prior_augmentation import View
 from pipelines.runs.tasks import PriorTask
+from pipelines.training.train_step import TrainStep
 from stage1_vqvae import code_dump
 from stage1_vqvae.code_dump import read_code_dump, read_other_views
 from stage1_vqvae.model import VQVAE
@@ -82,14 +83,14 @@ def test_stages_one_by_one_give_the_run_of_all(tmp_path, run, rgb_file):
 @pytest.mark.parametrize(("share", "learned"), [("0", False), ("1", True)])
 def test_prior_learns_from_as_many_views_as_the_shares_say(dumped, monkeypatch, share, learned):
     seen = []
-    batch = PriorTask._batch
+    batches = PriorTask.batches
 
     def watched(*arguments):
-        found = batch(*arguments)
-        seen.extend((found[3] // 3).tolist())  # two classes and no label in each view
-        return found
+        for batch in batches(*arguments):
+            seen.extend((batch[3] // 3).tolist())  # two classes and no label in each view
+            yield batch
 
-    monkeypatch.setattr(PriorTask, "_batch", watched)
+    monkeypatch.setattr(PriorTask, "batches", watched)
     shares = ("--prior-augmentation.first-share", share, "--prior-augmentation.last-share", share)
     command("train_prior", "--run", dumped, "--device", "cpu", *shares)
     assert set(seen) == ({1, 2, 3, 4, 5} if learned else {0})
@@ -145,7 +146,7 @@ def test_killed_prior_asks_for_its_own_options_first(tmp_path, run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(code_dump, "_encode_split", 7), (PriorTask, "_batch", 8)]
+    ("owner", "name", "call"), [(code_dump, "_encode_split", 7), (TrainStep, "step", 18)]
 )
 def test_resume_after_a_kill_equals_uninterrupted(
     tmp_path, monkeypatch, run, rgb_file, owner, name, call
