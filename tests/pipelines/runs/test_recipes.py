@@ -77,7 +77,7 @@ def test_dry_run_says_the_plan_and_writes_nothing(name, tmp_path, monkeypatch, c
         (plan[5], config.prior_training, 200),
     ):
         seconds = training.total_steps(train) * training.batch_size / rate
-        assert " in training; " in line
+        assert " GFLOP for an image, " in line
         assert line.endswith(f" GiB of memory; {duration(seconds)} at {rate} images/s")
     assert json.loads("\n".join(plan[6:])) == config.to_dict()
     assert list(tmp_path.iterdir()) == []
