@@ -22,7 +22,7 @@ from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.cost import plan_costs
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
-from pipelines.runs.messages import plan_data, plan_models
+from pipelines.runs.messages import plan_data, plan_models, say_fit
 from pipelines.runs.models import new_vqvae
 from pipelines.runs.options import TrainOptions
 from pipelines.runs.probe import measure_speed
@@ -120,11 +120,13 @@ def train_vqvae(
             "entropy": sum(metrics.entropy) / len(metrics.entropy),
         }
 
-    fit(task, training, directory, measure, seed=config.seed, device=device, resume=resume)
+    seed = config.seed
+    result = fit(task, training, directory, measure, seed=seed, device=device, resume=resume)
     if is_main():
         originals = ImageSet(splits.test.images[:_SHOWN_RECONSTRUCTIONS])
         reconstructions = reconstruct_images(model, originals)
         save_reconstructions(directory.reconstructions, originals.images, reconstructions)
         with writing(directory.vqvae):
             model.save_pretrained(directory.vqvae)
+    say_fit("vqvae", result, config)
     return model
