@@ -16,11 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.data.image_set import DataSplits
+from pipelines.files.names import duration
 from pipelines.runs.choices import Speed
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.models import new_prior, new_vqvae, num_parameters
-from pipelines.runs.rules import duration
 from pipelines.training.config import TrainingConfig
 from pipelines.training.distributed import world_size
 from pipelines.training.muon import muon_weights
@@ -156,7 +156,7 @@ def _flops(objective: nn.Module, batch: tuple[Tensor], precision: Precision) -> 
         precision.autocast(torch.device("cpu")),
     ):
         objective(*batch)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _muon_weights(objective: nn.Module, training: TrainingConfig) -> list[nn.Parameter]:

@@ -53,13 +53,14 @@ def open_run(
     Under torchrun every process calls this and joins the others; rank 0 writes. Yields the settings
     with all that the data have chosen, the data, and where to compute.
     """
-    options.run.check_processes()
+    options.run.check_processes(options.left_open)
     directory, resume = options.directory, options.resume
 
     device = choose_device(options.run.device)
     with process_group(device), ExitStack() as stack:
         options = continued(options)
         config = options.run
+        config.check_processes(options.left_open)  # a continued run may have had others
         writes = on_main(lambda: options.check(results))
         agree({**settings_of_all(config.to_dict()), "resume": resume, "hours": options.hours})
         if writes:

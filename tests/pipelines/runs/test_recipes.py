@@ -8,11 +8,11 @@ import torch
 from tiny_runs import command
 
 from pipelines.data.config import parse_source
+from pipelines.files.names import duration
 from pipelines.runs import stage_one
 from pipelines.runs.choices import Speed
 from pipelines.runs.config import RecipeName
 from pipelines.runs.recipes import RECIPES
-from pipelines.runs.rules import duration
 from stage1_vqvae.model import VQVAE
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
