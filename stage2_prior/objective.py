@@ -42,20 +42,26 @@ class PriorObjective(nn.Module):
     "RAR", section 3.2); here it may stop above 0, so that the other orders stay good too.
     """
 
+    random_share: Tensor
+    """float32 (): the share of images in a random order."""
+
     def __init__(self, prior: CodePrior) -> None:
         super().__init__()
         self.prior = prior
+        # A tensor, so that compiled code serves every share.
+        self.register_buffer("random_share", torch.zeros(()), persistent=False)
         self.set_progress(0.0)
 
     def set_progress(self, fraction: float) -> None:
         """Sets the share of random orders for `fraction` of training being done, in [0, 1]."""
-        self.random_share = 0.0
-        config = self.prior.config
+        share, config = 0.0, self.prior.config
         if self.prior.any_order:
             assert isinstance(config, TransformerConfig), "the config has the shares of orders"
             last, until = config.random_order_share, config.random_order_until
             done = min(fraction / until, 1.0) if until else 1.0
-            self.random_share = last + (1 - last) * (1 - done)
+            share = last + (1 - last) * (1 - done)
+        self.random_share.fill_(share)
+        self._has_random_orders = share > 0
 
     def forward(
         self,
@@ -85,7 +91,7 @@ class PriorObjective(nn.Module):
 
     def _order(self, sequence: Tensor) -> Tensor | None:
         """A random order for a random share of the images: int64 (B, L), or None."""
-        if not self.training or not self.random_share:
+        if not self.training or not self._has_random_orders:
             return None
         batch, length = sequence.shape
         random = torch.rand(batch, 1, device=sequence.device) < self.random_share

@@ -84,7 +84,8 @@ def _images_per_second(task: Task, training: TrainingConfig, device: torch.devic
 
     def seconds(batch_size: int, accumulation: int = 1, most_steps: int = 1) -> float:
         """Returns the median time of steps, rank 0's in every process."""
-        sizes = replace(training, batch_size=batch_size, accumulation=accumulation)
+        # Not compiled: that would take minutes, once for each size.
+        sizes = replace(training, batch_size=batch_size, accumulation=accumulation, compile=False)
         step = TrainStep(task, sizes, device, precision, seed=0)
         try:
             # The first step takes memory and chooses kernels, which matters less the longer it is.

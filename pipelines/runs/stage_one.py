@@ -18,6 +18,7 @@ from pipelines.files.images import save_reconstructions
 from pipelines.files.records import to_json
 from pipelines.runs.batches import image_batches, reconstruct_images
 from pipelines.runs.choosing import choose_by_data, continued
+from pipelines.runs.compilation import check_compilation
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.cost import plan_costs
 from pipelines.runs.directory import RunDirectory
@@ -57,6 +58,7 @@ def open_run(
     directory, resume = options.directory, options.resume
 
     device = choose_device(options.run.device)
+    check_compilation(options.run, device)
     with process_group(device), ExitStack() as stack:
         options = continued(options)
         config = options.run

@@ -10,6 +10,7 @@ from pipelines.cli.echo import say
 from pipelines.files.atomic import refuse_unwritable, writing
 from pipelines.runs.batches import code_batches
 from pipelines.runs.codes import grid_specs, read_own_codes
+from pipelines.runs.compilation import check_compilation
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
@@ -103,6 +104,7 @@ def train_prior_of_run(
 
     config.prior_training.check_processes(num_processes(), "--prior-training.batch-size")
     device = choose_device(device_name)
+    check_compilation(config, device)
     with process_group(device), ExitStack() as stack:
         writes = on_main(check)
         agree({**settings_of_all(config.to_dict()), "resume": resume})

@@ -15,6 +15,7 @@ from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.batches import BatchPlan, index_batches
 from pipelines.training.config import TrainingConfig
+from pipelines.training.rows import DeviceRows, send
 from pipelines.training.task import OptimizerSpec
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.model import VQVAE
@@ -71,14 +72,16 @@ class VQVAETask:
             # In a cycle: the quantizer may take more batches than a small data set has.
             size = images_at_once(self._train.image_shape, min(len(order), _FIRST_IMAGES))
             batches = itertools.cycle(torch.split(order, size))
-            self.objective.initialise(self._images(indices, device) for indices in batches)
+            images = DeviceRows(self._train.images, device)
+            self.objective.initialise(images[indices] for indices in batches)
         size = self._augmentation.image_size(self.objective.model.image_shape)
         self.objective.scale_usage(self._batch_size, size)
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor]]:
         """Yields augmented images, uint8 (B, C, H, W)."""
+        images = DeviceRows(self._train.images, device)
         for indices in index_batches(plan, len(self._train)):
-            yield (self._augmentation(self._images(indices, device)),)
+            yield (self._augmentation(images[indices]),)
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on."""
@@ -100,9 +103,6 @@ class VQVAETask:
             "usage": min(metrics.usage),
             "perplexity": min(metrics.perplexity),
         }
-
-    def _images(self, indices: Tensor, device: torch.device) -> Tensor:
-        return torch.from_numpy(self._train.images[indices.numpy()]).to(device)
 
 
 class PriorTask:
@@ -172,8 +172,19 @@ class PriorTask:
 
     def batches(self, plan: BatchPlan, device: torch.device) -> Iterator[tuple[Tensor | None, ...]]:
         """Yields the arguments of `PriorObjective.forward`."""
+        sequences = DeviceRows(self._sequences.flatten(0, 1), device)  # (V * N, L)
+        contexts = None if self._context is None else DeviceRows(self._context, device)
         for indices in index_batches(plan, self.num_training_examples):
-            yield self._batch(indices, device)
+            views = self._draw_views(len(indices))
+            offset = views * (self._null_label + 1)
+            labels = None if self._labels is None else self._labels[indices] + offset
+            null_labels = (self._null_label + offset,) if len(self._sequences) > 1 else ()
+            yield (
+                sequences[views * self.num_training_examples + indices].long(),
+                None if labels is None else send(labels, device),
+                None if contexts is None else contexts[indices],
+                *(send(labels, device) for labels in null_labels),
+            )
 
     def set_progress(self, fraction: float) -> None:
         """Passes the fraction on, and sets the share of images in another view."""
@@ -192,18 +203,13 @@ class PriorTask:
             "train_bits_per_code": measure_bits_per_code(prior, code_batches(*self._seen)),
         }
 
-    def _batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor | None, ...]:
-        labels = None if self._labels is None else self._labels[indices].to(device)
-        context = None if self._context is None else self._context[indices].to(device)
+    def _draw_views(self, count: int) -> Tensor:
+        """Draws the view in which each of `count` images is seen: int64 (B,), 0 as it is."""
         num_views = len(self._sequences)
         if num_views == 1:
-            return self._sequences[0, indices].long().to(device), labels, context
-        in_another_view = torch.rand(len(indices)) < self._share
-        views = torch.where(in_another_view, torch.randint(1, num_views, (len(indices),)), 0)
-        sequences = self._sequences[views, indices].long().to(device)
-        offset = (views * (self._null_label + 1)).to(device)
-        labels = None if labels is None else labels + offset
-        return sequences, labels, context, self._null_label + offset
+            return torch.zeros(count, dtype=torch.int64)
+        in_another_view = torch.rand(count) < self._share
+        return torch.where(in_another_view, torch.randint(1, num_views, (count,)), 0)
 
 
 def _short_hash(config: object) -> str:

@@ -20,6 +20,7 @@ from pipelines.data.load import load_splits
 from pipelines.files.atomic import write_text
 from pipelines.files.records import to_json
 from pipelines.runs.codes import dump_codes
+from pipelines.runs.compilation import check_compilation
 from pipelines.runs.config import settings_of_all
 from pipelines.runs.messages import plan_data, plan_models
 from pipelines.runs.stage_one import train_vqvae
@@ -52,6 +53,7 @@ def sweep(options: SweepOptions) -> None:
     options.sweep.run.check_processes()
     directory, failures = options.directory, dict[str, str]()
     device = choose_device(options.sweep.run.device)
+    check_compilation(options.sweep.run, device)
     with process_group(device), ExitStack() as stack:
         on_main(options.check)
         agree(settings_of_all(options.sweep.to_dict()) | {"resume": options.resume})

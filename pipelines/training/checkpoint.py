@@ -20,7 +20,7 @@ from pipelines.files.names import one_line
 from pipelines.files.records import decode_record, read_bytes, record_bytes
 from pipelines.training.run_state import TrainingState
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{8,})")
 

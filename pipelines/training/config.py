@@ -44,6 +44,10 @@ class TrainingConfig:
     precision: PrecisionChoice = "auto"
     """Number format of convolutions and matrix products: auto takes bf16 where a short test at the
     start shows it to be right and faster on this machine, and fp32 elsewhere."""
+    compile: bool = False
+    """Compile the objective's forward and backward pass at the start, which takes up to minutes:
+    for a GPU, where many small operations cost more to start than to do. Random numbers and the
+    last bits differ from those of an uncompiled training."""
     validate_every: float = 1.0
     """Epochs between two validations; the end of training is always validated."""
     patience: int | None = None

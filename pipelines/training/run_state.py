@@ -12,6 +12,7 @@ import torch
 
 from pipelines.files.records import AnyFloat
 from pipelines.training.config import FIELDS_WITHOUT_EFFECT, TrainingConfig
+from pipelines.training.device import describe_device
 from pipelines.training.distributed import world_size
 from pipelines.training.precision import Precision
 from pipelines.training.task import Task
@@ -96,7 +97,7 @@ class Environment:
     torch: str
     """Version of torch."""
     device: str
-    """Type of the device."""
+    """Type of the device; for CUDA also the card."""
     threads: int
     """CPU threads of one process."""
     processes: int
@@ -160,7 +161,7 @@ def environment(device: torch.device) -> Environment:
     """Returns what the last bits of the result depend on, on this machine."""
     return Environment(
         torch=str(torch.__version__),
-        device=device.type,
+        device=describe_device(device),
         threads=torch.get_num_threads(),
         processes=world_size(),
     )

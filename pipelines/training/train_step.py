@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,10 @@ class TrainStep:
             world_size=world_size(),
         )
         self._batches = task.batches(plan, device)
+        # Compiled, a wrapper around the objective, whose own names and state stay as they are.
+        self._forward: Callable[..., StepOutput] = (
+            torch.compile(task.objective, dynamic=False) if config.compile else task.objective
+        )
         self._optimizers = {
             name: ModuleOptimizer(spec.module, spec.config, precision.dtype)
             for name, spec in task.optimizers(config).items()
@@ -142,7 +146,7 @@ class TrainStep:
         for _ in range(parts):
             batch = next(self._batches)
             with self.precision.autocast(self.device):
-                output: StepOutput = self.task.objective(*batch)
+                output = self._forward(*batch)
             losses = dict(output.losses)
             if not losses or losses.keys() - self._optimizers.keys():
                 raise ValueError(

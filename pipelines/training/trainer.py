@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipelines.training.checkpoint import Checkpoint, CheckpointStore
 from pipelines.training.config import TrainingConfig
+from pipelines.training.device import deterministic_algorithms
 from pipelines.training.distributed import (
     agree,
     broadcast_from_main,
@@ -44,7 +45,7 @@ class Trainer:
     Interrupted at any moment and called again with `resume=True`, `fit` ends bit for bit as it
     would have without the interruption, on the same machine with as many threads: the examples and
     the random numbers of a step are functions of (seed, step), and everything else is in the
-    checkpoint.
+    checkpoint. On CUDA it uses deterministic algorithms for that.
 
         trainer = Trainer(task, TrainingConfig(epochs=10), checkpoint_dir=run / "checkpoints",
                           metrics=MetricsLog(run / "metrics.jsonl"),
@@ -98,19 +99,22 @@ class Trainer:
             RuntimeError: If a loss, a gradient, a weight or the monitored metric is not finite, or
                 if a checkpoint cannot be written. The last good checkpoint stays.
         """
-        self._start(self._find_checkpoint(resume))
-        try:
-            while self._state.step < self._train_step.total_steps:
-                if self._state.stopped_early:
-                    break
-                self._train_step.step(self._state.step)
-                self._state.step += 1
-                self.progress.advance(self.config.batch_size)
-                self._after_step()
-        finally:
-            self.progress.close()
-            self._train_step.close()
+        with deterministic_algorithms(self.device):
+            self._start(self._find_checkpoint(resume))
+            try:
+                self._train()
+            finally:
+                self.progress.close()
+                self._train_step.close()
         return self._finish()
+
+    def _train(self) -> None:
+        """Makes the steps that are left."""
+        while self._state.step < self._train_step.total_steps and not self._state.stopped_early:
+            self._train_step.step(self._state.step)
+            self._state.step += 1
+            self.progress.advance(self.config.batch_size)
+            self._after_step()
 
     def _find_checkpoint(self, resume: bool) -> Checkpoint | None:
         steps = on_main(self._store.steps)

@@ -8,10 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stage1_vqvae.quantizers.search import half_squared_norms
-
-# Entries of a (codes, N) block of distances: 4 MiB of float32.
-_BLOCK_ENTRIES = 1 << 20
+from stage1_vqvae.quantizers.search import block_entries, half_squared_norms
 
 
 def anchor_rates(usage: Tensor, decay: float) -> Tensor:
@@ -48,7 +45,7 @@ def anchor_points(z: Tensor, vectors: Tensor, *, cosine: bool = False) -> Tensor
     """
     half_norms = half_squared_norms(z)  # (N,)
     scale = 1 if cosine else 2  # -|z - e|^2 = 2 z . e - 2 for unit vectors
-    rows = max(1, _BLOCK_ENTRIES // len(z))
+    rows = max(1, block_entries(z.device) // len(z))
     chosen = []
     for block in torch.split(vectors, rows):
         logits = torch.addmm(half_norms, block, z.T, beta=-scale, alpha=scale)  # (rows, N)

@@ -63,7 +63,7 @@ def index_through(codes: Tensor, probabilities: Tensor, vectors: Tensor) -> Tens
     return with_gradient_of(F.embedding(codes, vectors), probabilities @ vectors.detach())
 
 
-def gumbel_softmax(logits: Tensor, temperature: float) -> Tensor:
+def gumbel_softmax(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Returns softmax((logits + g) / temperature) with Gumbel noise g: float32 (N, K).
 
     Its largest entry is a sample from softmax(logits) (Jang et al. 2017, equations 1 and 2).
@@ -73,7 +73,7 @@ def gumbel_softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def straight_through_gumbel(
-    logits: Tensor, vectors: Tensor, temperature: float
+    logits: Tensor, vectors: Tensor, temperature: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Samples codes from softmax(logits) by the straight-through Gumbel-softmax.
 

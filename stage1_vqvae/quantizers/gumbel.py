@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ class GumbelQuantizer(CodebookQuantizer):
     """
 
     is_straight_through = False
+    temperature: Tensor
+    """float32 (): of the Gumbel-softmax; a tensor, so that compiled code serves every value."""
 
     def __init__(self, config: GumbelConfig) -> None:
         super().__init__(config)
@@ -34,6 +37,7 @@ class GumbelQuantizer(CodebookQuantizer):
         self.codebook = trained_codebook(config)
         self.to_logits = nn.Linear(config.codebook_dim, config.codebook_size)
         self.outer_layers = (self.to_logits,)  # a classifier's head
+        self.register_buffer("temperature", torch.zeros(()), persistent=False)
         self.set_progress(0.0)
 
     def scores(self) -> tuple[Tensor, Tensor]:
@@ -44,7 +48,7 @@ class GumbelQuantizer(CodebookQuantizer):
         """Samples a code in training mode and takes the likeliest in evaluation mode."""
         logits = self.to_logits(z)  # (N, K)
         if self.training:
-            z_q, codes = straight_through_gumbel(logits, self.codebook, self._temperature)
+            z_q, codes = straight_through_gumbel(logits, self.codebook, self.temperature)
         else:
             codes = logits.argmax(dim=1)
             z_q = F.embedding(codes, self.codebook)
@@ -60,6 +64,7 @@ class GumbelQuantizer(CodebookQuantizer):
 
     def set_progress(self, fraction: float) -> None:
         """Lowers the temperature."""
-        self._temperature = annealed_temperature(
-            self.config.temperature, self.config.final_temperature, fraction
+        config = self.config
+        self.temperature.fill_(
+            annealed_temperature(config.temperature, config.final_temperature, fraction)
         )

@@ -45,7 +45,7 @@ def kmeans_plus_plus(points: Tensor, num_clusters: int) -> Tensor:
         weights = distances[0] if distances.sum() > 0 else torch.ones_like(distances[0])
         # multinomial refuses more than 2^24 categories; inverse-CDF sampling has no such limit.
         cumulative = weights.cpu().double().cumsum(dim=0)  # MPS knows no float64
-        thresholds = torch.rand(num_candidates, dtype=torch.float64) * cumulative[-1]
+        thresholds = torch.rand(num_candidates, dtype=torch.float64, device="cpu") * cumulative[-1]
         drawn = torch.searchsorted(cumulative, thresholds, right=True).clamp_(max=len(points) - 1)
         candidates = drawn.to(points.device)
         remaining = torch.minimum(distances, half_squared_distances(candidates))

@@ -35,7 +35,7 @@ class RestartingCodebookQuantizer(CodebookQuantizer):
         self.config = config
         self.num_fit_batches = config.kmeans_batches
         self.register_buffer("usage_average", torch.ones(config.codebook_size))
-        self.set_progress(0.0)
+        self._restarts = config.restart_until > 0
 
     def quantize(self, z: Tensor) -> QuantizerOutput:
         """See `Quantizer.quantize`; in training mode, restarts dead codes and updates the usage."""

@@ -8,6 +8,13 @@ from torch import Tensor
 
 # Entries of the (rows, K) score block: 4 MiB of float32 stays in a core's share of the cache.
 _BLOCK_ENTRIES = 1 << 20
+# On a GPU, where few kernels count and not caches: 256 MiB.
+_BLOCK_ENTRIES_ON_GPU = 1 << 26
+
+
+def block_entries(device: torch.device) -> int:
+    """Returns how many scores of points and codes are in memory at a time on `device`."""
+    return _BLOCK_ENTRIES if device.type == "cpu" else _BLOCK_ENTRIES_ON_GPU
 
 
 @torch.no_grad()
@@ -30,7 +37,7 @@ def best_codes(z: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     size = weights.shape[0]
     z = F.pad(z, (0, 1), value=1.0)  # (N, D + 1)
     weights = torch.cat([weights, bias[:, None]], dim=1).T  # (D + 1, K)
-    rows = max(1, _BLOCK_ENTRIES // size)
+    rows = max(1, block_entries(z.device) // size)
     descending = torch.arange(size, 0, -1, dtype=z.dtype, device=z.device)  # exact below 2^24
     ranks = z.new_empty(z.shape[0])
     scores = z.new_empty(min(rows, z.shape[0]), size)

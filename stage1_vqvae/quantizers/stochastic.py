@@ -36,11 +36,15 @@ class StochasticQuantizer(RestartingCodebookQuantizer):
 
     config: StochasticConfig
     is_straight_through = False
+    temperature: Tensor
+    """float32 (): of the Gumbel-softmax; a tensor, so that compiled code serves every value."""
 
     def __init__(self, config: StochasticConfig) -> None:
         super().__init__(config)
         self.codebook = trained_codebook(config)
         self.log_variance = nn.Parameter(torch.zeros(()))  # ln s^2
+        self.register_buffer("temperature", torch.zeros(()), persistent=False)
+        self.set_progress(0.0)
 
     def logits(self, z: Tensor) -> Tensor:
         """Returns -||z - e_c||^2 / 2 s^2 of points (N, D), float32 (N, K)."""
@@ -54,7 +58,7 @@ class StochasticQuantizer(RestartingCodebookQuantizer):
         """Samples a code in training mode and takes the nearest in evaluation mode."""
         logits = self.logits(z)  # (N, K)
         if self.training:
-            z_q, codes = straight_through_gumbel(logits, self.codebook, self._temperature)
+            z_q, codes = straight_through_gumbel(logits, self.codebook, self.temperature)
         else:
             codes = nearest_codes(z, self.codebook)
             z_q = F.embedding(codes, self.codebook)
@@ -76,6 +80,7 @@ class StochasticQuantizer(RestartingCodebookQuantizer):
     def set_progress(self, fraction: float) -> None:
         """Lowers the temperature, and ends restarts."""
         super().set_progress(fraction)
-        self._temperature = annealed_temperature(
-            self.config.temperature, self.config.final_temperature, fraction
+        config = self.config
+        self.temperature.fill_(
+            annealed_temperature(config.temperature, config.final_temperature, fraction)
         )

@@ -10,7 +10,11 @@ from torch import Tensor
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
     """Counts how often each code occurs: int64 (K,)."""
-    return torch.bincount(codes.flatten(), minlength=codebook_size)
+    # Not by bincount: on a GPU it waits for the largest code.
+    counts = torch.zeros(codebook_size, dtype=torch.int64, device=codes.device)
+    return counts.index_add_(
+        0, codes.flatten(), torch.ones_like(codes.flatten(), dtype=torch.int64)
+    )
 
 
 def entropy_bits(counts: Tensor) -> float:

@@ -46,10 +46,30 @@ class ContextNetwork(nn.Module):
         else:
             grids = to_grids(context, self._spec)
             embedded = [e(codes) for e, codes in zip(self.embeddings, grids, strict=True)]
-        # Repeats a coarser context; averages a finer one, so that no position is skipped.
-        resized = [
-            F.adaptive_avg_pool2d(rearrange(y, "b h w e -> b e h w"), self._shape) for y in embedded
-        ]
+        resized = [_resized(rearrange(y, "b h w e -> b e h w"), self._shape) for y in embedded]
         x = torch.stack(resized).sum(dim=0)
         change: Tensor = self.conv_out(F.silu(self.conv_in(F.silu(x))))
         return x + change
+
+
+def _resized(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Repeats a coarser context, averages a finer one: (B, E, h, w) to (B, E, *shape).
+
+    No position is skipped. The same as `F.adaptive_avg_pool2d`, whose gradient is not deterministic
+    on a GPU.
+    """
+    with torch.autocast(x.device.type, enabled=False):  # as for that function
+        rows, columns = (_means(n, size, x) for n, size in zip(x.shape[2:], shape, strict=True))
+        resized: Tensor = rows @ x @ columns.T
+        return resized
+
+
+def _means(length: int, size: int, like: Tensor) -> Tensor:
+    """Returns the matrix (size, length) that averages `length` values to `size`.
+
+    Value i is the mean of those from floor(i length / size) to ceil((i + 1) length / size).
+    """
+    i = torch.arange(size, device=like.device)[:, None]
+    position = torch.arange(length, device=like.device)
+    inside = (position >= i * length // size) & (position < -(-(i + 1) * length // size))
+    return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)

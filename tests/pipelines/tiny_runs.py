@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 
 from pipelines.cli.command import run_command
+from pipelines.runs.kinds import recipe_defaults
+from pipelines.runs.options import TrainOptions, read_train_options
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 
 TINY = (
@@ -46,6 +48,11 @@ def kill_at(monkeypatch, owner, name, call, error=KilledError):
         return real(*arguments, **keywords)
 
     monkeypatch.setattr(owner, name, failing)
+
+
+def train_options():
+    """The options of `train_vqvae` for the command line in `sys.argv`."""
+    return read_train_options(TrainOptions(run=recipe_defaults(sys.argv[1:])), "")
 
 
 def command(name, *arguments):

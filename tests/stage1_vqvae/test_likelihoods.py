@@ -9,6 +9,8 @@ from torch.distributions import Bernoulli, Laplace, Normal
 
 from stage1_vqvae.likelihoods import LIKELIHOODS
 
+pytestmark = pytest.mark.usefixtures("every_device")
+
 
 @pytest.fixture
 def output():
@@ -41,8 +43,8 @@ def test_bernoulli_of_black_and_white_images_is_their_exact_likelihood(output):
 
 
 def test_bernoulli_of_gray_images_is_the_cross_entropy(output, images):
-    p = 1 / (1 + np.exp(-output.double().numpy()))
-    t = (images.double().numpy() + 1) / 2
+    p = 1 / (1 + np.exp(-output.double().cpu().numpy()))
+    t = (images.double().cpu().numpy() + 1) / 2
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
     loss = LIKELIHOODS["bernoulli"].loss(output, images)
     assert loss.item() == pytest.approx(expected, rel=1e-5)  # float32
@@ -64,7 +66,8 @@ def test_loss_of_a_constant_is_least_at(name, statistic):
     outputs = torch.atanh(levels) * 2 if name == "bernoulli" else levels
     losses = torch.stack([likelihood.loss(o.expand(5), images) for o in outputs])
     shown = likelihood.mean(outputs[losses.argmin()])
-    assert shown.item() == pytest.approx(statistic(images.numpy()), abs=2e-3)  # the grid's step
+    expected = statistic(images.cpu().numpy())
+    assert shown.item() == pytest.approx(expected, abs=2e-3)  # the grid's step
 
 
 @pytest.mark.parametrize("name", ["mse", "l1"])

@@ -158,7 +158,7 @@ def random_images(*shape, seed=1):
 
 def to_rows(z):
     """(B, D, h, w) as float64 numpy points (N, D), position by position."""
-    return z.detach().double().permute(0, 2, 3, 1).reshape(-1, z.shape[1]).numpy()
+    return z.detach().cpu().double().permute(0, 2, 3, 1).reshape(-1, z.shape[1]).numpy()
 
 
 def state_of(module):

@@ -138,7 +138,7 @@ def test_share_of_random_orders_falls_linearly(until, share, fraction, expected)
     config = {"any_order": True, "random_order_until": until, "random_order_share": share}
     objective = PriorObjective(LabelWatcher(**config))
     objective.set_progress(fraction)
-    assert objective.random_share == pytest.approx(expected)
+    assert objective.random_share.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5])

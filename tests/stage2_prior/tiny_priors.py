@@ -48,6 +48,9 @@ class Variant:
     context: tuple[GridSpec, ...] | FeatureSpec = ()
     options: dict = field(default_factory=dict)
 
+    def config(self, **changes):
+        return replace(CONFIGS[self.kind], **{**self.options, **changes})
+
     def make(self, num_classes=None, **changes):
         return make_prior(
             self.kind, self.grids, num_classes, self.context, **{**self.options, **changes}

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
-from tiny_runs import python, status
+from tiny_runs import python, status, train_options
 
 import pipelines
 from pipelines.cli.command import parse, run_command
 from pipelines.cli.echo import say
 from pipelines.runs.kinds import named_run, option_value, recipe_defaults, with_prior_kind
-from pipelines.runs.options import read_train_options
 from pipelines.runs.recipes import RECIPES
 from stage1_vqvae.quantizers.config import (
     QUANTIZER_CONFIGS,
@@ -219,7 +218,7 @@ def test_option_of_no_quantizer_is_left_to_the_parser(capsys):
 def test_options_of_a_quantizer_are_read_after_the_swap(options, expected, monkeypatch):
     argv = [o if o.isdecimal() else f"--vqvae.quantizer.{o}" for o in options]
     monkeypatch.setattr(sys, "argv", ["train_all.py", *argv])
-    assert read_train_options("").run.vqvae.quantizer == expected
+    assert train_options().run.vqvae.quantizer == expected
 
 
 def test_impossible_quantizer_is_refused_with_both_options(capsys):
@@ -266,14 +265,14 @@ def test_options_overrule_the_recipe_and_the_last_one_wins(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
     base = RECIPES["cifar10"]
     expected = replace(base, seed=2, vqvae=replace(base.vqvae, width=5))
-    run = read_train_options("").run
+    run = train_options().run
     assert replace(run, data=replace(run.data, root=base.data.root)) == expected
 
 
 def test_option_of_the_other_kind_is_read_after_the_swap(monkeypatch):
     options = ["--prior.kernel-size", "7", "--prior.kind", "pixelcnn"]
     monkeypatch.setattr(sys, "argv", ["train_all.py", *options])
-    assert read_train_options("").run.prior.kernel_size == 7
+    assert train_options().run.prior.kernel_size == 7
 
 
 @pytest.mark.parametrize("name", ["train_all", "train_vqvae"])

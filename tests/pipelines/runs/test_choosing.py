@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_runs import KilledError, command, contents, kill_at
+from tiny_runs import KilledError, command, contents, kill_at, train_options
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
@@ -17,8 +17,7 @@ from pipelines.runs import choosing, probe, stage_one
 from pipelines.runs.choices import Speed, value_of
 from pipelines.runs.choosing import continued
 from pipelines.runs.directory import RunDirectory
-from pipelines.runs.kinds import recipe_defaults
-from pipelines.runs.options import TrainOptions, read_train_options
+from pipelines.runs.options import TrainOptions
 from pipelines.runs.probe import measure_speed
 from pipelines.runs.recipes import RECIPES
 from pipelines.runs.rules import CHOSEN_OPTIONS
@@ -32,11 +31,6 @@ SMALL = (
     *("--vqvae-training.precision", "fp32", "--prior-training.precision", "fp32"),
     *("--hours", "0.02"),
 )
-
-
-def options_of_argv():
-    """What `train_vqvae` reads from the command line."""
-    return read_train_options(TrainOptions(run=recipe_defaults(sys.argv[1:])), "")
 
 
 @pytest.fixture
@@ -172,7 +166,7 @@ def test_speed_is_measured_only_where_epochs_are_chosen(train, monkeypatch, give
 @pytest.mark.parametrize(("recipe", "left_open"), [("smoke", ()), ("folder-128", CHOSEN_OPTIONS)])
 def test_only_recipes_for_folders_leave_options_open(recipe, left_open, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_all.py", "--recipe", recipe])
-    assert options_of_argv().left_open == left_open
+    assert train_options().left_open == left_open
 
 
 @pytest.mark.slow
@@ -205,7 +199,7 @@ def probed(rgb_file, monkeypatch):
         monkeypatch.setattr(probe, "_time_of_step", time_of_step)
         monkeypatch.setattr(sys, "argv", ["train_all.py", *SMALL, *options])
         splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
-        return measure_speed(options_of_argv().run, splits, torch.device("cpu"))
+        return measure_speed(train_options().run, splits, torch.device("cpu"))
 
     return probe_with
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipelines.training.device import choose_device, float64_device
+from pipelines.training.device import choose_device, deterministic_algorithms, float64_device
 
 
 @pytest.fixture
@@ -54,3 +54,37 @@ def test_a_missing_device_is_refused(gpus, name):
 @pytest.mark.parametrize(("name", "expected"), [("mps", "cpu"), ("cuda:1", "cuda:1")])
 def test_float64_is_computed_where_there_is_some(name, expected):
     assert float64_device(torch.device(name)) == torch.device(expected)
+
+
+@pytest.fixture
+def _tensorfloat_32(monkeypatch):
+    """As fast and as inexact as a program can have set it before."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("_tensorfloat_32")
+def test_cuda_computes_float32_in_ieee_precision(gpus, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    gpus(1)
+    choose_device("cpu")
+    assert torch.backends.cudnn.allow_tf32
+    choose_device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+
+
+@pytest.mark.parametrize(("name", "deterministic"), [("cuda", True), ("cpu", False)])
+def test_algorithms_are_deterministic_on_cuda_for_the_block(name, deterministic):
+    def settings():
+        filled = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.are_deterministic_algorithms_enabled(), filled
+
+    before = settings()
+    with deterministic_algorithms(torch.device(name)):
+        assert settings() == ((True, False) if deterministic else before)
+    assert settings() == before == (False, True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_vqvae import LEARNED, make_quantizer
 
-from stage1_vqvae.quantizers import anchors
+from stage1_vqvae.quantizers import search
 from stage1_vqvae.quantizers.anchors import anchor_points, anchor_rates
 
 DECAY = 0.9
@@ -31,7 +31,7 @@ def test_rates_of_unused_codes_are_almost_one_and_of_used_codes_zero():
 
 @pytest.mark.parametrize("entries", [1 << 20, 60, 1], ids=["whole", "three rows", "one row"])
 def test_anchors_are_points_of_the_batch(monkeypatch, entries):
-    monkeypatch.setattr(anchors, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", entries)
     z = torch.randn(20, 3)
     found = anchor_points(z, torch.randn(7, 3))
     assert found.shape == (7, 3)
@@ -40,7 +40,7 @@ def test_anchors_are_points_of_the_batch(monkeypatch, entries):
 
 @pytest.mark.parametrize("entries", [1 << 20, 25], ids=["whole", "five rows"])
 def test_anchors_are_drawn_by_the_softmax_of_distances(monkeypatch, entries):
-    monkeypatch.setattr(anchors, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", entries)
     z, vector = 0.7 * torch.randn(5, 2), torch.tensor([0.3, -0.2])
     draws = 20_000 if entries > 25 else 2000
     found = anchor_points(z, vector.expand(draws, 2))
@@ -53,7 +53,7 @@ def test_anchors_are_drawn_by_the_softmax_of_distances(monkeypatch, entries):
 
 @pytest.mark.parametrize("entries", [64, 1000])
 def test_anchors_never_hold_more_than_one_block(monkeypatch, entries):
-    monkeypatch.setattr(anchors, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(search, "_BLOCK_ENTRIES", entries)
     shapes = []
     addmm = torch.addmm
 

@@ -25,6 +25,8 @@ from stage1_vqvae.quantizers.config import (
     kinds_with,
 )
 
+pytestmark = pytest.mark.usefixtures("every_device")
+
 SWITCHES = (
     "cosine",
     "rotation_trick",
@@ -261,7 +263,7 @@ def test_decoded_codes_are_the_nearest_vectors(name, many_z_e):
     quantizer = build_quantizer(CASES[name]).eval()
     z = to_rows(quantizer.to_code_space(many_z_e))
     z_q = to_rows(quantizer.decode(quantizer.encode(many_z_e)))
-    vectors = [v.detach().double().numpy() for v in quantizer.code_vectors()]
+    vectors = [v.detach().cpu().double().numpy() for v in quantizer.code_vectors()]
     groups = len(vectors)
     for i in range(groups):
         part = slice(i * 4 // groups, (i + 1) * 4 // groups)
@@ -314,7 +316,7 @@ def test_forward_computes_in_float32_under_autocast(quantizer, many_z_e):
     for enabled in (False, True):
         torch.manual_seed(3)
         copy = deepcopy(quantizer).train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(many_z_e.device.type, torch.bfloat16, enabled=enabled):
             outputs.append(copy(many_z_e))
         states.append(state_of(copy))
     expected, output = outputs
@@ -331,7 +333,7 @@ def test_encode_decode_and_code_vectors_are_float32_under_autocast(quantizer, ma
         return *quantizer.encode(many_z_e), quantizer.decode(codes), *quantizer.code_vectors()
 
     expected = results()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(many_z_e.device.type, torch.bfloat16):
         assert all(map(torch.equal, results(), expected))
 
 
@@ -350,7 +352,7 @@ def test_initialise_computes_in_float32_under_autocast(name, many_z_e):
     for enabled in (False, True):
         torch.manual_seed(3)
         quantizer = build_quantizer(CASES[name])
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(many_z_e.device.type, torch.bfloat16, enabled=enabled):
             quantizer.initialise([many_z_e[:4], many_z_e[4:]])
         states.append(state_of(quantizer))
     assert not changed(*states)
@@ -371,7 +373,7 @@ def test_codes_above_256_never_round_to_another_under_autocast(kind):
     # bfloat16 holds no integers above 256 but every second, fourth, ...
     quantizer = make_quantizer(kind, **BIG[kind])
     codes = all_codes(quantizer)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(codes[0].device.type, torch.bfloat16):
         assert torch.equal(quantizer.encode(quantizer.decode(codes))[0], codes[0])
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stage2_prior import FeatureSpec, GridSpec
-from stage2_prior.pixelcnn.context import ContextNetwork
+from stage2_prior.pixelcnn.context import ContextNetwork, _resized
 
 
 def context_features(height, width, grid, kind):
@@ -35,6 +36,12 @@ def test_finer_context_is_averaged_so_that_no_position_is_skipped(kind):
     # 4x6 in cells of 2x2: the mean of a cell is that of its corners.
     actual = context_features(4, 6, GridSpec(2, 3, 2), kind)
     assert actual.tolist() == [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5, 7), (8, 7), (11, 2)])
+def test_resizing_is_adaptive_average_pooling(shape):
+    x = torch.randn(2, 3, 5, 7)
+    torch.testing.assert_close(_resized(x, shape), F.adaptive_avg_pool2d(x, shape))
 
 
 def test_every_context_grid_has_an_embedding_of_its_own():
