@@ -90,4 +90,5 @@ def _count(model: nn.Module) -> str:
 
 def _length(training: TrainingConfig, num_images: int) -> str:
     steps = counted(training.total_steps(num_images), "step")
-    return f"{training.epochs:g} epochs = {steps} of {counted(training.batch_size, 'image')}"
+    passes = "epoch" if training.epochs == 1 else "epochs"
+    return f"{training.epochs:g} {passes} = {steps} of {counted(training.batch_size, 'image')}"

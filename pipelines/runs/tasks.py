@@ -70,8 +70,8 @@ class VQVAETask:
         if not self._has_codebook:
             order = torch.randperm(len(self._train))
             # In a cycle: the quantizer may take more batches than a small data set has.
-            size = images_at_once(self._train.image_shape, min(len(order), _FIRST_IMAGES))
-            batches = itertools.cycle(torch.split(order, size))
+            at_once = images_at_once(self._train.image_shape, min(len(order), _FIRST_IMAGES))
+            batches = itertools.cycle(torch.split(order, at_once))
             images = DeviceRows(self._train.images, device)
             self.objective.initialise(images[indices] for indices in batches)
         size = self._augmentation.image_size(self.objective.model.image_shape)
