@@ -49,7 +49,7 @@ class Header:
     """Whether the image is gray."""
     num_pixels: int
     """Pixels that decoding holds in memory."""
-    size: tuple[int, int] = (1, 1)
+    size: tuple[int, int]
     """Height and width, upright."""
     is_transparent: bool = False
     """Whether pixels may be transparent."""

@@ -30,11 +30,14 @@ from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.splitting import split
 from pipelines.files.names import printable
 
+_BROKEN = Header(is_gray=True, num_pixels=0, size=(0, 0))
+"""Stands for the header of a file that decoding will not read either."""
+
 
 def read_headers(
     pool: ThreadPoolExecutor, paths: Sequence[Path], config: DataConfig
 ) -> list[Header]:
-    """Reads the header of each file.
+    """Reads the header of each file; with `config.skip_broken`, `_BROKEN` for one without any.
 
     Raises:
         BrokenImageError: A header cannot be read and `config.skip_broken` is False.
@@ -48,7 +51,7 @@ def read_headers(
         if isinstance(header, BrokenImageError):
             if not config.skip_broken:
                 raise header
-            header = Header(is_gray=True, num_pixels=0)  # Decoding it will fail too.
+            header = _BROKEN
         headers.append(header)
     return headers
 
@@ -169,7 +172,7 @@ def load_folder(folder: Path, config: DataConfig) -> DataSplits:
             strict=True,
         )
     validation, test = others
-    every = [header for part in headers for header in part]
+    every = [header for part in headers for header in part if header is not _BROKEN]
     num_transparent = sum(header.is_transparent for header in every)
     losses = describe_losses([header.size for header in every], num_transparent, config.form)
     notes = (*given.notes, *losses)

@@ -1,4 +1,4 @@
-"""Names of classes and files, lists of them and errors, as text for one line."""
+"""Names of classes and files, lists of them, numbers and errors, as text for one line."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def listed(names: Iterable[str], limit: int = 10) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns `1 file` or `1,200 files`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time that is an estimate, as `about 40 s`, `about 12 min` or `about 2.5 hours`."""
+    if seconds >= 7200:
+        return f"about {seconds / 3600:.1f} hours"
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
 
 
 def one_line(error: BaseException) -> str:

@@ -103,10 +103,10 @@ def fit_mask(
     assert form.size is not None
     if mask.shape != form.size:
         if set(file_sizes) != {mask.shape}:
-            files = " or all files of --images" if file_sizes else ""
+            files = ", or all files of --images" if file_sizes else ""
             raise ValueError(
                 f"the mask must be as large as the run's images, {form.size[0]} high and "
-                f"{form.size[1]} wide,{files} got {mask.shape[0]} and {mask.shape[1]}"
+                f"{form.size[1]} wide{files}, got {mask.shape[0]} and {mask.shape[1]}"
             )
         # 0 stays exactly 0 in a mean of zeros, whatever the weights.
         unknown = Image.fromarray((~mask).astype(np.float32))

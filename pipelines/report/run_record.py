@@ -21,6 +21,7 @@ from pipelines.report.formatting import format_size
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
+from pipelines.runs.overfitting import MONITORS, PhaseName
 from pipelines.training.metrics_log import MetricsRow, read_metrics
 from pipelines.tuning.record import SamplingTuning
 from stage1_vqvae.base import ImageTokenizer
@@ -33,15 +34,12 @@ from stage2_prior.sampling.settings import SamplingSettings
 
 T = TypeVar("T")
 
-# The metric by which each stage keeps its best weights; lower is better.
-MONITORS = {"vqvae": "loss", "prior": "bits_per_code"}
-
 
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One training: the rows of the metrics file that belong to it."""
 
-    name: str
+    name: PhaseName
     """`vqvae` or `prior`."""
     rows: tuple[MetricsRow, ...]
 

@@ -23,7 +23,7 @@ from pipelines.report.formatting import (
 from pipelines.report.markup import element, pairs, paragraph, section, table, text
 from pipelines.report.run_record import Phase, RunRecord, classes_of, describe_grids
 from pipelines.runs.models import num_parameters
-from pipelines.runs.overfitting import PriorFit, verdict
+from pipelines.runs.overfitting import Fit, verdict
 from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from stage1_vqvae.quantizers.usage import entropy_bits
@@ -138,8 +138,7 @@ def learning_curves(record: RunRecord) -> str:
         charts = [_chart(phase, *curve) for curve in _CURVES[name]]
         if any(charts):
             parts += [element("h3", TITLES[name]), element("div", *charts, class_="charts")]
-        if name == "prior":
-            parts += _verdict(record, phase)
+        parts += _verdict(record, phase)
     if not parts:
         return ""
     augmentation, seen = record.config.prior_augmentation, str(record.config.vqvae_augmentation)
@@ -153,7 +152,7 @@ def learning_curves(record: RunRecord) -> str:
     explained = paragraph(
         "Training metrics are means over the steps since the last point, of the current weights "
         f"(with dropout){augmented}. Validation metrics are of the averaged weights, on unseen "
-        "images; the prior's dashed curve is of as many training images, measured in the same way. "
+        "images; the dashed curve is of as many training images, measured in the same way. "
         "A growing gap between the two is overfitting. The weights of the marked step were kept.",
         class_="note",
     )
@@ -161,11 +160,11 @@ def learning_curves(record: RunRecord) -> str:
 
 
 def _verdict(record: RunRecord, phase: Phase) -> list[str]:
-    """Returns the sentence on overfitting of a finished prior, or nothing."""
+    """Returns the sentence on overfitting of a finished training, or nothing."""
     rows = {row.step: row.values for row in phase.rows if row.kind == "validation"}
     if not phase.test or phase.best_step is None:
         return []
-    fit = PriorFit.of(phase.best_step, rows[phase.best_step], max(rows), rows[max(rows)])
+    fit = Fit.of(phase.name, phase.best_step, rows[phase.best_step], max(rows), rows[max(rows)])
     if fit is None:
         return []
     sentence = f"Verdict: {verdict(fit, record.config)}."

@@ -21,12 +21,19 @@ _EVALUATION_PIXELS = 1 << 20
 _EVALUATION_CODES = 1 << 16
 
 
-def image_batches(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
-    """Yields batches of images, uint8 (B, C, H, W) on `device`."""
-    _, height, width = images.image_shape
-    size = _batch_size(_EVALUATION_PIXELS // (height * width))
-    for start in range(0, len(images), size):
-        yield torch.from_numpy(images.images[start : start + size].copy()).to(device)
+def image_batches(
+    images: ImageSet, device: torch.device, rows: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Yields batches of all images or of those at `rows`, int64 (N,): uint8 (B, C, H, W)."""
+    size = images_at_once(images.image_shape, _EVALUATION_BATCH)
+    for part in torch.split(torch.arange(len(images)) if rows is None else rows, size):
+        yield torch.from_numpy(images.images[part.numpy()]).to(device)
+
+
+def images_at_once(image_shape: tuple[int, int, int], most: int) -> int:
+    """Returns how many images (C, H, W) are encoded at once: `most`, and fewer large ones."""
+    _, height, width = image_shape
+    return max(1, min(_EVALUATION_PIXELS // (height * width), most))
 
 
 def labelled_batches(
@@ -58,15 +65,12 @@ def code_batches(
     split: SplitCodes, context: Context | None = None
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None, Context | None]]:
     """Yields code grids int64 (B, h, w), labels and context of a dumped split, in order."""
-    size = _batch_size(_EVALUATION_CODES // sum(grid[0].numel() for grid in split.codes))
+    num_codes = sum(grid[0].numel() for grid in split.codes)
+    size = max(1, min(_EVALUATION_CODES // num_codes, _EVALUATION_BATCH))
     for start in range(0, len(split), size):
         rows = slice(start, start + size)
         part = split.rows(rows)
         yield tuple(grid.long() for grid in part.codes), part.labels, context_rows(context, rows)
-
-
-def _batch_size(fitting: int) -> int:
-    return max(1, min(fitting, _EVALUATION_BATCH))
 
 
 def context_rows(context: Context | None, rows: slice | Tensor) -> Context | None:

@@ -39,8 +39,10 @@ class Facts:
     """Processes that train together."""
     hours: float = 1.0
     """Time that both trainings may take."""
+    given: tuple[str, ...] = ()
+    """Options that are not chosen, such as `--prior-training.epochs`."""
     speed: Speed | None = None
-    """Of the chosen networks on this machine; None while unknown."""
+    """Of the chosen networks on this machine; None where it is not measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,15 @@ from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.options import TrainOptions
 from pipelines.runs.probe import measure_speed
-from pipelines.runs.rules import DEFAULT_HOURS, LENGTH_RULES, MODEL_RULES, warnings
+from pipelines.runs.rules import (
+    CHOSEN_OPTIONS,
+    DEFAULT_HOURS,
+    EPOCHS,
+    GRID_OPTIONS,
+    LENGTH_RULES,
+    MODEL_RULES,
+    data_warnings,
+)
 from pipelines.training.distributed import agree, on_main, world_size
 
 
@@ -30,7 +38,8 @@ def continued(options: TrainOptions) -> TrainOptions:
     """Closes open options with the values of the run that is resumed or started from.
 
     A run that is resumed keeps all, whatever the speed of the machine now. One that starts from
-    another's weights takes over the model alone.
+    another's weights takes over the model alone; a prior that does so without its VQ-VAE, also what
+    decides the code grids.
     """
     values = on_main(lambda: _values_of_earlier(options))
     left_open = tuple(option for option in options.left_open if option not in values)
@@ -47,8 +56,8 @@ def _values_of_earlier(options: TrainOptions) -> dict[str, Value]:
             return taken_from(earlier, run, left_open)
     values: dict[str, Value] = {}
     for start, parts in (
+        (run.prior_from, ("--prior.", "--prior-augmentation.", *GRID_OPTIONS)),
         (run.vqvae_from, ("--vqvae.",)),
-        (run.prior_from, ("--prior.", "--prior-augmentation.")),
     ):
         if start is not None and RunDirectory(start).config_file.exists():
             of_model = [option for option in left_open if option.startswith(parts)]
@@ -77,15 +86,17 @@ def choose_by_data(
         image_shape=splits.image_shape,
         device=device.type,
         num_processes=world_size(),
+        given=tuple(option for option in CHOSEN_OPTIONS if option not in left_open),
         hours=hours or DEFAULT_HOURS.get(device.type, 1.0),
     )
     config, of_models = choose(MODEL_RULES, facts, config, left_open)
-    speed = measure_speed(config, splits, device)
+    needs_speed = any(option in left_open for option in EPOCHS)
+    speed = measure_speed(config, splits, device) if needs_speed else None
     facts = replace(facts, speed=speed)
     config, of_lengths = choose(LENGTH_RULES, facts, config, left_open)
     if choices := (*of_models, *of_lengths):
         say(describe_choices(choices))
-    for warning in warnings(sum(map(len, splits.by_name.values()))):
+    for warning in data_warnings(sum(map(len, splits.by_name.values())), splits.image_shape):
         say(f"warning: {warning}")
     agree(settings_of_all(config.to_dict()))
     return config, speed

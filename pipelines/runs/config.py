@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -69,11 +69,17 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
 
-    def check_processes(self) -> None:
-        """Makes sure that the processes can share the batches of both stages."""
-        count = num_processes()
-        self.vqvae_training.check_processes(count, "--vqvae-training.batch-size")
-        self.prior_training.check_processes(count, "--prior-training.batch-size")
+    def check_processes(self, left_open: Collection[str] = ()) -> None:
+        """Makes sure that the processes can share the batches of both stages.
+
+        Those that are `left_open` will be chosen so.
+        """
+        for option, training in (
+            ("--vqvae-training.batch-size", self.vqvae_training),
+            ("--prior-training.batch-size", self.prior_training),
+        ):
+            if option not in left_open:
+                training.check_processes(num_processes(), option)
 
     def with_precision(
         self, choice: PrecisionChoice | None, *, instead_of: str | None = None

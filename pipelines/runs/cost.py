@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.data.image_set import DataSplits
+from pipelines.files.names import duration
 from pipelines.runs.choices import Speed
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.models import new_prior, new_vqvae, num_parameters
-from pipelines.runs.rules import duration
 from pipelines.training.config import TrainingConfig
+from pipelines.training.distributed import world_size
 from pipelines.training.muon import muon_weights
 from pipelines.training.precision import Precision, resolve_precision
 from stage1_vqvae.objective import VQVAEObjective
@@ -37,48 +39,52 @@ class StageCost:
     parameters: int
     """Numbers that are trained."""
     flops: int
-    """Of the forward pass of one image, two for each multiplication with its addition. Those of
-    convolutions and matrix products, which is nearly all."""
+    """Of the forward pass of one whole image, two for each multiplication with its addition. Those
+    of convolutions and matrix products, which is nearly all."""
+    training_flops: int
+    """Of a training step for one image, or for its crop: the backward pass costs two forward
+    passes."""
     state_bytes: int
     """Weights with their gradients, the optimizer's moments, the averaged weights and their best
     copy."""
     activation_bytes: int
-    """What a batch's forward pass keeps for the backward pass, and what that works with."""
+    """What a batch's forward pass keeps for the backward pass, and what that works with, over all
+    processes."""
 
-    @property
-    def training_flops(self) -> int:
-        """Of a training step for one image: the backward pass costs two forward passes."""
-        return 3 * self.flops
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the training, without images, codes and the process itself."""
-        return self.state_bytes + self.activation_bytes
+    def bytes(self, num_processes: int) -> int:
+        """Memory of the training in each process, without images, codes and the process itself."""
+        return self.state_bytes + self.activation_bytes // num_processes
 
 
 def count_costs(
     config: RunConfig,
     image_shape: tuple[int, int, int],
     num_classes: int | None,
-    precision: Precision,
+    precisions: tuple[Precision, Precision],
 ) -> tuple[StageCost, StageCost]:
-    """Counts the cost of stage one and of stage two, for images (C, H, W) or their crops."""
+    """Counts the cost of stage one and of stage two, each in its precision, for images (C, H, W).
+
+    Weights to start from are not read.
+    """
+    config = replace(config, vqvae_from=None, prior_from=None)
     with FakeTensorMode():
         vqvae = new_vqvae(config, image_shape)
         # In evaluation mode: the statistics of a codebook depend on content, and cost little.
         objective = VQVAEObjective(vqvae).eval()
-        training = config.vqvae_training
+        training, precision = config.vqvae_training, precisions[0]
         size = training.batch_size // training.accumulation
         height, width = config.vqvae_augmentation.image_size(image_shape)
         images = torch.zeros(size, image_shape[0], height, width, dtype=torch.uint8)
         first = _count(objective, (images,), training, precision)
+        whole = torch.zeros(1, *image_shape, dtype=torch.uint8)
+        first = replace(first, flops=_flops(objective, (whole,), precision))
 
         grids, training = grid_specs(vqvae), config.prior_training
         prior = new_prior(config, grids, num_classes)
         size = training.batch_size // training.accumulation
         codes = torch.zeros(size, sum(grid.num_codes for grid in grids), dtype=torch.int64)
         labels = None if num_classes is None else codes[:, 0]
-        second = _count(PriorObjective(prior).train(), (codes, labels), training, precision)
+        second = _count(PriorObjective(prior).train(), (codes, labels), training, precisions[1])
     return first, second
 
 
@@ -86,27 +92,34 @@ def plan_costs(
     config: RunConfig, splits: DataSplits, device: torch.device, speed: Speed
 ) -> tuple[str, str]:
     """Describes the cost of both stages in a line each; `speed` is that of this machine."""
+    crop = config.vqvae_augmentation.crop
     stages = (
-        ("cost:  vqvae", config.vqvae_training, speed.vqvae),
-        ("       prior", config.prior_training, speed.prior),
+        ("cost:  vqvae", config.vqvae_training, speed.vqvae, "it" if crop is None else "its crop"),
+        ("       prior", config.prior_training, speed.prior, "it"),
     )
-    precision = resolve_precision(config.vqvae_training.precision, device)
-    costs = count_costs(config, splits.image_shape, splits.num_classes, precision)
-    first, second = (
-        f"{name} {cost.flops / 1e9:.3g} GFLOP for an image, {cost.training_flops / 1e9:.3g} in "
-        f"training; {_memory(cost, splits, device)}; "
+    first, second = (resolve_precision(training.precision, device) for _, training, *_ in stages)
+    costs = count_costs(config, splits.image_shape, splits.num_classes, (first, second))
+    vqvae, prior = (
+        f"{name} {cost.flops / 1e9:.3g} GFLOP for an image, {cost.training_flops / 1e9:.3g} to "
+        f"train on {seen}; {_memory(cost, splits, device)}; "
         f"{duration(training.total_steps(len(splits.train)) * training.batch_size / rate)} at "
         f"{rate:,.0f} images/s"
-        for (name, training, rate), cost in zip(stages, costs, strict=True)
+        for (name, training, rate, seen), cost in zip(stages, costs, strict=True)
     )
-    return first, second
+    return vqvae, prior
 
 
 def _memory(cost: StageCost, splits: DataSplits, device: torch.device) -> str:
+    count = world_size()
+    each = " in each process" if count > 1 else ""
     if device.type != "cpu":
-        return f"{cost.bytes / 2**30:.2f} GiB on the device"
-    images = sum(part.images.nbytes for part in splits.by_name.values())
-    return f"{(cost.bytes + images + _PROCESS_BYTES) / 2**30:.2f} GiB of memory"
+        return f"{cost.bytes(count) / 2**30:.2f} GiB on the device{each}"
+    images = sum(
+        part.images.nbytes
+        for part in splits.by_name.values()
+        if not isinstance(part.images, np.memmap)  # it is read from a file
+    )
+    return f"{(cost.bytes(count) + images + _PROCESS_BYTES) / 2**30:.2f} GiB of memory{each}"
 
 
 def _count(
@@ -123,15 +136,27 @@ def _count(
     ):
         objective(*batch)
     assert batch[0] is not None
+    flops = counter.get_total_flops() // len(batch[0])
     parameters = num_parameters(objective)
     with_one_moment = sum(weight.numel() for weight in _muon_weights(objective, training))
     return StageCost(
         parameters=parameters,
-        flops=counter.get_total_flops() // len(batch[0]),
+        flops=flops,
+        training_flops=3 * flops,
         # Gradients, and Muon's moment or AdamW's two; the state, its average and the best one.
         state_bytes=4 * (3 * parameters - with_one_moment) + 3 * sum(map(_num_bytes, state)),
         activation_bytes=sum(saved.values()) + _WORKING_TENSORS * max(saved.values()),
     )
+
+
+def _flops(objective: nn.Module, batch: tuple[Tensor], precision: Precision) -> int:
+    with (
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+        precision.autocast(torch.device("cpu")),
+    ):
+        objective(*batch)
+    return int(counter.get_total_flops())
 
 
 def _muon_weights(objective: nn.Module, training: TrainingConfig) -> list[nn.Parameter]:

@@ -8,10 +8,11 @@ from torch import nn
 
 from pipelines.cli.echo import say
 from pipelines.data.image_set import DataSplits
-from pipelines.files.names import listed, printable, tallied
+from pipelines.files.names import counted, listed, printable, tallied
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
 from pipelines.runs.models import new_prior, new_vqvae, num_parameters
+from pipelines.runs.overfitting import Fit, PhaseName, verdict
 from pipelines.runs.prior_augmentation import also_seen
 from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import format_metrics
@@ -75,10 +76,19 @@ def say_training(phase: str, result: TrainingResult, values: dict[str, float]) -
     )
 
 
+def say_fit(phase: PhaseName, result: TrainingResult, config: RunConfig) -> None:
+    """Prints whether a finished training overfits, and what to do if it does."""
+    found = Fit.of(phase, result.best_step, result.best_metrics, result.step, result.last_metrics)
+    if found is not None:
+        say(f"{phase}: {verdict(found, config)}")
+
+
 def _count(model: nn.Module) -> str:
-    return f"{num_parameters(model) / 1e6:.2f} M parameters"
+    count = num_parameters(model)
+    return f"{count / 1e6:.2f} M parameters" if count >= 100_000 else f"{count:,} parameters"
 
 
 def _length(training: TrainingConfig, num_images: int) -> str:
-    steps = training.total_steps(num_images)
-    return f"{training.epochs:g} epochs = {steps:,} steps of {training.batch_size} images"
+    steps = counted(training.total_steps(num_images), "step")
+    passes = "epoch" if training.epochs == 1 else "epochs"
+    return f"{training.epochs:g} {passes} = {steps} of {counted(training.batch_size, 'image')}"

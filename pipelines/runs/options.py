@@ -17,7 +17,7 @@ from pipelines.files.atomic import refuse_unwritable
 from pipelines.runs.config import RunConfig
 from pipelines.runs.directory import RUNS, RunDirectory
 from pipelines.runs.kinds import is_given
-from pipelines.runs.rules import CHOOSING_RECIPES, CHOSEN_OPTIONS
+from pipelines.runs.rules import CHOOSING_RECIPES, CHOSEN_OPTIONS, EPOCHS
 from pipelines.training.config import PrecisionChoice
 
 BothPrecisions = Annotated[
@@ -55,9 +55,9 @@ class TrainOptions:
     precision: BothPrecisions = None
     dry_run: DryRun = False
     hours: float | None = None
-    """Hours that both trainings may take, for a recipe that chooses their epochs by the data; None
-    takes one hour, on a CUDA device ten minutes. A ten-second test at the start measures the
-    speed. Without effect on --resume, which keeps the epochs."""
+    """Hours that the steps of both trainings may take, for a recipe that chooses their epochs by
+    the data; None takes one hour, on a CUDA device ten minutes. A ten-second test at the start
+    measures the speed. Without effect on --resume, which keeps the epochs."""
     left_open: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
     """Options such as `--vqvae.width` that `rules` choose by images and machine; the command line
     leaves open those that it does not name, of a recipe that chooses."""
@@ -70,9 +70,9 @@ class TrainOptions:
 
         Raises:
             FileNotFoundError: A run whose weights are to be started from has none.
-            ValueError: `hours` is not positive, or the recipe does not choose.
+            ValueError: `hours` is not positive, or there are no epochs to choose.
         """
-        check_hours(self.hours, self.run)
+        self._check_hours()
         for start, model in ((self.run.vqvae_from, "vqvae"), (self.run.prior_from, "prior")):
             if start is not None and not (start / model).is_dir():
                 raise FileNotFoundError(
@@ -92,6 +92,24 @@ class TrainOptions:
         """The run directory."""
         return RunDirectory(self.out or RUNS / self.run.recipe)
 
+    def _check_hours(self) -> None:
+        """Refuses `hours` that are not positive, or that choose no epochs."""
+        if self.hours is None:
+            return
+        if not 0 < self.hours < math.inf:
+            raise ValueError(f"hours must be positive and finite, got {self.hours}")
+        if self.run.recipe not in CHOOSING_RECIPES:
+            raise ValueError(
+                "--hours goes with recipes that choose their epochs "
+                f"({', '.join(CHOOSING_RECIPES)}), got --recipe {self.run.recipe}: give "
+                "--vqvae-training.epochs and --prior-training.epochs"
+            )
+        if not (self.resume or set(EPOCHS).intersection(self.left_open)):
+            raise ValueError(
+                f"--hours goes with epochs that are left to choose, got {' and '.join(EPOCHS)}: "
+                "leave one of them out, or --hours"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainAllOptions(TrainOptions):
@@ -110,19 +128,6 @@ def open_options(argv: Sequence[str], run: RunConfig) -> tuple[str, ...]:
     if run.recipe not in CHOOSING_RECIPES:
         return ()
     return tuple(option for option in CHOSEN_OPTIONS if not is_given(argv, option))
-
-
-def check_hours(hours: float | None, run: RunConfig) -> None:
-    """Refuses `hours` that are not positive, or a recipe that has no use for them."""
-    if hours is None:
-        return
-    if not 0 < hours < math.inf:
-        raise ValueError(f"hours must be positive and finite, got {hours}")
-    if run.recipe not in CHOOSING_RECIPES:
-        raise ValueError(
-            f"--hours goes with recipes that choose their epochs ({', '.join(CHOOSING_RECIPES)}), "
-            f"got --recipe {run.recipe}: give --vqvae-training.epochs and --prior-training.epochs"
-        )
 
 
 def read_train_options(default: OptionsT, description: str) -> OptionsT:

@@ -33,7 +33,7 @@ def measure_speed(config: RunConfig, splits: DataSplits, device: torch.device) -
 
     The steps are the trainer's, in its precision and at its batch size, or at a smaller one where
     those would take too long: about ten seconds in all. Under torchrun all processes step together,
-    and rank 0 holds the watch. Reseeds torch's global random stream.
+    and rank 0 measures. Reseeds torch's global random stream.
     """
     config = replace(config, vqvae_from=None, prior_from=None)
     torch.manual_seed(config.seed)
@@ -98,13 +98,14 @@ def _images_per_second(task: Task, training: TrainingConfig, device: torch.devic
 
     size, count = training.batch_size, world_size()
     smallest, small = count, min(_SMALL_BATCH * count, size)
+    seconds(smallest)  # not counted: libraries and kernels are loaded
     of_small = seconds(small)
-    if small == smallest:
+    if small == size:
         return size / of_small
     # A step takes a time for each image, and one for the optimizer.
     of_smallest = seconds(smallest)
     expected = of_small + (size - small) * max(of_small - of_smallest, 0) / (small - smallest)
-    if small == size or 2 * expected > _TIME_LIMIT:
+    if 2 * expected > _TIME_LIMIT:
         return size / expected
     steps = min(max(int(_TIME_LIMIT / expected) - 1, 1), _MOST_STEPS)
     return size / seconds(size, training.accumulation, steps)
@@ -114,7 +115,7 @@ def _time_of_step(step: TrainStep, device: torch.device) -> float:
     """Returns the seconds of a step on rank 0."""
     start = time.perf_counter()
     step.step(0)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
     elapsed = time.perf_counter() - start
     return on_main(lambda: elapsed)

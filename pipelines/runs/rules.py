@@ -12,13 +12,18 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pipelines.files.names import counted, duration
 from pipelines.runs.choices import Choice, Facts, Rule
 from pipelines.runs.config import RunConfig
 from pipelines.training.config import TrainingConfig
 
 CHOOSING_RECIPES = ("folder-64", "folder-128", "folder-256")
 FEWEST_IMAGES = 50  # with fewer, a plan warns of what becomes of the samples
+LARGEST_SIDE = 256  # pixels; a plan says of larger images that none were measured
 DEFAULT_HOURS = {"cuda": 1 / 6}  # by type of device, elsewhere an hour
+EPOCHS = ("--vqvae-training.epochs", "--prior-training.epochs")
+GRID_OPTIONS = ("--vqvae.downsampling", "--vqvae.quantizer.codebook-size")
+"""Options that decide the code grids."""
 
 
 class _Size(NamedTuple):
@@ -62,28 +67,39 @@ _NUMBERS = (
 _CODEBOOK_SIZES = (64, 1024)
 _POSITIONS_PER_CODE = 64  # of the training split, so that each code has something to learn from
 _HEAD_WIDTH = 32
-_GPU_WIDTH = 2  # factor of stage one's widths; a GPU is not full with fewer channels
+_GPU_WIDTH = 2  # factor of stage one's widths
 _BATCHES_PER_EPOCH = 8  # at least; a small set takes smaller batches, and so more steps
 _SMALLEST_BATCH = 8  # of a set that has as many images
 _PRIOR_BATCH = 64
+_PRIOR_BATCH_CODES = 1 << 14  # of all its images; the prior's memory grows with them
 
 # Images that a training sees: factor * number ** power. So 50 images are seen 600 times by stage
 # one, 500 images 190 times, 5,000 images 60 times, and 50,000 images 19 times.
 _VQVAE_IMAGES = (4_200, 0.5)
 _PRIOR_IMAGES = (2_000, 0.55)
 _TRAINING_SHARE = 0.9  # of the hours; the rest is for validation, codes, samples and the report
+_LEAST_SHARE = 0.1  # of that, for a stage whose epochs are chosen beside those that the user gave
 _VALIDATION_SHARE = 0.05  # of a training's work, within the numbers of validations below
 _VALIDATIONS = (4, 40)
 _PATIENCE = 0.25  # share of all validations
 _LEAST_PATIENCE = 3  # validations
 
 
-def warnings(num_images: int) -> Iterator[str]:
-    """Yields sentences on what cannot become good, from the number of images in all splits."""
+def data_warnings(num_images: int, image_shape: tuple[int, int, int]) -> Iterator[str]:
+    """Yields sentences on what cannot become good, or is not known to.
+
+    From the number of images in all splits, and their (C, H, W).
+    """
     if num_images < FEWEST_IMAGES:
         yield (
             f"{num_images} images are too few to learn from: the samples will be copies of them, "
-            f"or blobs; {FEWEST_IMAGES} are a beginning, some hundreds are better"
+            f"or blurred shapes; {FEWEST_IMAGES} are a beginning, some hundreds are better"
+        )
+    _, height, width = image_shape
+    if max(height, width) > LARGEST_SIDE:
+        yield (
+            f"{height}x{width} images are larger than any these choices were tried on: "
+            f"--data.image-size {LARGEST_SIDE} {LARGEST_SIDE} is the largest size that was"
         )
 
 
@@ -129,7 +145,8 @@ def _prior_network(facts: Facts, config: RunConfig) -> Iterator[Choice]:
         width = -(-row.prior_width // heads) * heads
         yield Choice(option="--prior.width", value=width, reason=reason)
         yield Choice(option="--prior.num-layers", value=row.prior_layers, reason=reason)
-    yield Choice(option="--prior.dropout", value=row.dropout, reason="against overfitting")
+    reason = f"{facts.num_train:,} training images, against overfitting"
+    yield Choice(option="--prior.dropout", value=row.dropout, reason=reason)
 
 
 def _prior_heads(facts: Facts, config: RunConfig) -> Iterator[Choice]:
@@ -144,14 +161,18 @@ def _prior_heads(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 def _batch_sizes(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     smallest = min(_SMALLEST_BATCH, _power_of_two(facts.num_train))
     fitting = max(smallest, _power_of_two(facts.num_train // _BATCHES_PER_EPOCH))
-    for stage, training, most in (
-        ("vqvae", config.vqvae_training, _size(facts).batch_size),
-        ("prior", config.prior_training, _PRIOR_BATCH),
+    _, height, width = facts.image_shape
+    codes = _codes_per_image(facts, config)
+    prior_most = min(_PRIOR_BATCH, _power_of_two(_PRIOR_BATCH_CODES // codes))
+    for stage, training, most, large in (
+        ("vqvae", config.vqvae_training, _size(facts).batch_size, f"{height}x{width} pixels"),
+        ("prior", config.prior_training, prior_most, f"{counted(codes, 'code')} of an image"),
     ):
         unit = training.accumulation * facts.num_processes
         size = max(unit, min(fitting, most) // unit * unit)
-        steps = f"{facts.num_train / size:,.0f} steps for each pass over the training images"
-        reason = steps if fitting < most else "fills the machine"
+        steps = counted(round(facts.num_train / size), "step")
+        few = f"{steps} for each pass over the training images"
+        reason = few if fitting < most else f"the largest for {large}"
         yield Choice(option=f"--{stage}-training.batch-size", value=size, reason=reason)
 
 
@@ -159,7 +180,7 @@ def _augmentation(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     augments = _number(facts).augments
     shift = min(config.vqvae.downsampling // 2, min(facts.image_shape[1:]) - 1) if augments else 0
     number = f"{facts.num_train:,} training images"
-    reason = f"{number} would be overfitted" if augments else f"{number} are enough"
+    reason = f"{number}, against overfitting" if augments else f"{number} are enough"
     yield Choice(option="--vqvae-augmentation.flip", value=augments, reason=reason)
     yield Choice(option="--prior-augmentation.flip", value=augments, reason=reason)
     yield Choice(option="--prior-augmentation.shift", value=shift, reason=reason)
@@ -173,22 +194,30 @@ def _crop(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     yield Choice(
         option="--vqvae-augmentation.crop",
         value=crop or None,
-        reason=f"{height}x{width} pixels" + (", in less time" if crop else " in one piece"),
+        reason=f"{height}x{width} pixels" + (", in less time" if crop else ", whole images"),
     )
 
 
 def _epochs(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    assert facts.speed is not None
+    if facts.speed is None:
+        return
     budget = 3600 * facts.hours * _TRAINING_SHARE
     speeds = {"vqvae": facts.speed.vqvae, "prior": facts.speed.prior}
     wanted = {
         stage: factor * facts.num_train**power
         for stage, (factor, power) in {"vqvae": _VQVAE_IMAGES, "prior": _PRIOR_IMAGES}.items()
     }
-    needed = {stage: wanted[stage] / speeds[stage] for stage in speeds}
+    trainings = {"vqvae": config.vqvae_training, "prior": config.prior_training}
+    given = {stage for stage in speeds if f"--{stage}-training.epochs" in facts.given}
+    needed = {
+        stage: (trainings[stage].epochs * facts.num_train if stage in given else wanted[stage])
+        / speeds[stage]
+        for stage in speeds
+    }
     for stage, other in (("vqvae", "prior"), ("prior", "vqvae")):
-        # Half of the time each, and what the other does not need.
-        seconds = min(needed[stage], max(budget / 2, budget - needed[other]))
+        # Half of the time each, and what the other does not need; given epochs take what they take.
+        least = budget * (_LEAST_SHARE if other in given else 1 / 2)
+        seconds = min(needed[stage], max(least, budget - needed[other]))
         images = seconds * speeds[stage]
         enough, epochs = (_rounded(n / facts.num_train) for n in (wanted[stage], images))
         reason = f"{images:,.0f} images in {duration(seconds)}"
@@ -202,9 +231,9 @@ def _validations(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     whole_images = math.prod(facts.image_shape[1:]) / (height * width)
     for stage, training, work in (
         ("vqvae", config.vqvae_training, whole_images),
-        ("prior", config.prior_training, 2),  # on as many training images, too
+        ("prior", config.prior_training, 1),
     ):
-        count = _num_validations(facts, training, work)
+        count = _num_validations(facts, training, 2 * work)  # on as many training images, too
         yield Choice(
             option=f"--{stage}-training.validate-every",
             value=float(f"{training.epochs / count:.2g}"),
@@ -247,8 +276,7 @@ CHOSEN_OPTIONS = (
     "--vqvae-augmentation.crop",
     "--prior-augmentation.flip",
     "--prior-augmentation.shift",
-    "--vqvae-training.epochs",
-    "--prior-training.epochs",
+    *EPOCHS,
     "--vqvae-training.validate-every",
     "--vqvae-training.patience",
     "--prior-training.validate-every",
@@ -287,10 +315,3 @@ def _power_of_two(number: int) -> int:
 def _rounded(epochs: float) -> float:
     """Rounds to whole epochs, below 10 to two digits."""
     return float(round(epochs)) if epochs >= 10 else float(f"{epochs:.2g}")
-
-
-def duration(seconds: float) -> str:
-    """Formats a time for people."""
-    if seconds >= 7200:
-        return f"about {seconds / 3600:.1f} hours"
-    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

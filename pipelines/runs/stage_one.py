@@ -23,7 +23,7 @@ from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.cost import plan_costs
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
-from pipelines.runs.messages import plan_data, plan_models
+from pipelines.runs.messages import plan_data, plan_models, say_fit
 from pipelines.runs.models import new_vqvae
 from pipelines.runs.options import TrainOptions
 from pipelines.runs.probe import measure_speed
@@ -54,7 +54,7 @@ def open_run(
     Under torchrun every process calls this and joins the others; rank 0 writes. Yields the settings
     with all that the data have chosen, the data, and where to compute.
     """
-    options.run.check_processes()
+    options.run.check_processes(options.left_open)
     directory, resume = options.directory, options.resume
 
     device = choose_device(options.run.device)
@@ -62,6 +62,7 @@ def open_run(
     with process_group(device), ExitStack() as stack:
         options = continued(options)
         config = options.run
+        config.check_processes(options.left_open)  # a continued run may have had others
         writes = on_main(lambda: options.check(results))
         agree({**settings_of_all(config.to_dict()), "resume": resume, "hours": options.hours})
         if writes:
@@ -122,11 +123,13 @@ def train_vqvae(
             "entropy": sum(metrics.entropy) / len(metrics.entropy),
         }
 
-    fit(task, training, directory, measure, seed=config.seed, device=device, resume=resume)
+    seed = config.seed
+    result = fit(task, training, directory, measure, seed=seed, device=device, resume=resume)
     if is_main():
         originals = ImageSet(splits.test.images[:_SHOWN_RECONSTRUCTIONS])
         reconstructions = reconstruct_images(model, originals)
         save_reconstructions(directory.reconstructions, originals.images, reconstructions)
         with writing(directory.vqvae):
             model.save_pretrained(directory.vqvae)
+    say_fit("vqvae", result, config)
     return model

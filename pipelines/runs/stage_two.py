@@ -14,8 +14,8 @@ from pipelines.runs.compilation import check_compilation
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fit import fit
+from pipelines.runs.messages import say_fit
 from pipelines.runs.models import new_prior
-from pipelines.runs.overfitting import PriorFit, verdict
 from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask
 from pipelines.training.device import choose_device
@@ -78,9 +78,7 @@ def train_prior(
     if is_main():
         with writing(directory.prior):
             prior.save_pretrained(directory.prior)
-    found = PriorFit.of(result.best_step, result.best_metrics, result.step, result.last_metrics)
-    if found is not None:
-        say(f"prior: {verdict(found, config)}")
+    say_fit("prior", result, config)
     return prior
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.image_set import ImageSet
-from pipelines.runs.batches import code_batches, context_rows, image_batches
+from pipelines.runs.batches import code_batches, context_rows, image_batches, images_at_once
 from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.batches import BatchPlan, index_batches
@@ -24,6 +24,8 @@ from stage2_prior.base import CodePrior
 from stage2_prior.grids import to_sequence
 from stage2_prior.objective import PriorObjective, measure_bits_per_code
 from stage2_prior.sampling.checks import Context, context_tensor
+
+_FIRST_IMAGES = 64  # in each batch from which the codebook starts
 
 
 class VQVAETask:
@@ -54,6 +56,7 @@ class VQVAETask:
         self.origin = f"model {_short_hash(model.config)} on images of {model.image_shape}"
         self._train = train
         self._validation = validation
+        self._seen = _evenly_spaced(len(train), len(validation))
 
     def optimizers(self, config: TrainingConfig) -> dict[str, OptimizerSpec]:
         """Returns one optimizer for the whole objective."""
@@ -67,7 +70,8 @@ class VQVAETask:
         if not self._has_codebook:
             order = torch.randperm(len(self._train))
             # In a cycle: the quantizer may take more batches than a small data set has.
-            batches = itertools.cycle(torch.split(order, min(len(order), 64)))
+            at_once = images_at_once(self._train.image_shape, min(len(order), _FIRST_IMAGES))
+            batches = itertools.cycle(torch.split(order, at_once))
             images = DeviceRows(self._train.images, device)
             self.objective.initialise(images[indices] for indices in batches)
         size = self._augmentation.image_size(self.objective.model.image_shape)
@@ -84,11 +88,17 @@ class VQVAETask:
         self.objective.set_progress(fraction)
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Measures loss, PSNR, codebook usage and perplexity on the whole validation split."""
-        batches = image_batches(self._validation, device)
-        metrics = measure_reconstruction(self.objective.model, batches)
+        """Measures loss, PSNR, codebook usage and perplexity on the whole validation split.
+
+        Also the loss on as many training images, whole and as they are, which a training step's
+        loss is not: where the two part, stage one overfits.
+        """
+        model = self.objective.model
+        metrics = measure_reconstruction(model, image_batches(self._validation, device))
+        seen = measure_reconstruction(model, image_batches(self._train, device, self._seen))
         return {
             "loss": metrics.loss,
+            "train_loss": seen.loss,
             "psnr": metrics.psnr,
             "usage": min(metrics.usage),
             "perplexity": min(metrics.perplexity),

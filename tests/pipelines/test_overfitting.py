@@ -1,4 +1,4 @@
-"""A prior that overfits is reported, and stopped."""
+"""A training that overfits is reported, and stopped."""
 
 from dataclasses import replace
 
@@ -7,9 +7,10 @@ import torch
 from tiny_runs import one_thread
 
 from pipelines.runs.config import RunConfig
-from pipelines.runs.overfitting import PriorFit, remedy, verdict
+from pipelines.runs.overfitting import Fit, remedy, verdict
 from pipelines.runs.prior_augmentation import PriorAugmentationConfig
 from pipelines.runs.tasks import PriorTask
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.config import TrainingConfig
 from pipelines.training.metrics_log import MetricsLog, read_metrics
 from pipelines.training.trainer import Trainer
@@ -81,7 +82,7 @@ def test_bits_of_training_images_fall_away_from_those_of_validation(stopped):
 
 def test_end_says_that_it_overfits_and_since_when(stopped):
     result = stopped.result
-    fit = PriorFit.of(result.best_step, result.best_metrics, result.step, result.last_metrics)
+    fit = Fit.of("prior", result.best_step, result.best_metrics, result.step, result.last_metrics)
     assert fit.overfits
     said = verdict(fit, RunConfig())
     best, last = result.best_metrics, result.last_metrics
@@ -93,8 +94,8 @@ def test_end_says_that_it_overfits_and_since_when(stopped):
 
 def fit_of(**changed):
     metrics = {"step": 1250, "best_step": 1240, "validation": 5.0, "train": 4.9}
-    last = {"last_validation": 5.01, "last_train": 4.8}
-    return PriorFit(**metrics | last | changed)
+    last = {"last_validation": 5.1, "last_train": 4.8}
+    return Fit(phase="prior", **metrics | last | changed)
 
 
 @pytest.mark.parametrize(
@@ -104,31 +105,57 @@ def fit_of(**changed):
         # The best weights at four fifths of the steps, and just after.
         ({"best_step": 1000}, True),
         ({"best_step": 1001}, False),
+        # One percent more on the validation split is a plateau.
+        ({"best_step": 900, "last_validation": 5.05}, False),
+        ({"best_step": 900, "last_validation": 5.051}, True),
+        # What rises on training images, too, diverges.
+        ({"best_step": 900, "last_train": 4.9}, False),
         # A gap of 15 % of the validation bits, and just above.
         ({"train": 4.25}, False),
         ({"train": 4.24}, True),
     ],
 )
-def test_early_best_weights_or_a_gap_are_overfitting(changed, overfits):
+def test_rise_after_early_best_weights_or_a_gap_is_overfitting(changed, overfits):
     fit = fit_of(**changed)
     assert fit.overfits == overfits
     assert verdict(fit, RunConfig()).startswith("overfits" if overfits else "no overfitting")
 
 
+def test_verdict_names_the_metric_and_the_options_of_its_stage():
+    best, last = ({"loss": loss, "train_loss": 0.05} for loss in (0.1, 0.2))
+    said = verdict(Fit.of("vqvae", 10, best, 20, last), RunConfig())
+    assert "loss of 0.1 on the validation split against 0.05" in said
+    assert "--vqvae-augmentation.crop" in said
+    assert "prior" not in said
+
+
+def test_remedy_of_stage_one_names_only_options_that_are_not_in_use():
+    plain, crop = RunConfig(), VQVAEAugmentationConfig(crop=8)
+    assert "--vqvae-augmentation.flip, --vqvae-augmentation.crop" in remedy("vqvae", plain)
+    cropped = remedy("vqvae", replace(plain, vqvae_augmentation=crop))
+    assert "augmentation.crop" not in cropped
+    flipped = remedy("vqvae", replace(plain, vqvae_augmentation=replace(crop, flip=True)))
+    assert "augmentation" not in flipped
+    assert "--vqvae.width" in flipped
+
+
 def test_remedy_names_only_options_that_are_not_in_use():
     plain = RunConfig()
-    assert "--prior-augmentation.flip" in remedy(plain)
-    assert "--prior-augmentation.shift 2" in remedy(plain)
-    assert "--prior.dropout 0.2" in remedy(plain)
+    assert "--prior-augmentation.flip" in remedy("prior", plain)
+    assert "--prior-augmentation.shift 2" in remedy("prior", plain)
+    assert "--prior.dropout 0.2" in remedy("prior", plain)
     used = replace(
         plain,
         prior_augmentation=PriorAugmentationConfig(flip=True, shift=2),
         prior=TransformerConfig(dropout=0.3),
     )
-    assert "augmentation" not in remedy(used)
-    assert "dropout" not in remedy(used)
-    assert "--prior.width" in remedy(used)
+    assert "augmentation" not in remedy("prior", used)
+    assert "dropout" not in remedy("prior", used)
+    assert "--prior.width" in remedy("prior", used)
 
 
 def test_missing_metrics_give_no_verdict():
-    assert PriorFit.of(1, {"bits_per_code": 1.0}, 2, {"bits_per_code": 1.0}) is None
+    found = {"bits_per_code": 1.0, "train_bits_per_code": 1.0}
+    assert Fit.of("prior", 1, found, 2, found) is not None
+    for missing in ({"bits_per_code": 1.0}, found | {"train_bits_per_code": None}):
+        assert Fit.of("prior", 1, found, 2, missing) is None

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
+from contextlib import nullcontext
 
 import pytest
 from tiny_runs import TINY, KilledError, command, contents, edit_json, status, tree
@@ -110,6 +111,31 @@ def test_batch_of_either_stage_that_processes_cannot_share(
 
 
 STAGES = ("vqvae-training", "prior-training")
+
+
+@pytest.fixture
+def three_processes(monkeypatch):
+    """The environment of the first of three, which needs no others to be there."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(stage_one, "process_group", lambda _: nullcontext())
+
+
+@pytest.mark.usefixtures("no_work", "three_processes")
+def test_batch_that_the_data_will_choose_is_not_refused(tmp_path, capsys):
+    options = ("--recipe", "folder-64", "--out", tmp_path / "new", *CPU)
+    with pytest.raises(KilledError):
+        command("train_all", *options)
+    error = sentence(capsys, "train_all", *options, "--prior-training.batch-size", "64")
+    assert "--prior-training.batch-size must be a multiple of" in error
+
+
+@pytest.mark.usefixtures("no_work", "three_processes")
+def test_batch_of_a_continued_run_that_processes_cannot_share(run, capsys):
+    edit_json(run / "config.json", lambda record: record["run"].update(recipe="folder-64"))
+    error = sentence(capsys, "train_all", "--recipe", "folder-64", "--out", run, "--resume")
+    assert "--vqvae-training.batch-size must be a multiple of" in error
+    assert "8, 1 and 3" in error
 
 
 @pytest.mark.usefixtures("no_work")

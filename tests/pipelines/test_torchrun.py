@@ -88,6 +88,7 @@ def test_each_line_is_said_once(two):
         "vqvae",
         "prior",
         "vqvae",
+        "vqvae",
         "codes",
         "prior",
         "prior",

@@ -246,12 +246,13 @@ def test_run_says_its_plan_its_metrics_and_where_to_look(tmp_path, gray_file, ca
     assert said[1].endswith("1.5 epochs = 10 steps of 8 images")
     assert said[3].startswith(f"vqvae: psnr {vqvae['psnr']:.4g}, l1 {vqvae['l1']:.4g}, usage ")
     assert said[3].endswith("(fp32), best weights of step 10 of 10")
-    assert said[5].startswith(f"prior: bits_per_code {prior['bits_per_code']:.4g}, order_0_entropy")
-    assert said[6].startswith(("prior: no overfitting: ", "prior: overfits: "))
-    assert said[7] == f"report: {run}/report.html"
-    assert f"{run}/samples.png" in said[8]
-    assert f"{run}/reconstructions.png" in said[8]
-    assert said[9:] == [f"next: python -m pipelines.sample --run {run} --n 64"]
+    assert said[6].startswith(f"prior: bits_per_code {prior['bits_per_code']:.4g}, order_0_entropy")
+    for line, phase in ((said[4], "vqvae"), (said[7], "prior")):
+        assert line.startswith((f"{phase}: no overfitting: ", f"{phase}: overfits: "))
+    assert said[8] == f"report: {run}/report.html"
+    assert f"{run}/samples.png" in said[9]
+    assert f"{run}/reconstructions.png" in said[9]
+    assert said[10:] == [f"next: python -m pipelines.sample --run {run} --n 64"]
 
 
 def test_images_of_four_channels_are_trained_on_and_shown(tmp_path):

@@ -70,6 +70,12 @@ def test_load_folder_counts_images_that_lose_much_to_the_crop(gray_levels, write
     assert load(gray_levels, image_size=(4, 4), fit="pad").notes == ()
 
 
+def test_load_folder_says_nothing_of_what_broken_files_lose(gray_levels):
+    text(gray_levels / "even" / "12.png")
+    splits = load(gray_levels, image_size=(4, 8), skip_broken=True)
+    assert (splits.skipped, splits.notes) == (1, ())
+
+
 def test_load_folder_names_the_background_of_transparent_images(gray_levels, write_image):
     write_image(gray_levels / "odd" / "a.png", (0, 0), mode="LA")
     splits = load(gray_levels, background="gray")

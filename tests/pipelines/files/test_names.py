@@ -1,7 +1,10 @@
 import os
 
+import pytest
+
 from pipelines.files.names import (
     counted,
+    duration,
     listed,
     one_line,
     printable,
@@ -49,3 +52,11 @@ def test_one_line_is_the_message_or_the_type_of_an_error():
     assert one_line(ValueError("a\n  b \x1b.")) == r"a b \x1b"
     assert one_line(ValueError("x" * 999)) == "x" * 300
     assert one_line(EOFError()) == "EOFError"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(89, "about 89 s"), (90, "about 2 min"), (7199, "about 120 min"), (7200, "about 2.0 hours")],
+)
+def test_duration_is_rounded_to_what_an_estimate_knows(seconds, written):
+    assert duration(seconds) == written

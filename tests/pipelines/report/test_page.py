@@ -205,14 +205,15 @@ def test_samples_stand_above_their_nearest_training_images(rgb_run, rgb_file):
     assert f"{nearest} to {farthest} of 255" in words(part(page, "samples"))
 
 
-def test_curves_end_with_a_verdict_on_overfitting(run):
-    rows = [r for r in read_metrics(run / "metrics.jsonl") if r.phase == "prior"]
+@pytest.mark.parametrize(("phase", "metric"), [("vqvae", "loss"), ("prior", "bits_per_code")])
+def test_curves_of_a_stage_end_with_a_verdict_on_overfitting(run, phase, metric):
+    rows = [r for r in read_metrics(run / "metrics.jsonl") if r.phase == phase]
     verdict = {"overfits": 1.0, "no overfitting": 8.0}
     for expected, train in verdict.items():
         write_metrics(
             run,
             [
-                replace(r, values={"bits_per_code": 8.0, "train_bits_per_code": train})
+                replace(r, values={metric: 8.0, f"train_{metric}": train})
                 if r.kind == "validation"
                 else r
                 for r in rows

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +13,13 @@ from tiny_runs import KilledError, command, contents, kill_at, train_options
 
 from pipelines.data.config import DataConfig
 from pipelines.data.load import load_splits
-from pipelines.runs import choosing, probe
-from pipelines.runs.choices import Speed
+from pipelines.runs import choosing, probe, stage_one
+from pipelines.runs.choices import Speed, value_of
+from pipelines.runs.choosing import continued
 from pipelines.runs.directory import RunDirectory
+from pipelines.runs.options import TrainOptions
 from pipelines.runs.probe import measure_speed
+from pipelines.runs.recipes import RECIPES
 from pipelines.runs.rules import CHOSEN_OPTIONS
 from pipelines.training.trainer import Trainer
 
@@ -103,6 +108,28 @@ def test_run_that_starts_from_another_takes_its_model_and_chooses_its_length(
     assert further.vqvae_training.epochs == 0.56  # 16 of 29 images
 
 
+def test_run_continues_with_what_it_needs_of_an_earlier_one(train, tmp_path):
+    train("--vqvae.quantizer.codebook-size", "32", "--prior-augmentation.shift", "0")
+    first = RunDirectory(tmp_path / "run")
+    left_open = tuple(option for option in CHOSEN_OPTIONS if option not in SMALL)
+
+    def taken(recipe="folder-64", *, resume=False, **start):
+        run = replace(RECIPES[recipe], **start)
+        options = TrainOptions(run=run, out=first.path, resume=resume, left_open=left_open)
+        options = continued(options)
+        closed = [option for option in left_open if option not in options.left_open]
+        for option in closed:
+            assert value_of(options.run, option) == value_of(first.config(), option)
+        return closed
+
+    grids = ["--vqvae.downsampling", "--vqvae.quantizer.codebook-size"]
+    prior = ["--prior.dropout", "--prior-augmentation.flip", "--prior-augmentation.shift"]
+    assert taken(vqvae_from=first.path) == grids
+    assert taken(prior_from=first.path) == grids + prior
+    assert taken(resume=True) == list(left_open)
+    assert taken("folder-128", resume=True) == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -111,11 +138,29 @@ def test_run_that_starts_from_another_takes_its_model_and_chooses_its_length(
             "--hours goes with .*folder-64.*got --recipe smoke",
         ),
         (("--recipe", "folder-64", "--hours", "0"), "hours must be positive .*got 0"),
+        (
+            (
+                *("--recipe", "folder-64", "--hours", "1"),
+                *("--vqvae-training.epochs", "1", "--prior_training.epochs=1"),
+            ),
+            "--hours .*got --vqvae-training.epochs and --prior-training.epochs",
+        ),
     ],
 )
 def test_hours_that_mean_nothing_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         command("train_all", *options, "--dry-run")
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_speed_is_measured_only_where_epochs_are_chosen(train, monkeypatch, given):
+    calls = []
+    measure = choosing.measure_speed
+    monkeypatch.setattr(choosing, "measure_speed", lambda *a: calls.append(a) or measure(*a))
+    monkeypatch.setattr(stage_one, "measure_speed", lambda *_: measure())
+    epochs = ("--vqvae-training.epochs=1", "--prior-training.epochs=1")[:given]
+    train("--dry-run", *epochs, *(("--hours", "None") if given == 2 else ()))
+    assert len(calls) == (given < 2)
 
 
 @pytest.mark.parametrize(("recipe", "left_open"), [("smoke", ()), ("folder-128", CHOSEN_OPTIONS)])
@@ -124,19 +169,83 @@ def test_only_recipes_for_folders_leave_options_open(recipe, left_open, monkeypa
     assert train_options().left_open == left_open
 
 
-@pytest.mark.parametrize("limit", [1e-9, 1e9])
-def test_probe_counts_images_of_a_step(rgb_file, monkeypatch, limit):
-    # A step takes a second, and a tenth for each image.
-    def time_of_step(step, _device):
-        step.step(0)
-        return 1 + 0.1 * step.config.batch_size
+@pytest.mark.slow
+def test_run_whose_settings_are_chosen_is_that_of_the_same_settings(photos, tmp_path, monkeypatch):
+    def measured(*arguments):
+        measure_speed(*arguments)
+        return Speed(vqvae=1.0, prior=1.0)
 
-    monkeypatch.setattr(probe, "_time_of_step", time_of_step)
+    def argument(option, value):
+        if isinstance(value, bool):
+            return [option if value else option.replace(".", ".no-")]
+        return [option, value]
+
+    monkeypatch.setattr(choosing, "measure_speed", measured)
+    source = ("--data.source", f"folder:{photos}")
+    command("train_all", *SMALL, *source, "--out", tmp_path / "chosen")
+    config = RunDirectory(tmp_path / "chosen").config()
+    given = [option for option in CHOSEN_OPTIONS if option not in SMALL]
+    values = [part for option in given for part in argument(option, value_of(config, option))]
+    without_hours = SMALL[: SMALL.index("--hours")]
+    command("train_all", *without_hours, *values, *source, "--out", tmp_path / "given")
+    assert contents(tmp_path / "given") == contents(tmp_path / "chosen")
+
+
+@pytest.fixture
+def probed(rgb_file, monkeypatch):
+    """Measures the speed of both stages where a step takes the time that a function gives it."""
+
+    def probe_with(time_of_step, *options):
+        monkeypatch.setattr(probe, "_time_of_step", time_of_step)
+        monkeypatch.setattr(sys, "argv", ["train_all.py", *SMALL, *options])
+        splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
+        return measure_speed(train_options().run, splits, torch.device("cpu"))
+
+    return probe_with
+
+
+def time_of_step(step, _device):
+    """A second, and a tenth for each image."""
+    step.step(0)
+    return 1 + 0.1 * step.config.batch_size
+
+
+@pytest.mark.parametrize("limit", [1e-9, 1e9])
+def test_probe_counts_images_of_a_step(probed, monkeypatch, limit):
     monkeypatch.setattr(probe, "_TIME_LIMIT", limit)
-    splits = load_splits(DataConfig(source=f"npz:{rgb_file}"))
-    monkeypatch.setattr(sys, "argv", ["train_all.py", *SMALL])
-    config = train_options().run
-    found = measure_speed(config, splits, torch.device("cpu"))
+    found = probed(time_of_step)
     # At batches of 64, measured or expected: 64 images in 7.4 s.
     assert found.vqvae == pytest.approx(64 / 7.4)
     assert found.prior == pytest.approx(64 / 7.4)
+
+
+def test_probe_does_not_count_the_start_of_a_device(probed):
+    batches = []
+
+    def slow_at_first(step, device):
+        batches.append(step.config.batch_size)
+        return time_of_step(step, device) + 100 * (len(batches) == 1)
+
+    assert probed(slow_at_first).vqvae == pytest.approx(64 / 7.4)
+
+
+def test_probe_measures_a_small_batch_once(probed):
+    batches = []
+
+    def counted(step, device):
+        batches.append(step.config.batch_size)
+        return time_of_step(step, device)
+
+    sizes = ("--vqvae-training.batch-size", "4", "--prior-training.batch-size", "4")
+    assert probed(counted, *sizes).prior == pytest.approx(4 / 1.4)
+    # Of each stage a step that is not counted, the first of that size, and the measured one.
+    assert batches == [1, 1, 4, 4] * 2
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_time_of_a_step_includes_what_a_device_has_queued(monkeypatch, device):
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: now.append(now.pop() + 3.0))
+    step = SimpleNamespace(step=lambda _: None)
+    assert probe._time_of_step(step, torch.device(device)) == 3.0

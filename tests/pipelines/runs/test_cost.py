@@ -1,13 +1,18 @@
 """Counts of parameters, computation and memory, against counts by hand."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from pipelines.runs import cost
 from pipelines.runs.config import RunConfig
-from pipelines.runs.cost import count_costs
+from pipelines.runs.cost import StageCost, count_costs
 from pipelines.runs.models import new_prior, new_vqvae
+from pipelines.runs.vqvae_augmentation import VQVAEAugmentationConfig
 from pipelines.training.config import TrainingConfig
 from pipelines.training.precision import Precision
 from stage1_vqvae.config import VQVAEConfig
@@ -32,8 +37,8 @@ SHAPE = (3, 8, 12)
 POSITIONS = 4 * 6
 
 
-def costs(config=CONFIG, num_classes=5, precision=FP32):
-    return count_costs(config, SHAPE, num_classes, precision)
+def costs(config=CONFIG, num_classes=5, precisions=(FP32, FP32)):
+    return count_costs(config, SHAPE, num_classes, precisions)
 
 
 def test_parameters_are_those_of_the_models():
@@ -80,10 +85,52 @@ def test_activations_grow_with_the_images_of_a_pass():
     assert small >= 4 * 3 * POSITIONS * (12 + 8 + 8 + 8 + 4 + 8 + 8 + 8)
 
 
-def test_bfloat16_keeps_less():
-    single, half = (costs(precision=precision)[1] for precision in (FP32, BF16))
-    assert half.activation_bytes < 0.95 * single.activation_bytes
-    assert half.flops == single.flops
+def test_crops_cost_less_to_train_on_and_whole_images_as_much_as_before():
+    cropped = replace(CONFIG, vqvae_augmentation=VQVAEAugmentationConfig(crop=4))
+    whole, crop = (costs(config)[0] for config in (CONFIG, cropped))
+    assert crop.flops == whole.flops
+    # 2x2 of 4x6 positions.
+    assert 6 * crop.training_flops == whole.training_flops
+
+
+def test_bfloat16_of_a_stage_keeps_less_in_that_stage():
+    single, mixed = (costs(precisions=(FP32, second)) for second in (FP32, BF16))
+    assert mixed[0] == single[0]
+    assert mixed[1].activation_bytes < 0.95 * single[1].activation_bytes
+    assert mixed[1].flops == single[1].flops
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """The GiB and the words of a plan's memory, of 1 GiB of training images in RAM or a file."""
+    monkeypatch.setattr(cost, "_PROCESS_BYTES", 0)
+
+    def memory(kind=np.ndarray, processes=1):
+        monkeypatch.setattr(cost, "world_size", lambda: processes)
+        # Zeros take no memory before they are written to.
+        images = np.zeros((2**28, 1, 2, 2), np.uint8).view(kind)
+        parts = {"train": SimpleNamespace(images=images)}
+        stage = StageCost(
+            parameters=0,
+            flops=0,
+            training_flops=0,
+            state_bytes=2**30,
+            activation_bytes=4 * 2**30,
+        )
+        text = cost._memory(stage, SimpleNamespace(by_name=parts), torch.device("cpu"))
+        number, words = text.split(" GiB of memory")
+        return float(number), words
+
+    return memory
+
+
+def test_images_in_a_file_take_no_memory(described):
+    assert described() == (6, "")
+    assert described(np.memmap) == (5, "")
+
+
+def test_processes_share_the_activations_of_a_batch(described):
+    assert described(np.memmap, processes=4) == (2, " in each process")
 
 
 @pytest.mark.parametrize("kind", QUANTIZER_CONFIGS)
@@ -99,3 +146,8 @@ def test_every_quantizer_and_data_without_classes_can_be_counted(kind):
     assert vqvae.flops > 0
     assert prior.flops > 0
     assert torch.initial_seed() == 3
+
+
+def test_weights_to_start_from_are_not_read():
+    nowhere = Path("no/run/is/here")
+    assert costs(replace(CONFIG, vqvae_from=nowhere, prior_from=nowhere)) == costs()

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import TINY, command
+from torch import nn
 
 from pipelines.data.data_record import data_record
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.runs import messages
+from pipelines.training.config import TrainingConfig
 from pipelines.training.precision import Precision
 from pipelines.training.result import TrainingResult
 
@@ -33,6 +35,21 @@ def test_line_after_a_training_has_metrics_time_and_best_step(early, capsys):
     for part in ("prior: bits_per_code 5.794 ", "9,600 images in 12 s", "step 1,000 of 1,200"):
         assert part in line
     assert ("stopped early" in line) == early
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "expected"),
+    [(1.0, 8, "1 epoch = 1 step of 8 images"), (1.5, 1, "1.5 epochs = 12 steps of 1 image")],
+)
+def test_length_of_a_training_has_plurals(epochs, batch_size, expected):
+    training = TrainingConfig(epochs=epochs, batch_size=batch_size)
+    assert messages._length(training, 8) == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(9, "90 parameters"), (999, "1.00 M parameters")])
+def test_small_models_have_no_millions_of_parameters(width, expected):
+    # A matrix and its bias.
+    assert messages._count(nn.Linear(width, width, device="meta")) == expected
 
 
 def test_plan_says_how_many_broken_files_were_skipped(photos, tmp_path, capsys):

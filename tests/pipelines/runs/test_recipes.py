@@ -8,11 +8,11 @@ import torch
 from tiny_runs import command
 
 from pipelines.data.config import parse_source
+from pipelines.files.names import duration
 from pipelines.runs import stage_one
 from pipelines.runs.choices import Speed
 from pipelines.runs.config import RecipeName
 from pipelines.runs.recipes import RECIPES
-from pipelines.runs.rules import duration
 from stage1_vqvae.model import VQVAE
 from stage2_prior.grids import GridSpec
 from stage2_prior.pretrained import build_prior
@@ -77,7 +77,7 @@ def test_dry_run_says_the_plan_and_writes_nothing(name, tmp_path, monkeypatch, c
         (plan[5], config.prior_training, 200),
     ):
         seconds = training.total_steps(train) * training.batch_size / rate
-        assert " in training; " in line
+        assert " GFLOP for an image, " in line
         assert line.endswith(f" GiB of memory; {duration(seconds)} at {rate} images/s")
     assert json.loads("\n".join(plan[6:])) == config.to_dict()
     assert list(tmp_path.iterdir()) == []

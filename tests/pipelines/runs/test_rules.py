@@ -11,9 +11,10 @@ from pipelines.runs.recipes import RECIPES
 from pipelines.runs.rules import (
     CHOOSING_RECIPES,
     CHOSEN_OPTIONS,
+    DEFAULT_HOURS,
     LENGTH_RULES,
     MODEL_RULES,
-    warnings,
+    data_warnings,
 )
 
 RULES = (*MODEL_RULES, *LENGTH_RULES)
@@ -29,9 +30,22 @@ def facts(images, side=64, **others):
     return Facts(num_train=train, num_validation=validation, **(defaults | others))
 
 
-def chosen(found, recipe="folder-64", left_open=CHOSEN_OPTIONS):
-    config, _ = choose(RULES, found, RECIPES[recipe], left_open)
+def chosen(found, recipe="folder-64", given=None):
+    """The settings that `found` chooses where the user gave some options."""
+    config, _ = choices_beside(found, given or {}, recipe)
     return config
+
+
+def choices_beside(found, given, recipe="folder-64"):
+    left_open = [option for option in CHOSEN_OPTIONS if option not in given]
+    config = with_values(RECIPES[recipe], given)
+    return choose(RULES, replace(found, given=tuple(given)), config, left_open)
+
+
+def seconds_of(run, found):
+    """The time of each training."""
+    stages = ((run.vqvae_training, found.speed.vqvae), (run.prior_training, found.speed.prior))
+    return [training.epochs * found.num_train / speed for training, speed in stages]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +76,31 @@ def test_size_of_images_chooses_the_code_grid_the_crop_and_the_batch(side, expec
     run = chosen(facts(5000, side))
     crop, batch_size = run.vqvae_augmentation.crop, run.vqvae_training.batch_size
     assert (run.vqvae.downsampling, crop, batch_size) == expected
+
+
+def test_larger_images_are_seen_in_crops_by_networks_that_are_narrower_where_they_are_fine():
+    runs = {side: chosen(facts(5000, side)) for side in (32, 64, 128, 256)}
+    for smaller, larger in itertools.pairwise(runs.values()):
+        assert smaller.vqvae.fine_width >= larger.vqvae.fine_width
+    assert runs[32].vqvae.fine_width > runs[256].vqvae.fine_width
+    for side, run in runs.items():
+        assert (run.vqvae_augmentation.crop or side) <= 128
+
+
+def test_images_are_augmented_until_there_are_enough():
+    for images, augments in ((50, True), (500, True), (5000, True), (50_000, False)):
+        run = chosen(facts(images))
+        assert run.vqvae_augmentation.flip == run.prior_augmentation.flip == augments
+        # Half a code's square, so that the codes of a view are others.
+        assert run.prior_augmentation.shift == (run.vqvae.downsampling // 2 if augments else 0)
+
+
+def test_prior_of_many_codes_takes_small_batches():
+    runs = [chosen(facts(50_000, side)) for side in (256, 512, 1024)]
+    # 16x16, 32x32 and 64x64 codes of 16x16 pixels.
+    assert {run.vqvae.downsampling for run in runs} == {16}
+    batches = [run.prior_training.batch_size for run in runs]
+    assert batches == [batches[0], batches[0] // 4, batches[0] // 16]
 
 
 @pytest.mark.parametrize("shape", [(3, 128, 128), (3, 128, 40), (3, 256, 12), (1, 67, 80)])
@@ -106,13 +145,7 @@ def test_training_has_enough_steps_and_ends_by_itself(images):
 def test_both_trainings_fit_into_the_hours(recipe, hours):
     found = facts(50_000, int(recipe.removeprefix("folder-")), hours=hours)
     run = chosen(found, recipe)
-    seconds = [
-        training.epochs * found.num_train / speed
-        for training, speed in (
-            (run.vqvae_training, LAPTOP.vqvae),
-            (run.prior_training, LAPTOP.prior),
-        )
-    ]
+    seconds = seconds_of(run, found)
     assert sum(seconds) <= 3600 * hours
     assert seconds == pytest.approx([0.45 * 3600 * hours] * 2, rel=0.1)
 
@@ -123,6 +156,42 @@ def test_stage_takes_the_time_that_the_other_does_not_need():
         chosen(facts(50_000, speed=speed)).vqvae_training.epochs for speed in (LAPTOP, fast_prior)
     ]
     assert epochs[1] == pytest.approx(2 * epochs[0], rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
+@pytest.mark.parametrize("stage", [0, 1])
+def test_stage_takes_the_time_that_the_users_epochs_of_the_other_leave(stage, share):
+    found = facts(50_000)
+    budget = 0.9 * 3600 * found.hours
+    epochs = max(share * budget * LAPTOP.vqvae / found.num_train, 0.01)
+    option = ("--vqvae-training.epochs", "--prior-training.epochs")[stage]
+    seconds = seconds_of(chosen(found, given={option: epochs}), found)
+    assert seconds[stage] == pytest.approx(share * budget, abs=5)
+    assert seconds[1 - stage] == pytest.approx((1 - share) * budget, rel=0.05)
+
+
+def test_epochs_that_fill_the_hours_leave_a_tenth_to_the_other_stage():
+    found = facts(50_000)
+    seconds = seconds_of(chosen(found, given={"--vqvae-training.epochs": 100.0}), found)
+    assert seconds[1] == pytest.approx(0.1 * 0.9 * 3600 * found.hours, rel=0.05)
+
+
+@pytest.mark.parametrize("images", TRAINING_IMAGES)
+def test_validations_take_a_small_share_of_a_training_of_many_images(images):
+    found = facts(images)
+    run = chosen(found)
+    for training in (run.vqvae_training, run.prior_training):
+        count = training.epochs / training.validate_every
+        # Each is one forward pass of as many training as validation images; a step costs three.
+        share = count * 2 * found.num_validation / (3 * training.epochs * found.num_train)
+        assert share <= 0.06 or count <= 4.1
+        # A quarter of them without a better one ends the training, but not fewer than three.
+        assert training.patience == pytest.approx(max(3, count / 4), abs=1)
+
+
+def test_hours_are_fewer_on_a_gpu():
+    assert 0 < DEFAULT_HOURS["cuda"] < 1
+    assert "cpu" not in DEFAULT_HOURS  # one hour
 
 
 def test_gpu_takes_wider_networks_in_stage_one_only():
@@ -146,10 +215,13 @@ def test_choices_for_the_fewest_images_are_valid(count):
     assert run.vqvae_training.batch_size <= count
 
 
-def test_few_images_are_warned_of():
-    assert list(warnings(50)) == []
-    (warning,) = warnings(49)
-    assert "49 images" in warning
+def test_few_images_and_large_ones_are_warned_of():
+    assert list(data_warnings(50, (3, 256, 200))) == []
+    (few,) = data_warnings(49, (3, 64, 64))
+    assert "49 images" in few
+    (large,) = data_warnings(50, (1, 200, 257))
+    assert "200x257" in large
+    assert "--data.image-size 256 256" in large
 
 
 def test_rules_choose_exactly_the_options_that_are_left_open_to_them():
@@ -167,25 +239,23 @@ def test_rules_choose_exactly_the_options_that_are_left_open_to_them():
     ],
 )
 def test_what_the_user_gave_stays(option, value):
-    given = with_values(RECIPES["folder-64"], {option: value})
-    left_open = [name for name in CHOSEN_OPTIONS if name != option]
-    run, choices = choose(RULES, facts(500), given, left_open)
+    run, choices = choices_beside(facts(500), {option: value})
     assert value_of(run, option) == value
     assert option not in [choice.option for choice in choices]
 
 
 def test_width_of_the_prior_is_a_multiple_of_the_users_heads():
-    given = with_values(RECIPES["folder-64"], {"--prior.width": 250, "--prior.num-heads": 5})
-    left_open = [name for name in CHOSEN_OPTIONS if name != "--prior.num-heads"]
-    run, _ = choose(RULES, facts(500), given, left_open)
-    assert (run.prior.width, run.prior.num_heads) == (130, 5)
+    heads = 64  # of those that divide the recipe's width, some that divide no chosen one
+    free = chosen(facts(50))
+    run = chosen(facts(50), given={"--prior.num-heads": heads})
+    assert run.prior.num_heads == heads
+    assert 0 <= run.prior.width - free.prior.width < heads
+    assert free.prior.width % heads != 0 == run.prior.width % heads
 
 
 def test_codebook_follows_the_users_downsampling():
-    base = with_values(RECIPES["folder-64"], {"--vqvae.downsampling": 16})
-    left_open = [name for name in CHOSEN_OPTIONS if name != "--vqvae.downsampling"]
-    run, _ = choose(RULES, facts(500), base, left_open)
     # 400 images of 4x4 codes are 6,400 positions, a hundred for each of 64 codes.
+    run = chosen(facts(500), given={"--vqvae.downsampling": 16})
     assert run.vqvae.quantizer.codebook_size == 64
 
 
@@ -199,4 +269,4 @@ def test_choices_that_do_not_fit_the_users_kinds_are_left_out(quantizer):
     assert ("--vqvae.quantizer.codebook-size" in options) == (not composite)
     assert "--prior.dropout" in options
     assert "--prior.num-layers" not in options
-    assert run.prior == replace(base.prior, dropout=0.3)
+    assert run.prior == replace(base.prior, dropout=chosen(facts(500)).prior.dropout)

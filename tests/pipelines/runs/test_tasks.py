@@ -22,6 +22,7 @@ from pipelines.training.muon import muon_weights
 from stage1_vqvae.code_dump import CodeDump, SplitCodes
 from stage1_vqvae.config import VQVAEConfig
 from stage1_vqvae.model import VQVAE
+from stage1_vqvae.objective import measure_reconstruction
 from stage1_vqvae.quantizers.config import EMAQuantizerConfig, GumbelConfig, SimVQConfig
 from stage2_prior.config import PixelCNNConfig, TransformerConfig
 from stage2_prior.grids import GridSpec
@@ -307,6 +308,28 @@ def test_prior_validation_measures_a_small_training_split_whole():
     nats = -prior_task().objective.prior.log_prob(codes, split_codes(4).labels)
     expected = (nats.sum() / (4 * 5) / np.log(2)).item()
     assert metrics["train_bits_per_code"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_validation_of_stage_one_measures_as_many_training_images_from_all_over():
+    task = vqvae_task(20)  # of which 3 are validated on
+    rows = [0, 6, 13]
+    found = image_set(20).take(np.array(rows))
+    expected = measure_reconstruction(task.objective.model, image_batches(found, CPU))
+    metrics = task.validate(CPU)
+    assert metrics["train_loss"] == pytest.approx(expected.loss, rel=1e-6)
+    assert metrics["train_loss"] != pytest.approx(metrics["loss"], rel=1e-3)
+
+
+def test_codebook_starts_from_few_images_at_once_where_they_are_large(monkeypatch):
+    sizes = []
+    for limit in (8 * 8 * 3, 1 << 20):
+        monkeypatch.setattr(batches, "_EVALUATION_PIXELS", limit)
+        task = vqvae_task(80)
+        monkeypatch.setattr(
+            task.objective, "initialise", lambda images: sizes.append(len(next(images)))
+        )
+        task.prepare(CPU)
+    assert sizes == [3, 64]
 
 
 def test_prior_validation_draws_no_random_numbers():

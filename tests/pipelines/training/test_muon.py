@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy_tasks import NetTask, small_config
 
+from pipelines.training import muon
 from pipelines.training.config import TrainingConfig
-from pipelines.training.muon import Muon, muon_weights
+from pipelines.training.muon import Muon, muon_weights, orthogonalised
 from pipelines.training.optimizer import ModuleOptimizer
+from pipelines.training.precision import Precision
+from pipelines.training.train_step import TrainStep
 
 CONFIG = TrainingConfig(optimizer="muon", learning_rate=0.1, weight_decay=0.2, clip_norm=None)
 
@@ -187,3 +191,18 @@ def test_a_module_may_have_parameters_of_one_kind_only(module):
     assert {name.partition("/")[0] for name in optimizer.tensors()} == (
         {"momentum_buffer"} if module.weight.ndim == 2 else {"step", "exp_avg", "exp_avg_sq"}
     )
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_of_a_training_have_its_number_format(monkeypatch, name, dtype):
+    found = set()
+
+    def seen(matrices):
+        found.add(matrices.dtype)
+        return orthogonalised(matrices)
+
+    monkeypatch.setattr(muon, "orthogonalised", seen)
+    precision = Precision(name=name, reason="it was asked for")
+    config = small_config(optimizer="muon")
+    TrainStep(NetTask(), config, torch.device("cpu"), precision, seed=0).step(0)
+    assert found == {dtype}
