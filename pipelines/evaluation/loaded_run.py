@@ -99,7 +99,7 @@ def draw_samples(run: EvaluatedRun, settings: EvaluationSettings, batch_size: in
 def decoded_training(run: EvaluatedRun) -> NDArray[np.uint8]:
     """Decodes the codes of the training images: uint8 (N, C, H, W)."""
     batches = code_batches(run.dump.splits["train"])
-    decoded = [run.pipeline.vqvae.decode(codes).cpu() for codes, *_ in batches]
+    decoded = [run.pipeline.decode_in_batches(codes, len(codes[0])) for codes, *_ in batches]
     images: NDArray[np.uint8] = torch.cat(decoded).numpy()
     return images
 

@@ -19,6 +19,7 @@ from pipelines.generation.record import (
     PipelineRecord,
     read_pipeline_record,
 )
+from pipelines.runs.batches import images_at_once
 from pipelines.runs.directory import RunDirectory
 from stage1_vqvae.base import ImageTokenizer
 from stage1_vqvae.pretrained import load_tokenizer
@@ -133,7 +134,7 @@ class GenerationPipeline:
             first_index=first_index,
             batch_size=batch_size,
         )
-        return self._decode_in_batches(codes, batch_size)
+        return self.decode_in_batches(codes, batch_size)
 
     def check(
         self,
@@ -218,7 +219,7 @@ class GenerationPipeline:
             first_index=first_index,
             batch_size=batch_size,
         )
-        return self._decode_in_batches(codes, batch_size)
+        return self.decode_in_batches(codes, batch_size)
 
     @property
     def trained_labels(self) -> Tensor:
@@ -248,9 +249,14 @@ class GenerationPipeline:
             batches.append(tuple(grid[: len(filled)] for grid in codes))
         return tuple(torch.cat(grids) for grids in zip(*batches, strict=True))
 
-    def _decode_in_batches(self, codes: tuple[Tensor, ...], batch_size: int) -> Tensor:
-        """Decodes codes in batches: uint8 (N, C, H, W), on the CPU."""
+    def decode_in_batches(self, codes: tuple[Tensor, ...], batch_size: int) -> Tensor:
+        """Decodes codes, int64 (N, h, w) per grid, in batches: uint8 (N, C, H, W), on the CPU.
+
+        Fewer than `batch_size` large images are decoded at once, which bounds the memory and
+        changes no pixel.
+        """
         images = torch.empty((len(codes[0]), *self.vqvae.image_shape), dtype=torch.uint8)
+        batch_size = images_at_once(self.vqvae.image_shape, batch_size)
         for start in range(0, len(images), batch_size):
             batch = slice(start, start + batch_size)
             decoded = self.vqvae.decode(tuple(_pad_rows(grid[batch]) for grid in codes))

@@ -69,6 +69,8 @@ def _tune(
         say(f"sampling settings: not chosen ({error})")
         return
     if tuning is not None:
+        for path in (run.samples, run.report):  # of a run that sampled by other settings
+            path.unlink(missing_ok=True)
         tuning.write(run.tuning)
 
 

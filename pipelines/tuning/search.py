@@ -13,6 +13,8 @@ from pipelines.training.device import choose_device
 from pipelines.tuning.measurement import judge_of, measure_candidates
 from pipelines.tuning.options import GUIDANCE_SCALES, TuneSamplingOptions
 from pipelines.tuning.record import arguments, describe_choice
+from stage1_vqvae.pretrained import load_tokenizer
+from stage2_prior.pretrained import load_prior
 from stage2_prior.sampling.settings import SamplingSettings
 
 
@@ -29,7 +31,7 @@ def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None
     check_networks_folder(directory)
     device = choose_device(options.device)
     with directory.owned("measured", take_turns=True):
-        pipeline = GenerationPipeline.from_pretrained(directory.path).to(device)
+        pipeline = _pipeline(directory).to(device)
         num_images = directory.data().num_images.validation
         candidates = candidate_settings(options, pipeline, num_images)
         splits = load_run_splits(directory, options.data)
@@ -49,6 +51,17 @@ def tune_sampling(directory: RunDirectory, options: TuneSamplingOptions) -> None
         say(f"wrote {path} and {write_report(directory.path, splits=splits)}")
         say("the chosen settings are what `sample` takes for options that are not given")
         say(f"next: python -m pipelines.evaluate {directory.option}{arguments(tuning.settings)}")
+
+
+def _pipeline(directory: RunDirectory) -> GenerationPipeline:
+    """Loads a run without the settings chosen before, whose record may be damaged."""
+    data = directory.data()
+    return GenerationPipeline(
+        load_tokenizer(directory.vqvae),
+        load_prior(directory.prior),
+        data.class_names,
+        data.train_images_per_class,
+    )
 
 
 def check_data(directory: RunDirectory) -> None:

@@ -81,6 +81,16 @@ def test_run_killed_while_it_chooses_ends_like_another(whole, rgb_file, tmp_path
     assert contents(run) == contents(whole)
 
 
+def test_choice_made_later_renews_the_samples_and_the_report(whole, rgb_run, rgb_file, tmp_path):
+    run = tmp_path / "runs" / "rgb"
+    shutil.copytree(rgb_run, run)
+    for name in ("samples.png", "report.html"):
+        (run / name).write_text("of other settings")
+    train(rgb_file, run, "--tune", "--resume")
+    assert contents(run) == contents(whole)
+    assert "of other settings" not in (run / "report.html").read_text()
+
+
 def test_smoke_recipe_chooses_nothing_unless_told(rgb_run):
     assert not (rgb_run / "sampling_tuning.json").exists()
     assert GenerationPipeline.from_pretrained(rgb_run).settings == SamplingSettings()

@@ -96,6 +96,12 @@ def test_a_second_try_replaces_the_first(run):
     assert first["feature_network"] == second["feature_network"]
 
 
+def test_a_damaged_record_is_replaced(run):
+    (run / "sampling_tuning.json").write_text("{")
+    tune(run)
+    assert SamplingTuning.read(run / "sampling_tuning.json").measured
+
+
 def test_default_scales_are_those_the_prior_can_be_guided_by(run, rgb_file, tmp_path):
     record = tune(run, "--temperatures", 1)
     assert [row["settings"]["guidance_scale"] for row in record["measured"]] == [1, 1.25, 1.5]
