@@ -188,7 +188,8 @@ def mask_files(tmp_path):
         ),
         (
             ("--mask", "turned.png", "--images", "whole.png"),
-            "8 high and 10 wide, or all files of --images, got 10 and 8",
+            "the mask must be as large as the run's images, 8 high and 10 wide, or all files of "
+            "--images, got 10 and 8",
         ),
         (
             ("--mask", "whole.png"),
