@@ -20,7 +20,11 @@ TABLE, VALUES, PICTURE = "comparison.md", "comparison.csv", "comparison.png"
 # The floor of a metric: what real images reach; of a score, what real images teach.
 _FLOORS = ("train against test", "trained on real images")
 # Metrics that the picture shows, where all or some runs have them.
-_DRAWN = ("psnr", "bits_per_image", "fd_classifier", "fid", "classification_accuracy", "coverage")
+_DRAWN = (
+    *("psnr", "bits_per_image", "classification_accuracy"),
+    *("fd_classifier", "fd_images", "fd_efficientnet", "fid"),
+    *("coverage_classifier", "coverage_images", "coverage_efficientnet", "coverage_inception"),
+)
 # What belongs to a run and not to how it was evaluated.
 _OF_THE_RUN = {"vqvae", "prior"}
 _BLUE, _VERMILLION, _GRAY = "#0072B2", "#D55E00", "#777777"

@@ -20,6 +20,7 @@ _MAX_CHUNK = 1024  # a table of 1024 x 1024 float64, 8 MB, mostly stays in a pro
 CONTROL_PERCENTILE = 1.0
 """Per cent of control images that are nearer to a training image than the threshold."""
 _WARNING_FACTOR = 3.0
+_COPIES_TO_BE_FOUND = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,18 @@ class Memorisation:
     """Distance to training images that 99 % of the control images exceed."""
     share: float
     """Part of the samples below the threshold, in [0, 1]."""
-    warning: bool
-    """Whether that part is significantly above that of new images."""
+    limit: float
+    """Part of the samples above which there is a warning; with few controls even 1 or more."""
+
+    @property
+    def warning(self) -> bool:
+        """Whether that part is significantly above that of new images."""
+        return self.share > self.limit
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether there would be a warning if half of the samples were copies."""
+        return self.limit < _COPIES_TO_BE_FOUND
 
 
 def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memorisation:
@@ -111,7 +122,7 @@ def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memori
     expected = (1 + part * (fewest - 1)) / (fewest + 1)
     error = (expected * (1 - expected) * (1 / len(samples) + 1 / fewest)) ** 0.5
     limit = max(_WARNING_FACTOR * part, expected + 3 * error)
-    return Memorisation(threshold, share, share > limit)
+    return Memorisation(threshold, share, limit)
 
 
 def _centred(images: Tensor) -> Tensor:

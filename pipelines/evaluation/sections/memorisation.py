@@ -13,6 +13,7 @@ from torch import Tensor
 from pipelines.data.image_set import DataSplits
 from pipelines.evaluation.metrics.nearest_images import (
     CONTROL_PERCENTILE,
+    Memorisation,
     detect_memorisation,
     nearest_training_images,
 )
@@ -151,8 +152,14 @@ def describe_memorisation(samples: Tensor, vqvae: ImageTokenizer, splits: DataSp
         f"{percentiles}\n"
         f"{round(copies.share * len(samples))} of {len(samples)} samples are nearer than 99 % of "
         f"{len(test)} test images and of their reconstructions ({copies.threshold:.1f}): "
-        + ("more than chance allows: look for copies" if copies.warning else "no sign of copies")
+        + _conclusion(copies)
     )
+
+
+def _conclusion(copies: Memorisation) -> str:
+    if copies.warning:
+        return "more than chance allows: look for copies"
+    return "no sign of copies" if copies.conclusive else "too few test images to tell"
 
 
 def _percentile(distances: Tensor, percentile: float) -> float:

@@ -120,3 +120,10 @@ def test_nearest_images_are_found_for_images_on_a_gpu_without_float64():
         found = nearest_training_images(images, training)
     assert found.distance.shape == (3,)
     assert found.distance.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("num_controls", "conclusive"), [(3, False), (100, True)])
+def test_few_controls_tell_nothing(num_controls, conclusive):
+    found = detect_memorisation(torch.ones(64), (torch.rand(num_controls),))
+    assert found.conclusive == conclusive
+    assert not found.warning
