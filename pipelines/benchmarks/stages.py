@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipelines.benchmarks.flops import flops_per_example, peak_flops
+from pipelines.benchmarks.peak_flops import peak_flops
 from pipelines.benchmarks.timing import measure
 from pipelines.cli.echo import say
 from pipelines.data.image_set import ImageSet
 from pipelines.runs.codes import grid_specs
 from pipelines.runs.config import RunConfig
+from pipelines.runs.cost import count_costs
 from pipelines.runs.tasks import PriorTask, VQVAETask
 from pipelines.training.config import TrainingConfig
 from pipelines.training.device import deterministic_algorithms
@@ -63,11 +64,20 @@ def benchmark_stages(
     grids = grid_specs(vqvae)
     prior = build_prior(config.prior, PriorSpec(grids=grids))
 
+    precisions = tuple(
+        resolve_precision(training.precision, device)
+        for training in (config.vqvae_training, config.prior_training)
+    )
+    first, second = count_costs(config, image_shape, None, (precisions[0], precisions[1]))
     size = config.vqvae_training.batch_size
     pixels = np.random.default_rng(config.seed).integers(0, 256, (size, *image_shape), np.uint8)
     images = ImageSet(pixels)
-    task = VQVAETask(vqvae, images, images, size, augmentation=config.vqvae_augmentation)
-    _benchmark_training(task, config.vqvae_training, repetitions, device)
+    passes = size // config.vqvae_training.accumulation
+    task: VQVAETask | PriorTask = VQVAETask(
+        vqvae, images, images, passes, augmentation=config.vqvae_augmentation
+    )
+    training = config.vqvae_training
+    _benchmark_training(task, training, first.training_flops, precisions[0], repetitions, device)
     size = config.prior_training.batch_size
     shapes = [(size, grid.height, grid.width) for grid in grids]
     sizes = tuple(grid.codebook_size for grid in grids)
@@ -77,22 +87,27 @@ def benchmark_stages(
     )
     split = SplitCodes(codes, None)
     dump = CodeDump({"train": split, "validation": split}, sizes, None, "")
-    _benchmark_training(PriorTask(prior, dump), config.prior_training, repetitions, device)
+    training, flops = config.prior_training, second.training_flops
+    prior_task = PriorTask(prior, dump)
+    _benchmark_training(prior_task, training, flops, precisions[1], repetitions, device)
     benchmark_sampling(vqvae.eval(), prior.eval(), repetitions, device)
 
 
 def _benchmark_training(
-    task: VQVAETask | PriorTask, training: TrainingConfig, repetitions: int, device: torch.device
+    task: VQVAETask | PriorTask,
+    training: TrainingConfig,
+    flops: int,
+    precision: Precision,
+    repetitions: int,
+    device: torch.device,
 ) -> None:
-    """Prints images per second, and the share of the device's peak that they are."""
-    precision = resolve_precision(training.precision, device)
+    """Prints images per second, each of `flops`, and the share of the device's peak."""
     count = 1 if device.type == "cpu" else _STEPS_ON_GPU
     task.objective.train().to(device)
     with torch.no_grad():
         task.prepare(device)
     task.objective.to(memory_format=torch.channels_last)
     with deterministic_algorithms(device):
-        flops = flops_per_example(task, device, training.batch_size)
         steps = training_steps(task, training, precision, device, count)
         timing = measure(steps, repetitions, device)
     peak = peak_flops(precision, device, repetitions)

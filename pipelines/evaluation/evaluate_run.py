@@ -40,7 +40,7 @@ from pipelines.evaluation.metrics.feature_networks import (
 )
 from pipelines.evaluation.metrics.precision_recall import NUM_NEIGHBOURS
 from pipelines.evaluation.record import Evaluation, Group, Metric
-from pipelines.evaluation.run_networks import needs_own_encoder, own_encoder
+from pipelines.evaluation.run_networks import needs_own_encoder, own_encoder, told_apart
 from pipelines.evaluation.sections.generation import Compared, accuracy_metrics, distance_metrics
 from pipelines.evaluation.sections.memorisation import memorisation_metrics
 from pipelines.evaluation.sections.prior import prior_metrics
@@ -133,9 +133,10 @@ def _networks(run: EvaluatedRun, found: _Findings) -> list[FeatureNetwork]:
     """Returns the available feature networks, and notes why one is missing."""
     splits, networks = run.splits, []
     channels = splits.image_shape[0]
-    if splits.num_classes is None:
+    if told_apart(splits.num_classes) is None:
+        what = "no labels" if splits.num_classes is None else "a single class"
         found.notes.append(
-            "the data have no labels, so there is neither a feature classifier nor a "
+            f"the data have {what}, so there is neither a feature classifier nor a "
             "classification accuracy score"
         )
     if needs_own_encoder(splits.num_classes, channels):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.image_set import DataSplits, ImageSet
 from pipelines.data.location import DataLocation
+from pipelines.evaluation.run_networks import told_apart
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.generation.pipeline import GenerationPipeline
 from pipelines.runs.batches import code_batches
@@ -77,7 +78,7 @@ def load_run(
         device=device,
         precision=resolve_precision("auto", device),
         side=side,
-        num_cas=settings.num_cas_samples(len(real)) if splits.num_classes else 0,
+        num_cas=settings.num_cas_samples(len(real)) if told_apart(splits.num_classes) else 0,
     )
 
 

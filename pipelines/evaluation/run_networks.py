@@ -28,7 +28,7 @@ def own_encoder(
     return cached_encoder(
         _networks_folder(path),
         real,
-        _told_apart(splits.num_classes),
+        told_apart(splits.num_classes),
         fingerprint=splits.fingerprint,
         device=device,
         precision=precision,
@@ -40,7 +40,7 @@ def needs_own_encoder(num_classes: int | None, channels: int) -> bool:
 
     So they are where there are several classes, and where EfficientNet is no choice.
     """
-    return _told_apart(num_classes) is not None or efficientnet_weights_for(channels) is None
+    return told_apart(num_classes) is not None or efficientnet_weights_for(channels) is None
 
 
 def check_networks_folder(directory: RunDirectory) -> None:
@@ -52,13 +52,13 @@ def check_networks_folder(directory: RunDirectory) -> None:
             _networks_folder(directory.path),
             data.fingerprint,
             channels,
-            _told_apart(data.num_classes),
+            told_apart(data.num_classes),
         )
         if not path.exists():
             refuse_unwritable(path.parent)
 
 
-def _told_apart(num_classes: int | None) -> int | None:
+def told_apart(num_classes: int | None) -> int | None:
     """Returns the number of classes, or None if a classifier would have nothing to learn."""
     return num_classes if num_classes and num_classes > 1 else None
 

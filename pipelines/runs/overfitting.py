@@ -80,7 +80,7 @@ class Fit:
     def got_worse(self) -> bool:
         """Whether unseen images got worse well before the end, while training images got better.
 
-        A plateau is none of it, nor a training that diverges.
+        False for a plateau, and for a training that diverges.
         """
         return (
             self.best_step <= LATE * self.step

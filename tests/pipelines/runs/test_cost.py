@@ -37,8 +37,8 @@ SHAPE = (3, 8, 12)
 POSITIONS = 4 * 6
 
 
-def costs(config=CONFIG, num_classes=5, precisions=(FP32, FP32)):
-    return count_costs(config, SHAPE, num_classes, precisions)
+def costs(config=CONFIG, num_classes=5, precisions=(FP32, FP32), shape=SHAPE):
+    return count_costs(config, shape, num_classes, precisions)
 
 
 def test_parameters_are_those_of_the_models():
@@ -59,12 +59,14 @@ def test_flops_of_a_vqvae_are_those_of_its_convolutions_and_its_search():
     assert vqvae.training_flops == 3 * vqvae.flops
 
 
-def test_flops_of_a_transformer_are_those_of_its_matrix_products():
-    width = 8
+# Above 256 positions a CPU takes a fused attention.
+@pytest.mark.parametrize("shape", [SHAPE, (3, 34, 34)])
+def test_flops_of_a_transformer_are_those_of_its_matrix_products(shape):
+    width, positions = 8, shape[1] // 2 * shape[2] // 2
     linear = width * (3 * width + width + 4 * width + 4 * width + 16)
-    attention = 2 * POSITIONS * width
-    _, prior = costs()
-    assert prior.flops == 2 * POSITIONS * (linear + attention)
+    attention = 2 * positions * width
+    _, prior = costs(shape=shape)
+    assert prior.flops == 2 * positions * (linear + attention)
 
 
 def test_state_has_gradients_moments_and_three_copies_of_the_weights():
