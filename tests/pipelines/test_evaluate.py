@@ -214,6 +214,16 @@ def test_run_without_labels_is_compared_in_features_learned_from_its_images(unla
     assert "not in torch's cache, so FID was not measured: add --download-inc" in no_inception
 
 
+def test_a_single_class_is_nothing_to_classify(gray_file, tmp_path):
+    images = np.load(gray_file)["images"]
+    np.savez(tmp_path / "one.npz", images=images, labels=np.zeros(len(images), np.int64))
+    run = tmp_path / "runs" / "one"
+    command("train_all", *TINY, "--data.source", f"npz:{tmp_path}/one.npz", "--out", run)
+    evaluation = evaluate(run)
+    assert not any("classif" in metric.name for metric in evaluation.metrics)
+    assert "a single class" in evaluation.notes[0]
+
+
 def test_without_torch_fidelity_there_is_no_fid(unlabelled_run, monkeypatch, capsys):
     for module in (run_evaluation, feature_networks):
         monkeypatch.setattr(module, "has_torch_fidelity", lambda: False)
