@@ -20,14 +20,13 @@ from pipelines.runs.choices import (
 )
 from pipelines.runs.config import RunConfig, settings_of_all
 from pipelines.runs.directory import RunDirectory
+from pipelines.runs.length_rules import DEFAULT_HOURS, LENGTH_RULES
 from pipelines.runs.options import TrainOptions
 from pipelines.runs.probe import measure_speed
 from pipelines.runs.rules import (
     CHOSEN_OPTIONS,
-    DEFAULT_HOURS,
     EPOCHS,
     GRID_OPTIONS,
-    LENGTH_RULES,
     MODEL_RULES,
     data_warnings,
 )

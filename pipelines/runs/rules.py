@@ -1,4 +1,4 @@
-"""The rules by which images and machine choose settings. Imports no torch.
+"""The rules by which images choose models, batches and augmentation. Imports no torch.
 
 All numbers are in the tables at the top. A rule yields choices from the facts and from the settings
 so far, which have the choices of the rules before it and all that the user gave.
@@ -12,15 +12,13 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipelines.files.names import counted, duration
+from pipelines.files.names import counted
 from pipelines.runs.choices import Choice, Facts, Rule
 from pipelines.runs.config import RunConfig
-from pipelines.training.config import TrainingConfig
 
 CHOOSING_RECIPES = ("folder-64", "folder-128", "folder-256")
 FEWEST_IMAGES = 50  # with fewer, a plan warns of what becomes of the samples
 LARGEST_SIDE = 256  # pixels; a plan says of larger images that none were measured
-DEFAULT_HOURS = {"cuda": 1 / 6}  # by type of device, elsewhere an hour
 EPOCHS = ("--vqvae-training.epochs", "--prior-training.epochs")
 GRID_OPTIONS = ("--vqvae.downsampling", "--vqvae.quantizer.codebook-size")
 """Options that decide the code grids."""
@@ -72,17 +70,6 @@ _SMALLEST_BATCH = 8  # of a set that has as many images
 _VQVAE_BATCH = 32  # twice the steps of 64: 1 dB more at equal images, see docs/results.md
 _PRIOR_BATCH = 64
 _PRIOR_BATCH_CODES = 1 << 14  # of all its images; the prior's memory grows with them
-
-# Images that a training sees: factor * number ** power. So 50 images are seen 600 times by stage
-# one, 500 images 190 times, 5,000 images 60 times, and 50,000 images 19 times.
-_VQVAE_IMAGES = (4_200, 0.5)
-_PRIOR_IMAGES = (2_000, 0.55)
-_TRAINING_SHARE = 0.9  # of the hours; the rest is for validation, codes, samples and the report
-_LEAST_SHARE = 0.1  # of that, for a stage whose epochs are chosen beside those that the user gave
-_VALIDATION_SHARE = 0.05  # of a training's work, within the numbers of validations below
-_VALIDATIONS = (4, 40)
-_PATIENCE = 0.25  # share of all validations
-_LEAST_PATIENCE = 3  # validations
 
 
 def data_warnings(num_images: int, image_shape: tuple[int, int, int]) -> Iterator[str]:
@@ -198,55 +185,6 @@ def _crop(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     )
 
 
-def _epochs(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    if facts.speed is None:
-        return
-    budget = 3600 * facts.hours * _TRAINING_SHARE
-    speeds = {"vqvae": facts.speed.vqvae, "prior": facts.speed.prior}
-    wanted = {
-        stage: factor * facts.num_train**power
-        for stage, (factor, power) in {"vqvae": _VQVAE_IMAGES, "prior": _PRIOR_IMAGES}.items()
-    }
-    trainings = {"vqvae": config.vqvae_training, "prior": config.prior_training}
-    given = {stage for stage in speeds if f"--{stage}-training.epochs" in facts.given}
-    needed = {
-        stage: (trainings[stage].epochs * facts.num_train if stage in given else wanted[stage])
-        / speeds[stage]
-        for stage in speeds
-    }
-    for stage, other in (("vqvae", "prior"), ("prior", "vqvae")):
-        # Half of the time each, and what the other does not need; given epochs take what they take.
-        least = budget * (_LEAST_SHARE if other in given else 1 / 2)
-        seconds = min(needed[stage], max(least, budget - needed[other]))
-        images = seconds * speeds[stage]
-        enough, epochs = (_rounded(n / facts.num_train) for n in (wanted[stage], images))
-        reason = f"{images:,.0f} images in {duration(seconds)}"
-        if epochs < enough:
-            reason += f", within --hours {facts.hours:.2g}; {enough:g} epochs would be better"
-        yield Choice(option=f"--{stage}-training.epochs", value=epochs, reason=reason)
-
-
-def _validations(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    height, width = config.vqvae_augmentation.image_size(facts.image_shape)
-    whole_images = math.prod(facts.image_shape[1:]) / (height * width)
-    for stage, training, work in (
-        ("vqvae", config.vqvae_training, whole_images),
-        ("prior", config.prior_training, 1),
-    ):
-        count = _num_validations(facts, training, 2 * work)  # on as many training images, too
-        yield Choice(
-            option=f"--{stage}-training.validate-every",
-            value=float(f"{training.epochs / count:.2g}"),
-            reason=f"{count} times in all, on {facts.num_validation:,} images",
-        )
-        patience = max(_LEAST_PATIENCE, math.ceil(count * _PATIENCE))
-        yield Choice(
-            option=f"--{stage}-training.patience",
-            value=patience,
-            reason=f"ends after {patience / count:.0%} of the training without a better validation",
-        )
-
-
 MODEL_RULES: tuple[Rule, ...] = (
     _downsampling,
     _codebook_size,
@@ -257,9 +195,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     _augmentation,
     _crop,
 )
-"""Rules that need no speed, in their order."""
-LENGTH_RULES: tuple[Rule, ...] = (_epochs, _validations)
-"""Rules that need the speed of the chosen networks."""
+"""The rules in their order; those of `length_rules` follow."""
 CHOSEN_OPTIONS = (
     "--vqvae.downsampling",
     "--vqvae.quantizer.codebook-size",
@@ -299,19 +235,6 @@ def _codes_per_image(facts: Facts, config: RunConfig) -> int:
     return -(-height // factor) * -(-width // factor)
 
 
-def _num_validations(facts: Facts, training: TrainingConfig, work: float) -> int:
-    """Counts validations of which each does `work` forward passes of training for an image."""
-    fewest, most = _VALIDATIONS
-    passes = 3 * training.epochs * facts.num_train  # a backward pass counts two
-    affordable = _VALIDATION_SHARE * passes / (work * facts.num_validation)
-    return int(min(max(affordable, fewest), most))
-
-
 def _power_of_two(number: int) -> int:
     """Returns the largest power of two that is at most `number`, at least 1."""
     return 1 << max(number.bit_length() - 1, 0)
-
-
-def _rounded(epochs: float) -> float:
-    """Rounds to whole epochs, below 10 to two digits."""
-    return float(round(epochs)) if epochs >= 10 else float(f"{epochs:.2g}")

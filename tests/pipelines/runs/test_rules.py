@@ -7,12 +7,11 @@ import pytest
 
 from pipelines.runs.choices import Facts, Speed, choose, value_of, with_values
 from pipelines.runs.kinds import recipe_defaults
+from pipelines.runs.length_rules import DEFAULT_HOURS, LENGTH_RULES
 from pipelines.runs.recipes import RECIPES
 from pipelines.runs.rules import (
     CHOOSING_RECIPES,
     CHOSEN_OPTIONS,
-    DEFAULT_HOURS,
-    LENGTH_RULES,
     MODEL_RULES,
     data_warnings,
 )
