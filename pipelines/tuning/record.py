@@ -105,12 +105,13 @@ class SamplingTuning:
 
     @property
     def chosen(self) -> MeasuredSettings:
-        """The plain settings where they are not significantly farther than the nearest ones.
+        """Temperature 1 without guidance, unless the nearest are significantly nearer.
 
-        So noise does not move samples away from what the model was trained for.
+        So noise does not move samples away from what the model was trained for. What all settings
+        have in common, such as a top_p, was given.
         """
-        plain = (result for result in self.within_noise if _sampling(result.settings) == _PLAIN)
-        return next(plain, self.nearest)
+        plain = (result for result in self.within_noise if _is_plain(result.settings))
+        return self.nearest if _is_plain(self.nearest.settings) else next(plain, self.nearest)
 
     @property
     def settings(self) -> SamplingSettings:
@@ -184,6 +185,10 @@ def _differing(settings: SamplingSettings) -> dict[str, Any]:
     defaults = asdict(_PLAIN)
     values = asdict(_sampling(settings))
     return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def _is_plain(settings: SamplingSettings) -> bool:
+    return settings.temperature == settings.guidance_scale == 1
 
 
 def _sampling(settings: SamplingSettings) -> SamplingSettings:

@@ -151,6 +151,14 @@ def test_plain_settings_are_chosen_unless_others_are_significantly_nearer():
     assert near.settings == SamplingSettings()
 
 
+def test_what_all_settings_have_in_common_is_no_reason_to_leave_the_plain_ones():
+    one, two = (
+        MeasuredSettings(SamplingSettings(temperature=t, top_p=0.9), distances, None)
+        for t, distances in ((1, (2.1, 2.0)), (2, (1.9, 2.1)))
+    )
+    assert tuning(one, two).settings == SamplingSettings(top_p=0.9)
+
+
 def test_settings_hold_for_any_number_of_samples():
     compiled = SamplingSettings(temperature=2, compile="on")
     tried = tuning(MeasuredSettings(compiled, (1.0,), None))
