@@ -53,7 +53,6 @@ from pipelines.tuning.record import arguments, describe_settings
 from stage2_prior.sampling.settings import SamplingSettings
 
 _MAX_SETS, _MAX_NEIGHBOUR_SETS = 6, 3
-_SLOW_ON_CPU = ("efficientnet", "inception")
 
 
 @dataclass
@@ -187,7 +186,7 @@ def _measure_distances(
 ) -> None:
     for network in networks:
         with found.timed(f"distances ({network.name})"):
-            slow = network.name in _SLOW_ON_CPU and run.device.type == "cpu"
+            slow = not network.is_own and run.device.type == "cpu"
             found.metrics += distance_metrics(
                 network,
                 test,

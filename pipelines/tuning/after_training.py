@@ -26,8 +26,8 @@ def choose_settings(
 ) -> SamplingTuning | None:
     """Tries a few temperatures, and guidance where the prior can be guided, on validation images.
 
-    The number of samples depends on `images_seen`, how many the prior was trained on, and not on
-    the time that anything takes: so the choice is the same when it is made again.
+    The number of samples depends on `images_seen`, those of the prior's whole training even if it
+    stopped early, and not on the time that anything takes: so the choice can be made again.
 
     Returns:
         What was measured; None if there are too few images.

@@ -70,7 +70,7 @@ def measure_candidates(
 
     All sample with the same random numbers, so that their differences are less noisy than the
     distances themselves. Labels are those of the validation split in a fixed order, again and
-    again. Each candidate has `compile` decided.
+    again.
 
     Args:
         judge: Of `judge_of`.

@@ -117,7 +117,7 @@ def train_encoder(
 ) -> _Encoder:
     """Trains an encoder with AdamW and a one-cycle schedule (Smith and Topin 2018).
 
-    Deterministic on one machine with one number of threads; the global random state is restored.
+    Deterministic on a CPU with one number of threads; the global random state is restored.
 
     Args:
         build: Makes the encoder, with weights from the global random state.

@@ -60,6 +60,8 @@ class FeatureNetwork:
     """Hexadecimal digits that identify its weights."""
     num_features: int
     """D."""
+    is_own: bool = False
+    """Whether it was trained on the data's own images; those networks are small and fast."""
     features: Callable[[NDArray[np.uint8]], Tensor]
     """Computes float32 (N, D), on the CPU, of uint8 images (N, C, H, W)."""
 
@@ -77,6 +79,7 @@ def encoder_network(encoder: FeatureEncoder, key: str) -> FeatureNetwork:
         kernel=f"KD-{name}",
         hash=key,
         num_features=NUM_FEATURES,
+        is_own=True,
         features=encoder.features,
     )
 

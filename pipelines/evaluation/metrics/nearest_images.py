@@ -81,7 +81,7 @@ class Memorisation:
     threshold: float
     """Distance to training images that 99 % of the control images exceed."""
     share: float
-    """Part of the samples below the threshold, in [0, 1]."""
+    """Part of the samples not above the threshold, in [0, 1]."""
     limit: float
     """Part of the samples above which there is a warning; with few controls even 1 or more."""
 
@@ -116,7 +116,8 @@ def detect_memorisation(samples: Tensor, controls: tuple[Tensor, ...]) -> Memori
         raise ValueError("distances of at least one sample and one test image are required")
     part = CONTROL_PERCENTILE / 100
     threshold = min(float(np.quantile(distances.numpy(), part)) for distances in controls)
-    share = (samples < threshold).double().mean().item()
+    # Also those at it, which is 0 where the test split has copies of training images.
+    share = (samples <= threshold).double().mean().item()
     fewest = min(map(len, controls))
     # Of new images: the mean of the order statistic that the percentile is, of uniform numbers.
     expected = (1 + part * (fewest - 1)) / (fewest + 1)

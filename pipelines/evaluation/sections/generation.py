@@ -25,8 +25,6 @@ FLOOR, RECONSTRUCTIONS = "train against test", "reconstructions against test"
 T = TypeVar("T")
 U = TypeVar("U")
 
-_TRAINED_ON_THE_DATA = ("classifier", "images")
-
 _define = partial(Definition, "generation")
 _NEIGHBOURS = {
     "precision": "Part of the samples that lie among test images.",
@@ -96,7 +94,7 @@ def distance_metrics(
     if kernel_std is None and len(test) > MAX_SUBSET:
         kernel_std = kernel.samples[0].std
         of_subsets = f" Its std is over random subsets of {MAX_SUBSET:,} images of one set."
-    seen = ", which it was trained on" if network.name in _TRAINED_ON_THE_DATA else ""
+    seen = ", which it was trained on" if network.is_own else ""
     names = [label.lower().replace("-", "_") for label in (network.frechet, network.kernel)]
     frechet_metric = _define(
         names[0],

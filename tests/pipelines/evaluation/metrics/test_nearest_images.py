@@ -101,6 +101,11 @@ def test_few_controls_give_no_warning_by_chance_but_for_copies(count):
     assert detect_memorisation(torch.zeros(100), (new[0, 100:],)).warning
 
 
+def test_copies_are_found_beside_test_images_that_are_copies():
+    control = torch.cat([torch.zeros(3), torch.rand(97) + 1])
+    assert detect_memorisation(torch.zeros(100), (control,)).warning
+
+
 def test_threshold_is_the_lowest_first_percentile():
     found = detect_memorisation(torch.ones(4), (torch.arange(201.0), torch.arange(101.0) + 0.5))
     assert found.threshold == 1.5
